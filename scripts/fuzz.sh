@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Runs every libFuzzer target for FUZZ_SECONDS (60) on its corpus; findings land in build-fuzz/findings.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=scripts/lib.sh
+. "$here/lib.sh"
+cd "$here/.."
+"$here/deps.sh" fuzz
+
+build=build-fuzz
+[[ -f $build/build.ninja ]] || CC=clang meson setup "$build" --buildtype=debugoptimized -Dtests=true \
+  -Dfuzzers=true -Db_sanitize=address,undefined -Db_lundef=false
+ninja -C "$build"
+mapfile -t targets < <(find "$build/tests/fuzz" -maxdepth 1 -type f -perm -u+x -name 'fuzz[_-]*' ! -name '*replay*' | sort)
+((${#targets[@]})) || die "no fuzz target was built" "see tests/fuzz/meson.build"
+rc=0
+for t in "${targets[@]}"; do
+  name=${t##*/}
+  short=${name#fuzz[_-]}
+  mkdir -p "$build/findings" "$build/corpus/$short"
+  seeds=()
+  for d in "tests/fuzz/corpus/$short" "tests/corpus/$short" "tests/fuzz/$short"; do [[ ! -d $d ]] || seeds+=("$d"); done
+  say "== $name for ${FUZZ_SECONDS:-60} s"
+  "$t" -max_total_time="${FUZZ_SECONDS:-60}" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+    -artifact_prefix="$build/findings/$short-" "$build/corpus/$short" "${seeds[@]}" || rc=1
+done
+((rc == 0)) || die "a fuzz target found something" "see $build/findings"
