@@ -35,7 +35,7 @@ bench|haproxy|haproxy
 lint|clang-format|clang-format
 lint|clang-tidy|clang-tidy
 lint|cppcheck|cppcheck
-fuzz|clang|clang
+fuzz|clang libclang-rt-dev|clang
 clean-room|mmdebstrap|mmdebstrap
 ROWS
 }
