@@ -117,13 +117,16 @@ for suite in "${suites[@]}"; do
     fi
     table+=("$(printf '%-10s %-12s %-12s %8s s   %s' "$suite" "make $command" "$result" "$seconds" "$(tail -n 1 "$log" | cut -c 1-60)")")
     # what the command left running would hold the chroot
-    left=$(for p in /proc/[0-9]*; do
-      [[ $(readlink "$p/root" 2>/dev/null) != "$root" ]] || printf '%s(%s) ' "${p#/proc/}" "$(tr '\0' ' ' <"$p/cmdline" | cut -c 1-60)"
-    done)
-    if [[ -n $left ]]; then
-      table+=("$(printf '%-10s %-12s left processes behind: %s' "$suite" "make $command" "$left")")
+    left=()
+    for p in /proc/[0-9]*; do
+      [[ $(readlink "$p/root" 2>/dev/null) != "$root" ]] || left+=("${p#/proc/}")
+    done
+    if ((${#left[@]})); then
       failed=1
-      for p in $left; do kill -KILL "${p%%(*}" 2>/dev/null || true; done
+      for p in "${left[@]}"; do
+        table+=("$(printf '%-10s %-12s left a process behind: %s' "$suite" "make $command" "$(tr '\0' ' ' <"/proc/$p/cmdline" | cut -c 1-80)")")
+        kill -KILL "$p" 2>/dev/null || true
+      done
     fi
   done
   cp -n "$root"/var/cache/apt/archives/*.deb "$cache/$suite/" 2>/dev/null || true
