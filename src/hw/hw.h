@@ -1,0 +1,105 @@
+/* Inventory of the machine: GPUs by vendor adapters (hw.def), CPU and RAM. Layer hw; a struct hw belongs to
+ * one thread at a time (the sampler's, or a command's main thread); a struct hw_inventory is a plain value.
+ * Missing data is distinct from zero: every optional field has a validity bit. */
+#ifndef HW_HW_H
+#define HW_HW_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define HW_MAX_DEVICES   16
+#define HW_MAX_PROCESSES 64
+
+enum hw_field { /* bits of hw_device.valid */
+                HW_MEMORY = 1 << 0,
+                HW_UTIL = 1 << 1,
+                HW_TEMPERATURE = 1 << 2,
+                HW_POWER = 1 << 3,
+                HW_POWER_LIMIT = 1 << 4,
+                HW_CLOCKS = 1 << 5,
+                HW_THROTTLE = 1 << 6,
+                HW_PCIE = 1 << 7,
+                HW_COMPUTE_CAP = 1 << 8,
+                HW_BUS_WIDTH = 1 << 9,
+                HW_PROCESSES = 1 << 10,
+                HW_TEMP_SLOWDOWN = 1 << 11,
+                HW_NUMA = 1 << 12,
+                HW_UUID = 1 << 13,
+                HW_BANDWIDTH = 1 << 14,
+                HW_PCIE_MAX = 1 << 15,
+                HW_MEM_BUSY = 1 << 16,
+                HW_PCI = 1 << 17,
+};
+
+struct hw_process {
+    pid_t pid;
+    uint64_t bytes;   /* device memory; meaningful if bytes_valid */
+    bool bytes_valid; /* false under WDDM/WSL */
+};
+
+struct hw_device {
+    char name[16];      /* as llama.cpp spells it, in the runtime's order: "CUDA0", "ROCm0", "Vulkan0" */
+    const char *vendor; /* adapter's name: "nvidia" (static) */
+    char model[96];     /* "NVIDIA GeForce RTX 4090" */
+    char uuid[96];
+    char pci[32];        /* "0000:01:00.0" */
+    unsigned index;      /* the vendor library's index */
+    uint32_t valid;      /* enum hw_field bits */
+    bool unified_memory; /* shares the host's RAM (GB10, integrated) */
+    bool mig;
+    uint64_t total_bytes, used_bytes, free_bytes;
+    unsigned util_pct, mem_busy_pct; /* share of time a kernel ran; of time memory was accessed (not fill) */
+    unsigned temperature_c, temp_slowdown_c;
+    unsigned power_mw, power_limit_mw;
+    unsigned clock_sm_mhz, clock_mem_mhz, clock_mem_max_mhz;
+    uint64_t throttle_reasons; /* NVML's bits */
+    unsigned pcie_gen, pcie_width, pcie_gen_max, pcie_width_max;
+    unsigned cc_major, cc_minor;
+    unsigned bus_width_bits;
+    double bandwidth_gbps; /* GB/s: 2 × max memory clock × bus width / 8, or a table of names */
+    int numa_node;
+    struct hw_process processes[HW_MAX_PROCESSES];
+    size_t n_processes;
+};
+
+struct hw_host {
+    char model[96];
+    unsigned logical_cpus, physical_cores, numa_nodes; /* usable by this process (affinity, cgroup quota) */
+    uint64_t ram_total_bytes, ram_available_bytes;     /* the machine's */
+    uint64_t swap_total_bytes, swap_free_bytes;
+    uint64_t cgroup_limit_bytes; /* UINT64_MAX = none */
+    uint64_t cgroup_used_bytes;  /* without reclaimable page cache */
+    uint64_t usable_total_bytes; /* min of the two worlds: what plans may use at most */
+    uint64_t usable_free_bytes;
+    double bandwidth_gbps; /* 0 = not measured */
+};
+
+struct hw_inventory {
+    int64_t wall_ms;
+    struct hw_host host;
+    struct hw_device devices[HW_MAX_DEVICES];
+    size_t n_devices;
+    char driver[64];       /* "NVIDIA 550.54.15", "" when none */
+    unsigned cuda_version; /* 12040 = 12.4; 0 unknown */
+    char notes[4][192];    /* why a vendor's library could not be used; shown by `arriero gpus` */
+    size_t n_notes;
+};
+
+struct hw_options {
+    const char *proc_root; /* NULL = "/proc" */
+    const char *sys_root;  /* NULL = "/sys" */
+    const char *nvml_path; /* NULL = the usual names; a path is loaded as it is (tests) */
+};
+
+struct hw;
+/* Opens every adapter that works here; a missing library or driver is a note, not an error. */
+enum rc hw_open(const struct hw_options *opt, struct hw **ret_hw, struct err *err);
+/* Fills *ret_inventory; a device that fails keeps its identity and loses its validity bits. */
+enum rc hw_sample(struct hw *hw, struct hw_inventory *ret_inventory, struct err *err);
+void hw_close(struct hw *hw);
+
+#endif

@@ -1,0 +1,204 @@
+/* The planner's values and entry points. Layer plan; pure: facts + machine + policy → plan, no I/O, no state,
+ * any thread. The same code answers `arriero estimate`, `arriero plan`, the daemon and the tests.
+ *
+ *   memory.c  plan_estimate: exact bytes on every device for one set of parameters
+ *   speed.c   plan_speed: tokens/s and load time for an estimate
+ *   place.c   plan_place: the best parameters and devices for one model
+ *   pack.c    plan_pack: the cheapest victims that make room
+ *   reasons.c texts */
+#ifndef PLAN_PLAN_H
+#define PLAN_PLAN_H
+
+#include "base/err.h"
+#include "base/json.h"
+#include "gguf/model.h"
+
+#define PLAN_MAX_DEVICES   16
+#define PLAN_MAX_OVERRIDES 16
+#define PLAN_MAX_REASONS   24
+#define PLAN_MAX_RESIDENTS 64
+
+enum plan_backend { PLAN_CUDA, PLAN_ROCM, PLAN_VULKAN, PLAN_SYCL, PLAN_METAL, PLAN_RPC };
+
+struct plan_device {
+    char name[24]; /* "CUDA0"; the backend follows from it (plan_device_named) */
+    char uuid[96]; /* pinned by it in the child's environment; may be empty */
+    enum plan_backend backend;
+    uint64_t total_bytes, free_bytes;
+    uint64_t overhead_bytes; /* what the runtime takes beside the three parts (context, workspace): learned or
+                              * a default of the backend; 0 for RPC and Vulkan */
+    double bandwidth_gbps;   /* 0 = unknown: a default of the backend */
+    double tflops;           /* dense half precision; 0 = unknown */
+};
+
+/* Sets name, backend, sizes and defaults from "NAME"; anything unknown counts as CUDA. */
+void plan_device_named(struct plan_device *d, struct str name, uint64_t total_bytes, uint64_t free_bytes);
+
+struct plan_host {
+    uint64_t total_bytes, free_bytes; /* RAM that plans may use, after reserve and budget */
+    unsigned cores;                   /* physical */
+    double bandwidth_gbps;            /* 0 = default */
+    double disk_gbps;                 /* 0 = default */
+};
+
+/* The machine as the planner sees it. */
+struct plan_machine {
+    struct plan_device devices[PLAN_MAX_DEVICES];
+    size_t n_devices;
+    struct plan_host host;
+};
+
+enum plan_outputs { PLAN_OUTPUTS_SLOTS, PLAN_OUTPUTS_BATCH };
+#define PLAN_ALL_LAYERS (-1)
+
+/* Every parameter that changes memory. plan_params_default() gives llama-server's defaults. */
+struct plan_params {
+    uint32_t ctx; /* total over the slots, as -c; 0 = trained context */
+    uint32_t batch, ubatch;
+    uint32_t parallel;
+    bool kv_unified;
+    bool flash_attn;
+    uint32_t type_k, type_v; /* enum ggml_type */
+    int32_t gpu_layers;      /* PLAN_ALL_LAYERS or a number; counts the output first */
+    float tensor_split[PLAN_MAX_DEVICES];
+    uint32_t n_tensor_split; /* 0 = by free memory */
+    uint32_t n_cpu_moe;
+    struct {
+        char pattern[128];
+        char buffer[24];
+    } overrides[PLAN_MAX_OVERRIDES];
+    uint32_t n_overrides;
+    bool kv_offload, repack, swa_full, embedding, mmap;
+    enum plan_outputs outputs;
+};
+void plan_params_default(struct plan_params *p);
+
+enum plan_kind { PLAN_GPU, PLAN_HOST, PLAN_REMOTE };
+
+struct plan_part { /* one device's share; bytes */
+    char name[24];
+    enum plan_kind kind; /* JSON "gpu", "host", "rpc" */
+    uint64_t total_bytes, free_bytes;
+    uint64_t model_bytes;   /* weights, repacked copies included */
+    uint64_t context_bytes; /* KV cache and recurrent state */
+    uint64_t compute_bytes;
+    uint64_t overhead_bytes;
+    uint64_t repack_bytes; /* host only: part of model_bytes */
+};
+
+struct plan_estimate {
+    struct plan_params params; /* resolved: contexts padded, splits filled, layers counted */
+    struct plan_part parts[PLAN_MAX_DEVICES + 1]; /* the host is the last */
+    size_t n_parts;
+    uint32_t layers_gpu, layers_cpu; /* repeating layers plus the output as one */
+};
+static inline uint64_t plan_part_total(const struct plan_part *p)
+{
+    return p->model_bytes + p->context_bytes + p->compute_bytes + p->overhead_bytes;
+}
+
+/* Exact memory of `m` with `p` on `devices` (in llama.cpp's order; 0 = CPU only).
+ * Errors: RC_UNSUPPORTED (unknown architecture), RC_INVALID (a combination llama.cpp refuses, a key missing).
+ */
+enum rc plan_estimate(const struct model *m, const struct plan_params *p, const struct plan_device *devices,
+                      size_t n_devices, struct plan_estimate *ret_estimate, struct err *err);
+
+struct plan_speed {
+    double prefill_tps, decode_tps, load_seconds;
+};
+void plan_speed(const struct model *m, const struct plan_estimate *e, const struct plan_machine *machine,
+                struct plan_speed *ret_speed);
+
+enum plan_strategy {
+    PLAN_MAX_PERFORMANCE,
+    PLAN_FIT_VRAM,
+    PLAN_BALANCED,
+    PLAN_POWER_EFFICIENT,
+    PLAN_MAX_CONTEXT,
+    PLAN_STRATEGIES
+};
+const char *plan_strategy_word(enum plan_strategy s);
+/* "balanced", "fit-vram:8000" (sets *ret_limit_bytes) … */
+bool plan_strategy_from(struct str word, enum plan_strategy *ret_strategy, uint64_t *ret_limit_bytes);
+
+/* What is wanted. Zero fields mean "choose". */
+struct plan_policy {
+    enum plan_strategy strategy;
+    uint64_t vram_limit_bytes; /* PLAN_FIT_VRAM, or a cap from the configuration; 0 = none */
+    uint32_t ctx;              /* per conversation slot; 0 = choose (trained, shortened to what fits) */
+    uint32_t ctx_min;          /* quality floor; 0 = 4096 or the trained context if that is less */
+    uint32_t parallel;         /* 0 = 4 slots, unified */
+    uint32_t batch, ubatch;    /* 0 = 2048, 512 */
+    bool kv_type_fixed;        /* type_k/type_v are given; else f16, then q8_0, then q4_0 down to the floor */
+    uint32_t type_k, type_v;
+    uint32_t kv_floor;  /* lowest KV type allowed when choosing: GGML_Q4_0 by default */
+    int32_t gpu_layers; /* used if gpu_layers_fixed */
+    bool gpu_layers_fixed;
+    bool allow_cpu; /* partial offload and CPU-only answers are allowed */
+    bool embedding;
+    uint32_t max_gpus;     /* 0 = no limit */
+    const char *device;    /* name or UUID this model is pinned to; NULL = any */
+    uint64_t margin_bytes; /* kept free on every device; default 256 MiB */
+    uint32_t ladder;       /* steps down already taken after failed loads: 0, 1, 2 … */
+};
+void plan_policy_default(struct plan_policy *p);
+
+struct plan_reason {
+    const char *code; /* static: "single_gpu", "kv_q8_0", "ctx_shortened", "cpu_no_gpu" … */
+    char text[224];   /* a sentence with its numbers */
+};
+
+struct plan_alternative {
+    enum plan_strategy strategy;
+    bool fits;
+    char text[200]; /* one line */
+};
+
+struct plan {
+    bool fits;
+    enum plan_strategy strategy;
+    struct plan_estimate estimate;   /* params hold the arguments */
+    uint32_t used[PLAN_MAX_DEVICES]; /* indices into machine.devices, in the estimate's order */
+    uint32_t n_used;
+    struct plan_speed speed;
+    struct plan_reason reasons[PLAN_MAX_REASONS];
+    uint32_t n_reasons;
+    struct plan_alternative alternatives[PLAN_STRATEGIES];
+    uint32_t n_alternatives;
+};
+
+/* The best placement on what is free. RC_NO_FIT when nothing fits: ret_plan is then filled all the same, with
+ * fits = false and a reason for every step that was tried; the message names the shortfall. */
+enum rc plan_place(const struct model *m, const struct plan_policy *policy,
+                   const struct plan_machine *machine, struct plan *ret_plan, struct err *err);
+/* Fills plan->alternatives with every other strategy's answer. */
+void plan_alternatives(const struct model *m, const struct plan_policy *policy,
+                       const struct plan_machine *machine, struct plan *plan);
+
+/* An instance that could be evicted. */
+struct plan_resident {
+    const char *id;                          /* borrowed */
+    uint64_t device_bytes[PLAN_MAX_DEVICES]; /* freed on each device of the machine */
+    uint64_t host_bytes;
+    uint64_t idle_ms;      /* since its last use */
+    double reload_seconds; /* what it costs to bring it back */
+    int priority;          /* higher is dearer */
+    bool evictable;        /* false: busy, loading, pinned */
+};
+
+struct plan_victims {
+    uint32_t index[PLAN_MAX_RESIDENTS]; /* into residents, in the order to stop them */
+    uint32_t n;
+};
+
+/* Places the model, evicting the cheapest set of residents if it must. Without need, no victims. RC_NO_FIT if
+ * even all evictable residents would not make room (the message says what blocks). */
+enum rc plan_pack(const struct model *m, const struct plan_policy *policy, const struct plan_machine *machine,
+                  const struct plan_resident *residents, size_t n_residents, struct plan *ret_plan,
+                  struct plan_victims *ret_victims, struct err *err);
+
+/* JSON of the contract in docs (estimate --json and plan --json). machine_devices may be NULL. */
+yyjson_mut_val *plan_estimate_json(yyjson_mut_doc *doc, const struct model *m, const struct plan_estimate *e);
+yyjson_mut_val *plan_json(yyjson_mut_doc *doc, const struct model *m, const struct plan *p);
+
+#endif

@@ -1,0 +1,152 @@
+/* The pool: instances of models, their states, admission and eviction. Layer pool; loop thread only.
+ *
+ * states: planned → starting → ready → draining → stopped; failed (with cause and back-off). Every transition
+ * is an event with its reasons, handed to hooks. One load serves all that wait for it; a busy or loading
+ * instance is never a victim. */
+#ifndef POOL_POOL_H
+#define POOL_POOL_H
+
+#include "gguf/catalog.h"
+#include "hw/hw.h"
+#include "launch/launch.h"
+#include "runtime/runtime.h"
+
+#include <uv.h>
+
+#define POOL_ID_MAX 96
+
+enum pool_state {
+    POOL_PLANNED,
+    POOL_STARTING,
+    POOL_READY,
+    POOL_DRAINING,
+    POOL_STOPPED,
+    POOL_FAILED,
+    POOL_STATES
+};
+const char *pool_state_word(enum pool_state s);
+
+/* One model that may be asked for. Owned by the caller of pool_set_models until replaced; strings copied. */
+struct pool_model {
+    const char *id; /* canonical */
+    const char *const *aliases;
+    size_t n_aliases;
+    const char *path, *mmproj; /* mmproj may be NULL */
+    struct plan_policy policy;
+    const char *runtime_binary; /* NULL = the pool's */
+    const char *const *extra_args;
+    size_t n_extra_args;
+    int priority;
+    bool pin; /* never a victim */
+    bool embedding;
+    uint64_t ttl_ms;        /* idle unload; 0 = never */
+    uint64_t settings_hash; /* over everything above: a reload touches only models whose hash changed */
+};
+
+struct pool_decision { /* handed to hooks; valid during the call */
+    int64_t wall_ms;
+    const char *kind; /* "load", "ready", "evict", "unload", "fail", "ladder", "refuse", "crash" */
+    const char *model, *instance; /* instance may be "" */
+    const struct plan_reason *reasons;
+    size_t n_reasons;
+    const struct plan *plan; /* NULL if none */
+    double seconds;          /* load time for "ready", else 0 */
+};
+
+struct pool_hooks {
+    void *arg;
+    void (*decision)(void *arg, const struct pool_decision *d);
+    /* Latest inventory: a snapshot that stays valid until the next call. Never NULL. */
+    const struct hw_inventory *(*inventory)(void *arg);
+    /* Asks for a fresh sample soon (after a stop, before an admission); may be NULL. */
+    void (*want_sample)(void *arg);
+};
+
+struct pool_options {
+    uv_loop_t *loop;
+    struct pool_hooks hooks;
+    const char *runtime_binary;  /* llama-server's path, or NULL: looked for at the first load */
+    const char *log_dir;         /* where instances' logs go; NULL = none */
+    uint64_t host_reserve_bytes; /* RAM kept free; UINT64_MAX = the default of DESIGN (8 GB, scaled down) */
+    struct {
+        char device[24];
+        uint64_t bytes;
+    } budgets[PLAN_MAX_DEVICES + 1]; /* caps on our own use: "Host", "CUDA0" */
+    size_t n_budgets;
+    uint64_t load_timeout_ms;  /* no progress for so long: failed; default 300 s */
+    uint64_t drain_timeout_ms; /* default 30 s */
+    uint64_t stop_timeout_ms;  /* SIGTERM to SIGKILL; default 10 s */
+    uint32_t max_waiting;      /* waiting requests per model; default 512 */
+    uint32_t queue_wait_ms;    /* default 0 = unlimited while the load goes on */
+};
+void pool_options_default(struct pool_options *o);
+
+struct pool;
+enum rc pool_new(const struct pool_options *opt, struct pool **ret_pool, struct err *err);
+/* Replaces the set of models. Instances of models that vanished or changed drain; others are untouched. */
+void pool_set_models(struct pool *p, const struct pool_model *models, size_t n);
+/* Replaces limits and budgets of a running pool (loop, hooks ignored). */
+void pool_set_options(struct pool *p, const struct pool_options *opt);
+
+/* ---- leases: what the proxy asks through its abstract route ---- */
+struct pool_lease {
+    char instance[POOL_ID_MAX];
+    char model[POOL_ID_MAX * 2]; /* canonical id, also what the upstream calls itself */
+    char host[46];
+    uint16_t port;
+    struct pool_instance *ref; /* internal */
+};
+struct pool_wait; /* a waiting acquire */
+enum pool_answer { POOL_GRANTED, POOL_WAITING, POOL_REFUSED };
+/* result: RC_OK with a lease, or an error. Called on the loop thread, never inside pool_acquire. */
+typedef void (*pool_acquire_cb)(void *arg, enum rc rc, const struct pool_lease *lease, const struct err *err,
+                                uint32_t retry_after_s);
+/* GRANTED fills *ret_lease; WAITING sets *ret_wait (cancel with pool_cancel, until the callback); REFUSED
+ * fills *err: RC_NOT_FOUND (hint: nearest names), RC_NO_FIT, RC_BUSY and RC_BACKEND (*ret_retry_after_s set).
+ */
+enum pool_answer pool_acquire(struct pool *p, struct str model, pool_acquire_cb cb, void *arg,
+                              struct pool_lease *ret_lease, struct pool_wait **ret_wait,
+                              uint32_t *ret_retry_after_s, struct err *err);
+void pool_cancel(struct pool *p, struct pool_wait *w);
+/* upstream_broken: the connection failed or died; the pool then checks the instance's health itself. */
+void pool_release(struct pool *p, struct pool_lease *lease, bool upstream_broken);
+
+/* ---- operator's commands; callbacks once, on the loop thread, possibly inside the call ---- */
+typedef void (*pool_done_cb)(void *arg, enum rc rc, const struct err *err);
+void pool_load(struct pool *p, struct str model, pool_done_cb cb, void *arg);
+/* Drains and stops; force stops at once even if busy. "" = all. */
+void pool_unload(struct pool *p, struct str model, bool force, pool_done_cb cb, void *arg);
+enum rc pool_pin(struct pool *p, struct str model, bool on, struct err *err);
+/* Dry run on live occupancy; the plan and victims' ids as JSON. */
+enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *policy_or_null,
+                  yyjson_mut_doc *doc, yyjson_mut_val **ret_json, struct err *err);
+
+/* ---- views ---- */
+/* Array of instances: id, model, state, pid, port, busy, waiting, since_ms, idle_ms, pinned, devices
+ * (predicted and measured bytes), params, argv, speed, last_error {message, hint, code}, loads, log_path. */
+yyjson_mut_val *pool_json(struct pool *p, yyjson_mut_doc *doc);
+/* Array of models: id, aliases, path, state (of its instance or "unloaded"). */
+yyjson_mut_val *pool_models_json(struct pool *p, yyjson_mut_doc *doc);
+struct pool_counters {
+    uint64_t loads, load_failures, evictions, crashes, refused, waits, ladder_steps;
+    uint32_t instances[POOL_STATES];
+    uint32_t waiting, leases;
+};
+void pool_counters(const struct pool *p, struct pool_counters *ret);
+/* Calls fn for each instance in the order of the ids; borrowed strings. For metrics. */
+void pool_each(const struct pool *p,
+               void (*fn)(void *arg, const char *instance, const char *model, enum pool_state s,
+                          uint32_t busy, const struct plan *plan),
+               void *arg);
+/* Tail of an instance's (or its model's newest instance's) log; RC_NOT_FOUND. Borrowed until the next turn.
+ */
+enum rc pool_log(struct pool *p, struct str model_or_instance, struct str *ret_tail, struct err *err);
+/* Resolves id or alias to the canonical id; NULL if unknown. Borrowed. */
+const char *pool_resolve(const struct pool *p, struct str model);
+
+/* Refuses new work, drains, stops every instance, then calls stopped(arg). A second call with hurry = true
+ * kills at once. */
+void pool_stop(struct pool *p, bool hurry, void (*stopped)(void *arg), void *arg);
+void pool_free(struct pool *p); /* after stopped; NULL is fine */
+
+#endif

@@ -1,0 +1,110 @@
+/* The HTTP/1.1 server of data plane and control API: libuv streams, llhttp. Layer proxy; loop thread only.
+ *
+ * A server listens on TCP addresses and Unix sockets; each request is matched against the route table by
+ * method and path. A local route is answered by a function with a whole body (bounded); a relay route is
+ * streamed to an upstream found through struct route_ops. */
+#ifndef PROXY_HTTP_H
+#define PROXY_HTTP_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "proxy/route.h"
+
+#include <uv.h>
+
+struct http_server;
+struct http_exchange; /* one request and its answer; valid until replied or aborted */
+
+enum http_method_set { HTTP_M_GET = 1, HTTP_M_POST = 2, HTTP_M_DELETE = 4, HTTP_M_PUT = 8 };
+
+/* Answers a local route. The exchange's request parts are valid until the answer; the function must cause
+ * exactly one http_reply*, now or later (see http_on_abort). */
+typedef void (*http_local_fn)(void *arg, struct http_exchange *ex);
+
+struct http_route {
+    const char *path; /* exact, or a prefix when it ends with "/" + "*" : "/api/arriero/v1/instances/" "*" */
+    unsigned methods; /* enum http_method_set bits; HEAD is answered wherever GET is */
+    http_local_fn local; /* NULL = relay */
+    void *arg;
+    bool control; /* only on listeners marked control */
+};
+
+/* One finished (or broken) relayed request, for accounting; borrowed during the call. */
+struct http_record {
+    int64_t wall_ms;              /* start */
+    const char *model, *instance; /* "" if it never got one */
+    const char *path;
+    int status;          /* sent to the client; 0 = nothing was sent */
+    const char *outcome; /* "ok", "client_closed", "truncated", "upstream_error", "refused", "timeout" */
+    bool streamed;
+    uint64_t request_bytes, response_bytes;
+    uint64_t prompt_tokens, completion_tokens, cached_tokens; /* from usage/timings; 0 if not told */
+    bool tokens_known;
+    uint64_t wait_us; /* for the lease */
+    uint64_t ttfb_us; /* client's head complete → first byte of the answer's body */
+    uint64_t total_us;
+    uint64_t overhead_us; /* total − waiting for lease and upstream */
+};
+
+struct http_options {
+    uv_loop_t *loop;
+    const struct http_route *routes; /* borrowed, constant */
+    size_t n_routes;
+    struct route_ops route;
+    uint64_t max_body_bytes;     /* default 64 MiB; 413 names it */
+    uint64_t body_budget_bytes;  /* over all requests in flight; default 512 MiB; 503 past it */
+    uint64_t header_timeout_ms;  /* default 15 s for a head, and between body reads */
+    uint64_t idle_timeout_ms;    /* keep-alive; default 75 s */
+    uint64_t connect_timeout_ms; /* upstream; default 5 s */
+    uint64_t upstream_idle_ms;   /* reuse of upstream connections; default 4 s */
+    void (*record)(void *arg, const struct http_record *r); /* may be NULL */
+    void *record_arg;
+    const char *const *api_keys; /* SHA-256 hex of accepted bearer keys; n 0 = open */
+    size_t n_api_keys;
+};
+void http_options_default(struct http_options *o);
+
+enum rc http_server_new(const struct http_options *opt, struct http_server **ret_server, struct err *err);
+/* "127.0.0.1:8080", "[::1]:8080", ":0" picks a port (see http_server_address). RC_BUSY names a port in use.
+ */
+enum rc http_listen_tcp(struct http_server *s, const char *address, bool control, struct err *err);
+/* Mode 0600; a stale socket file is replaced, a living one is RC_BUSY. */
+enum rc http_listen_unix(struct http_server *s, const char *path, bool control, struct err *err);
+/* "127.0.0.1:41873" of the i-th listener; "" past the end. Borrowed. */
+const char *http_server_address(const struct http_server *s, size_t i);
+
+/* ---- local routes ---- */
+struct str http_method(const struct http_exchange *ex);
+struct str http_path(const struct http_exchange *ex); /* decoded path without query */
+bool http_query(const struct http_exchange *ex, const char *key, char *out,
+                size_t cap);                                                    /* decoded; false = absent */
+struct str http_header(const struct http_exchange *ex, const char *lower_name); /* empty = absent */
+struct str http_body(const struct http_exchange *ex);
+void http_reply(struct http_exchange *ex, int status, const char *content_type, struct str body);
+/* {"error":{"message","type","code","param":null,"hint"}} with the status of the code. */
+void http_reply_err(struct http_exchange *ex, const struct err *err, uint32_t retry_after_s);
+/* Called when the client goes away before the answer; the exchange is gone after it. */
+void http_on_abort(struct http_exchange *ex, void (*fn)(void *arg), void *arg);
+/* A long-lived answer (SSE, log tail): head now, chunks later, end. stream_write returns false when the
+ * client is too slow (over 1 MiB unsent) or gone: the caller ends it. */
+void http_stream_start(struct http_exchange *ex, int status, const char *content_type);
+bool http_stream_write(struct http_exchange *ex, struct str bytes);
+void http_stream_end(struct http_exchange *ex);
+
+struct http_counters {
+    uint64_t connections_total, requests_total, relayed_total, client_aborts, upstream_errors, retried;
+    uint32_t connections, relaying, waiting;
+    uint64_t body_bytes_in_flight;
+};
+void http_server_counters(const struct http_server *s, struct http_counters *ret);
+
+/* Replaces limits and keys of a running server (loop, routes and hooks ignored). */
+void http_server_configure(struct http_server *s, const struct http_options *opt);
+/* Closes the listeners; ends idle connections; busy ones end after their answer. closed(arg) when none is
+ * left. */
+void http_server_drain(struct http_server *s, void (*closed)(void *arg), void *arg);
+/* Aborts what is left; then closed. */
+void http_server_abort(struct http_server *s);
+void http_server_free(struct http_server *s); /* after closed; NULL is fine */
+
+#endif

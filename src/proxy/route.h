@@ -1,0 +1,46 @@
+/* What the proxy knows of the world behind it: an abstract route. Layer proxy; loop thread only. The daemon
+ * implements it over the pool. */
+#ifndef PROXY_ROUTE_H
+#define PROXY_ROUTE_H
+
+#include "base/err.h"
+#include "base/str.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct route_request {
+    struct str model;  /* as the client wrote it, unescaped; empty = none given */
+    struct str key_id; /* of the authenticated key; empty without keys */
+};
+
+struct route_lease {
+    char host[46]; /* numeric address */
+    uint16_t port;
+    char model[192];    /* canonical id, for the record and for the upstream's "model" field */
+    bool replace_model; /* splice `model` into the body in place of the client's spelling */
+    char instance[96];
+    void *ref; /* the implementor's */
+};
+
+struct route_refusal {
+    struct err err;         /* code gives the HTTP status (rc_http_status) */
+    uint32_t retry_after_s; /* 0 = no Retry-After */
+};
+
+enum route_answer { ROUTE_GRANTED, ROUTE_WAITING, ROUTE_REFUSED };
+/* Exactly one of lease and refusal is not NULL; both are borrowed during the call. Never called inside
+ * acquire, nor after cancel. */
+typedef void (*route_cb)(void *arg, const struct route_lease *lease, const struct route_refusal *refusal);
+
+struct route_ops {
+    void *ctx;
+    enum route_answer (*acquire)(void *ctx, const struct route_request *req, route_cb cb, void *arg,
+                                 struct route_lease *ret_lease, void **ret_wait,
+                                 struct route_refusal *ret_refusal);
+    void (*cancel)(void *ctx, void *wait);
+    /* Gives a lease back, once. broken: the upstream could not be reached or died before its answer ended. */
+    void (*release)(void *ctx, struct route_lease *lease, bool broken);
+};
+
+#endif

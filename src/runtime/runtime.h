@@ -1,0 +1,85 @@
+/* Runtimes: programs that serve a model. Layer runtime; one file an adapter (runtime.def), each exporting one
+ * const struct runtime_ops. Functions are pure or blocking as noted; none touches the loop. */
+#ifndef RUNTIME_RUNTIME_H
+#define RUNTIME_RUNTIME_H
+
+#include "base/mem.h"
+#include "plan/plan.h"
+
+/* What one binary can do: probed once per (path, size, mtime). Value type. */
+struct runtime_caps {
+    char binary[512];
+    char version[96]; /* "0.7.0 (build 11669)" */
+    uint32_t build;   /* 0 unknown */
+    uint64_t flags;   /* adapter's own bits */
+    struct {
+        char name[24];
+        char description[96];
+        uint64_t total_bytes, free_bytes;
+    } devices[PLAN_MAX_DEVICES];
+    size_t n_devices; /* as --list-devices tells; empty for a CPU build */
+};
+
+/* What the adapter turns into a command line. All borrowed. */
+struct runtime_job {
+    const struct model *model;
+    const char *model_path, *mmproj_path; /* mmproj may be NULL */
+    const char *served_name;              /* alias reported by the server */
+    const struct plan *plan;
+    const struct plan_machine *machine; /* devices that plan->used points into */
+    const char *host;                   /* "127.0.0.1" */
+    uint16_t port;
+    const char *api_key_file;   /* NULL = none */
+    const char *slot_save_path; /* NULL = none */
+    unsigned threads;
+    bool embedding;
+    const char *const *extra_args; /* from the configuration, appended last */
+    size_t n_extra_args;
+};
+
+struct runtime_command {
+    const char **argv; /* NULL-terminated, in the arena */
+    const char **env;  /* complete environment, NULL-terminated, in the arena */
+};
+
+enum runtime_failure {
+    RUNTIME_FAIL_NONE,
+    RUNTIME_FAIL_EXIT,
+    RUNTIME_FAIL_SIGNAL,
+    RUNTIME_FAIL_MEMORY,
+    RUNTIME_FAIL_PORT,
+    RUNTIME_FAIL_MODEL,
+    RUNTIME_FAIL_ARGUMENT,
+    RUNTIME_FAIL_TIMEOUT,
+    RUNTIME_FAIL_EXEC,
+};
+const char *runtime_failure_word(enum runtime_failure f);
+
+struct runtime_measured { /* from the log after a load; zero parts = none seen */
+    struct plan_part parts[PLAN_MAX_DEVICES + 1];
+    size_t n_parts;
+};
+
+struct runtime_ops {
+    const char *name;
+    /* Blocking: runs the binary's own --version, --help, --list-devices with deadlines (5 s each). */
+    enum rc (*probe)(const char *binary, struct runtime_caps *ret_caps, struct err *err);
+    /* Pure. Everything is allocated in the arena. */
+    enum rc (*command)(const struct runtime_caps *caps, const struct runtime_job *job, struct arena *arena,
+                       struct runtime_command *ret_command, struct err *err);
+    const char *health_path; /* GET; 200 ready, 503 loading */
+    /* Pure: one log line, with its newline cut off; updates *measured and returns a progress 0…1, or -1. */
+    double (*log_line)(struct str line, struct runtime_measured *measured);
+    /* Pure: why it died, from its wait status and the tail of its log; message for a person. */
+    enum runtime_failure (*classify)(int wait_status, struct str log_tail, struct err *ret_cause);
+};
+
+/* By name; NULL when there is none. */
+const struct runtime_ops *runtime_find(struct str name);
+const struct runtime_ops *const *runtime_all(size_t *ret_n);
+
+/* Finds the binary: explicit path, else $ARRIERO_LLAMA_SERVER, else PATH, else the bundle under the data
+ * directory. RC_NOT_FOUND with a hint that says how to get one. ret_path is at least 512 bytes. */
+enum rc runtime_find_llama_server(const char *explicit_path, char *ret_path, size_t cap, struct err *err);
+
+#endif
