@@ -84,7 +84,7 @@ apt_own_mirror() {
   local codename
   codename=$(os_field VERSION_CODENAME)
   {
-    cat /etc/apt/sources.list.d/*.sources 2>/dev/null |
+    { cat /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } |
       awk -v want="$codename" '
         function flush() { if (types ~ /(^| )deb( |$)/ && index(" " suites " ", " " want " ")) print uris; types=uris=suites="" }
         /^[[:space:]]*$/ { flush(); next }
@@ -93,7 +93,7 @@ apt_own_mirror() {
         key == "types:" { types = $0 } key == "uris:" { uris = $0 } key == "suites:" { suites = $0 }
         key == "enabled:" && tolower($0) == "no" { types = "" }
         END { flush() }'
-    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+    { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } |
       sed -n 's/^[[:space:]]*deb[[:space:]]\+\(\[[^]]*\][[:space:]]*\)\?//p' |
       awk -v want="$codename" '$2 == want { print $1 }'
   } | awk 'NF && !done { print $1; done = 1 }'
