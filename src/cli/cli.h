@@ -58,6 +58,7 @@ struct cli_command {
     const struct cli_option *options; /* ends with CLI_END; may be NULL */
     size_t min_args, max_args;
     int (*run)(struct cli_call *call); /* exit status */
+    bool hidden;                       /* works, but no list names it */
 };
 
 /* All commands in the order of the help (commands.def). */
@@ -73,7 +74,9 @@ int cli_fail(const struct cli_call *call, const struct err *err);
 int cli_usage(const struct cli_call *call, const struct err *err);
 /* Writes and frees the document (pretty when stdout is a terminal). Returns the exit status. */
 int cli_print_json(yyjson_mut_doc *doc);
-/* A text table: columns by NUL-separated cells; numbers (starting with a digit) are aligned right. */
+/* A text table. Cells are added row by row, from left to right; a column (except the first) whose cells all
+ * start with a digit is aligned right, "" and "-" apart. Cells may hold anything: control characters and
+ * broken UTF-8 never reach the terminal. On a terminal the widest columns are cut so that a row fits. */
 struct cli_table;
 struct cli_table *cli_table_new(const char *const *headings, size_t n_columns);
 __attribute__((format(printf, 2, 3))) void cli_table_cell(struct cli_table *t, const char *fmt, ...);
