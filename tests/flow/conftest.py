@@ -1,0 +1,153 @@
+"""Fixtures of the flow tests: the daemon under test, the real llama-server, small models.
+
+ARRIERO_BIN            the binary under test (build-asan/arriero, else build/arriero)
+ARRIERO_LLAMA_SERVER   the llama-server (else scripts/llama-bundle.sh finds or makes one)
+ARRIERO_SMOLLM         a real small model for the tests that want text (else those found are used, or skipped)
+"""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE))
+
+from lib import tinygguf  # noqa: E402
+from lib.daemon import Daemon  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def arriero_bin():
+    for path in (os.environ.get("ARRIERO_BIN"), ROOT / "build-asan/arriero", ROOT / "build/arriero"):
+        if path and os.access(path, os.X_OK):
+            return str(pathlib.Path(path).resolve())
+    pytest.exit("no arriero to test: make build, or set ARRIERO_BIN", returncode=3)
+
+
+@pytest.fixture(scope="session")
+def llama_server():
+    path = os.environ.get("ARRIERO_LLAMA_SERVER")
+    if not path:
+        path = subprocess.run([ROOT / "scripts/llama-bundle.sh"], check=True, capture_output=True, text=True).stdout.strip()
+    assert os.access(path, os.X_OK), f"{path} is not executable"
+    return path
+
+
+class Shelf:
+    """A session's models, each in a folder of its own kind; made once, linked into the folders of tests."""
+
+    def __init__(self, root):
+        self.root = pathlib.Path(root)
+
+    def make(self, filename, **options):
+        path = self.root / filename
+        if not path.exists():
+            part = path.with_suffix(".part")
+            tinygguf.write(str(part), **options)
+            part.rename(path)
+        return path
+
+
+@pytest.fixture(scope="session")
+def shelf():
+    root = tempfile.mkdtemp(prefix="arr-models-", dir="/tmp")
+    yield Shelf(root)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tiny(shelf):
+    """The quickest model: 0.6 MB, 2048 tokens."""
+    return shelf.make("tiny-a.gguf", name="Tiny A", seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_b(shelf):
+    return shelf.make("tiny-b.gguf", name="Tiny B", seed=2, layers=3)
+
+
+@pytest.fixture(scope="session")
+def slow(shelf):
+    """Generates slowly enough (a few ms a token) to be interrupted: 80 MB."""
+    return shelf.make("slow.gguf", name="Slow", embd=512, layers=6, heads=8, ff=1536, ctx=32768, seed=3)
+
+
+@pytest.fixture(scope="session")
+def long_prompt(shelf):
+    """A trained context of 128k over one small layer: a prompt that takes seconds, in short batches."""
+    return shelf.make("longprompt.gguf", name="Long", embd=64, layers=1, heads=1, ff=64, ctx=131072, seed=4)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """folder(path, …): a new directory with links to these models."""
+    count = 0
+
+    def make(*paths):
+        nonlocal count
+        count += 1
+        d = tmp_path / f"models{count}"
+        d.mkdir()
+        for p in paths:
+            os.link(p, d / os.path.basename(p)) if os.stat(p).st_dev == os.stat(d).st_dev else shutil.copy(p, d)
+        return d
+
+    return make
+
+
+@pytest.fixture
+def make_daemon(arriero_bin, llama_server):
+    """make_daemon(models=[…], config={…}) → a Daemon, not started; gone at the end of the test."""
+    made = []
+
+    def make(models=(), runtime=llama_server, **options):
+        d = Daemon(arriero_bin, models, runtime, **options)
+        made.append(d)
+        return d
+
+    yield make
+    for d in made:
+        try:
+            if d.process and d.process.poll() is not None:
+                d.check_log()
+        finally:
+            d.destroy()
+
+
+@pytest.fixture(scope="module")
+def daemon(request, arriero_bin, llama_server, shelf, tiny, tiny_b):
+    """One daemon for the tests of a module that do it no harm: tiny-a and tiny-b."""
+    d = tempfile.mkdtemp(prefix="arr-shared-", dir="/tmp")
+    for p in (tiny, tiny_b):
+        os.link(p, os.path.join(d, p.name))
+    with Daemon(arriero_bin, [d], llama_server) as running:
+        yield running
+    shutil.rmtree(d, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def smollm():
+    """The real small model, when it has been fetched."""
+    home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    path = os.environ.get("ARRIERO_SMOLLM") or f"{home}/arriero/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not os.path.exists(path):
+        pytest.skip("the real small model is not fetched (scripts/fetch-model.sh)")
+    return path
+
+
+@pytest.fixture
+def script(tmp_path):
+    """script(name, text): an executable, for runtimes that misbehave."""
+
+    def make(name, text):
+        path = tmp_path / name
+        path.write_text(text)
+        path.chmod(0o755)
+        return str(path)
+
+    return make
