@@ -160,7 +160,7 @@ static enum rc amd_open(const struct hw_roots *roots, void **ret_state, struct e
         }
         identify(card, &pci[i]);
         card->identity.index = (unsigned)amd->n;
-        (void)snprintf(card->identity.name, sizeof(card->identity.name), "ROCm%zu", amd->n);
+        (void)snprintf(card->identity.name, sizeof(card->identity.name), "ROCm%u", (unsigned)amd->n);
         amd->n++;
     }
     if (amd->n == 0) {

@@ -20,7 +20,7 @@ static const struct hw_adapter *const adapters[] = {
 
 struct hw {
     char proc[HW_PATH], sys[HW_PATH];
-    char *nvml;
+    char *nvml, *visible;
     struct hw_roots roots; /* points into the above */
     struct hw_cpu *cpu;
     struct {
@@ -73,7 +73,9 @@ enum rc hw_open(const struct hw_options *opt, struct hw **ret_hw, struct err *er
     if (rc == RC_OK) {
         if (opt && opt->nvml_path)
             hw->nvml = mem_strdup(opt->nvml_path);
-        hw->roots = (struct hw_roots){hw->proc, hw->sys, hw->nvml};
+        if (opt && opt->visible_devices)
+            hw->visible = mem_strdup(opt->visible_devices);
+        hw->roots = (struct hw_roots){hw->proc, hw->sys, hw->nvml, hw->visible, opt && opt->pcie_rate};
         rc = hw_cpu_open(&hw->roots, &hw->cpu, err);
     }
     if (rc != RC_OK) {
@@ -127,5 +129,6 @@ void hw_close(struct hw *hw)
             adapters[i]->close(hw->slots[i].state);
     hw_cpu_close(hw->cpu);
     free(hw->nvml);
+    free(hw->visible);
     free(hw);
 }

@@ -33,12 +33,18 @@ enum hw_field { /* bits of hw_device.valid */
                 HW_PCIE_MAX = 1 << 15,
                 HW_MEM_BUSY = 1 << 16,
                 HW_PCI = 1 << 17,
+                HW_BAR1 = 1 << 18,
+                HW_POWER_DEFAULT = 1 << 19,
+                HW_PERSISTENCE = 1 << 20,
+                HW_PCIE_RATE = 1 << 21,
 };
 
 struct hw_process {
     pid_t pid;
-    uint64_t bytes;   /* device memory; meaningful if bytes_valid */
-    bool bytes_valid; /* false under WDDM/WSL */
+    uint64_t bytes;    /* device memory; meaningful if bytes_valid */
+    bool bytes_valid;  /* false under WDDM/WSL */
+    unsigned util_pct; /* share of recent time a kernel of it ran; meaningful if util_valid */
+    bool util_valid;
 };
 
 struct hw_device {
@@ -64,6 +70,14 @@ struct hw_device {
     int numa_node;
     struct hw_process processes[HW_MAX_PROCESSES];
     size_t n_processes;
+    bool lost;               /* fell off the bus or needs a reset: only the identity is valid */
+    uint64_t reserved_bytes; /* the driver's own, in neither used nor free; 0 when it is part of used */
+    uint64_t bar1_total_bytes, bar1_used_bytes;
+    unsigned power_default_mw;           /* the limit it came with */
+    bool persistence;                    /* the driver stays loaded without clients */
+    unsigned pcie_rx_kbps, pcie_tx_kbps; /* KB/s; only with hw_options.pcie_rate */
+    uint64_t last_xid;                   /* NVIDIA's number of the last critical error since hw_open */
+    unsigned xid_count;                  /* how many since hw_open; 0 = last_xid means nothing */
 };
 
 struct hw_host {
@@ -90,9 +104,13 @@ struct hw_inventory {
 };
 
 struct hw_options {
-    const char *proc_root; /* NULL = "/proc" */
-    const char *sys_root;  /* NULL = "/sys" */
-    const char *nvml_path; /* NULL = the usual names; a path is loaded as it is (tests) */
+    const char *proc_root;       /* NULL = "/proc" */
+    const char *sys_root;        /* NULL = "/sys" */
+    const char *nvml_path;       /* NULL = the usual names; a path is loaded as it is (tests) */
+    const char *visible_devices; /* NULL = every GPU; else a list as in CUDA_VISIBLE_DEVICES (UUIDs or their
+                                  * beginnings, or numbers in PCI order): the others are left out and the
+                                  * names renumbered */
+    bool pcie_rate;              /* measure PCIe traffic too: 20 ms and more a GPU and sample */
 };
 
 struct hw;
@@ -101,5 +119,16 @@ enum rc hw_open(const struct hw_options *opt, struct hw **ret_hw, struct err *er
 /* Fills *ret_inventory; a device that fails keeps its identity and loses its validity bits. */
 enum rc hw_sample(struct hw *hw, struct hw_inventory *ret_inventory, struct err *err);
 void hw_close(struct hw *hw);
+
+/* The inventory as a new object of doc; what is not known is null. The field names of one GPU and of the host
+ * are a contract of `arriero gpus --json` and of the control API. Sizes in *_bytes, and in MiB in
+ * memory_*_mb. */
+struct yyjson_mut_doc;
+struct yyjson_mut_val;
+struct yyjson_mut_val *hw_json(struct yyjson_mut_doc *doc, const struct hw_inventory *inv);
+
+/* A word for each reason that is set, as "power_cap, hw_thermal"; "" for none. Idle and application clocks,
+ * which are no throttling, are left out. */
+char *hw_throttle_words(uint64_t reasons, char *out, size_t cap);
 
 #endif

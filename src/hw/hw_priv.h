@@ -12,9 +12,11 @@
 
 /* Where the machine is read from; the strings live as long as the struct hw. */
 struct hw_roots {
-    const char *proc; /* never NULL, no trailing slash */
-    const char *sys;  /* never NULL, no trailing slash */
-    const char *nvml; /* NULL = the usual names */
+    const char *proc;    /* never NULL, no trailing slash */
+    const char *sys;     /* never NULL, no trailing slash */
+    const char *nvml;    /* NULL = the usual names */
+    const char *visible; /* NULL = all; see hw_options.visible_devices */
+    bool pcie_rate;
 };
 
 /* A vendor. One const table a file, one row in hw.def. All slots are required.
@@ -98,5 +100,9 @@ struct hw_pci {
 /* Display and accelerator devices (classes 03xx, 12xx) of a vendor, sorted by address; returns how many were
  * written. */
 size_t hw_pci_find(const struct hw_roots *roots, unsigned vendor_id, struct hw_pci *ret_list, size_t cap);
+
+/* ---- memory bandwidth (bandwidth.c) ---- */
+/* GB/s of a card by its name, from the vendor's data sheets; 0 when unknown. */
+double hw_bandwidth_of(const char *model);
 
 #endif
