@@ -12,11 +12,28 @@
 
 struct store;
 
+struct store_options {
+    uint32_t queue_rows;   /* rows kept in memory at most; past it the oldest requests go first */
+    uint64_t queue_bytes;  /* and their memory */
+    uint32_t flush_ms;     /* a request's row waits so long for company; other rows are written at once */
+    uint32_t retry_ms;     /* after a failed write */
+    uint64_t max_age_ms;   /* older rows are deleted; 0 = kept */
+    uint64_t max_requests; /* rows kept in each table; 0 = no limit */
+    uint64_t max_decisions;
+    uint64_t max_measures;
+    uint64_t max_instances;
+    uint32_t max_pages; /* SQLite's max_page_count: a cap on the file, 4 KiB a page; 0 = none */
+};
+void store_options_default(struct store_options *o);
+
 /* Opens or creates the file (WAL), migrates it, starts the writer. A corrupt file is moved aside
  * ("history.db.corrupt-TIME") and a new one begun; if nothing can be written the store works in memory only
- * and store_health says why. Fails only when not even that is possible. */
+ * and store_health says why; it tries the file again every retry_ms. Fails only when not even that is
+ * possible. */
 enum rc store_open(const char *path, struct store **ret_store, struct err *err);
-void store_close(struct store *s); /* writes what is queued; blocking */
+enum rc store_open_with(const char *path, const struct store_options *opt, struct store **ret_store,
+                        struct err *err);
+void store_close(struct store *s); /* writes what is queued; blocking; NULL is fine */
 
 struct store_request {
     int64_t wall_ms;
@@ -46,17 +63,35 @@ struct store_measure { /* predicted and measured bytes of a device after a load 
 };
 void store_post_measure(struct store *s, const struct store_measure *m);
 
-/* Blocking reads on a connection of their own: call them on the work pool or in a command. Newest first; each
- * appends a JSON array to out. model "" = all. */
+struct store_instance { /* one change of an instance's state */
+    int64_t wall_ms;
+    const char *instance, *model, *model_path, *state; /* copied */
+    int64_t pid;
+    int port;
+    const char *cause; /* of a failure; "" or NULL if none */
+};
+void store_post_instance(struct store *s, const struct store_instance *i);
+
+/* Waits until everything posted before the call is written or has failed to be, at most timeout_ms. False:
+ * not written (yet). Blocking; not for the loop thread. */
+bool store_flush(struct store *s, uint32_t timeout_ms);
+
+/* Blocking reads on a connection of their own, after a flush; rows that could not be written are included.
+ * Call them on the work pool or in a command. Newest first; each appends a JSON array to out. model "" = all.
+ * Every object has the columns of tables.def and "at" (RFC 3339). */
 enum rc store_decisions_json(struct store *s, struct str model, unsigned limit, struct buf *out,
                              struct err *err);
 enum rc store_requests_json(struct store *s, struct str model, unsigned limit, struct buf *out,
                             struct err *err);
+enum rc store_measures_json(struct store *s, struct str model, unsigned limit, struct buf *out,
+                            struct err *err);
+enum rc store_instances_json(struct store *s, struct str model, unsigned limit, struct buf *out,
+                             struct err *err);
 
 struct store_health {
     bool writable;     /* false: full disk, read-only file, memory only */
     bool replaced;     /* the file was corrupt and has been moved aside */
-    char message[256]; /* "" when all is well */
+    char message[512]; /* "" when all is well */
     uint64_t queued, written, dropped;
 };
 void store_health(struct store *s, struct store_health *ret); /* thread-safe, never blocks long */
