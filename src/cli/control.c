@@ -1,0 +1,122 @@
+/* Talking to the daemon: see control.h. */
+#include "cli/control.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+#include <time.h>
+
+static enum rc exchange(const struct cli_call *call, struct client_request *r, const char *path,
+                        yyjson_doc **ret_doc, struct err *err)
+{
+    struct client_address address;
+    enum rc rc = client_address_control(call->socket, &address, err);
+    if (rc != RC_OK)
+        return rc;
+    auto_free char *full = mem_printf(CONTROL_API "%s", path);
+    r->path = full;
+    r->cancel_fd = -1;
+    return client_json(&address, r, ret_doc, err);
+}
+
+enum rc control_get(const struct cli_call *call, const char *path, yyjson_doc **ret_doc, struct err *err)
+{
+    struct client_request r = {.method = "GET", .timeout_ms = CLIENT_TIMEOUT_MS};
+    return exchange(call, &r, path, ret_doc, err);
+}
+
+enum rc control_post(const struct cli_call *call, const char *path, yyjson_mut_doc *body, uint32_t timeout_ms,
+                     yyjson_doc **ret_doc, struct err *err)
+{
+    struct buf text = {0};
+    enum rc rc = json_write(body, false, &text, err);
+    yyjson_mut_doc_free(body);
+    if (rc == RC_OK) {
+        struct client_request r = {.method = "POST", .body = buf_str(&text), .timeout_ms = timeout_ms};
+        rc = exchange(call, &r, path, ret_doc, err);
+    }
+    buf_release(&text);
+    return rc;
+}
+
+yyjson_mut_doc *control_body(const char *model, yyjson_mut_val **ret_root)
+{
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *root = yyjson_mut_obj(doc);
+    yyjson_mut_doc_set_root(doc, root);
+    yyjson_mut_obj_add_strcpy(doc, root, "model", model);
+    *ret_root = root;
+    return doc;
+}
+
+int control_print(yyjson_doc *doc)
+{
+    yyjson_mut_doc *copy = yyjson_doc_mut_copy(doc, NULL);
+    yyjson_doc_free(doc);
+    return cli_print_json(copy);
+}
+
+yyjson_val *control_instance(yyjson_val *instances, struct str name)
+{
+    size_t i, n;
+    yyjson_val *v, *stopped = NULL;
+    yyjson_arr_foreach(instances, i, n, v)
+    {
+        if (!str_eq(json_str(v, "model", STR("")), name) && !str_eq(json_str(v, "id", STR("")), name))
+            continue;
+        struct str state = json_str(v, "state", STR(""));
+        if (!str_eq_c(state, "stopped") && !str_eq_c(state, "failed"))
+            return v;
+        stopped = v;
+    }
+    return stopped;
+}
+
+void control_devices(yyjson_val *instance, struct buf *out)
+{
+    size_t i, n, shown = 0;
+    yyjson_val *d, *devices = yyjson_obj_get(instance, "devices");
+    yyjson_arr_foreach(devices, i, n, d)
+    {
+        char size[24];
+        struct str name = json_str(d, "name", STR("?"));
+        uint64_t bytes = json_u64(d, "measured_bytes", 0);
+        if (!bytes)
+            bytes = json_u64(d, "predicted_bytes", 0);
+        if (!bytes)
+            continue;
+        buf_printf(out, "%s%.*s %s", shown++ ? ", " : "", STR_ARG(name),
+                   str_human_bytes(bytes, size, sizeof size));
+    }
+    if (!shown)
+        buf_puts(out, "-");
+}
+
+char *control_duration(uint64_t ms, char *out, size_t cap)
+{
+    unsigned long long s = ms / 1000, m = s / 60, h = m / 60;
+    if (ms < 1000)
+        snprintf(out, cap, "%u ms", (unsigned)ms);
+    else if (s < 60)
+        snprintf(out, cap, "%llu s", s);
+    else if (m < 60)
+        snprintf(out, cap, "%llum %02llus", m, s % 60);
+    else if (h < 48)
+        snprintf(out, cap, "%lluh %02llum", h, m % 60);
+    else
+        snprintf(out, cap, "%llud %lluh", h / 24, h % 24);
+    return out;
+}
+
+char *control_time(struct str rfc3339, char *out, size_t cap)
+{
+    char text[40];
+    struct tm utc = {0}, local;
+    snprintf(text, sizeof text, "%.*s", (int)(rfc3339.n < sizeof text ? rfc3339.n : sizeof text - 1),
+             rfc3339.p ? rfc3339.p : "");
+    const char *end = strptime(text, "%Y-%m-%dT%H:%M:%S", &utc);
+    time_t t = end && strchr(end, 'Z') ? timegm(&utc) : -1;
+    if (t == -1 || !localtime_r(&t, &local) || !strftime(out, cap, "%Y-%m-%d %H:%M:%S", &local))
+        snprintf(out, cap, "%s", text);
+    return out;
+}

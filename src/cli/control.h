@@ -1,0 +1,33 @@
+/* What the commands share that talk to the daemon: one call, and how its values read for people. Layer cli;
+ * main thread. */
+#ifndef CLI_CONTROL_H
+#define CLI_CONTROL_H
+
+#include "cli/cli_priv.h"
+#include "cli/client.h"
+
+#define CONTROL_API        "/api/arriero/v1"
+#define CONTROL_NO_TIMEOUT 0u /* loads and drains take what they take */
+
+/* GET CONTROL_API + path on the control socket of the call. */
+enum rc control_get(const struct cli_call *call, const char *path, yyjson_doc **ret_doc, struct err *err);
+/* POST with the document as body, which is freed in every case. */
+enum rc control_post(const struct cli_call *call, const char *path, yyjson_mut_doc *body, uint32_t timeout_ms,
+                     yyjson_doc **ret_doc, struct err *err);
+/* A body {"model": model}; *ret_root for further members. */
+yyjson_mut_doc *control_body(const char *model, yyjson_mut_val **ret_root);
+/* Prints the daemon's answer as it is and frees it. Returns the exit status. */
+int control_print(yyjson_doc *doc);
+
+/* The instance of `instances` whose model or id is `name`; NULL if there is none. */
+yyjson_val *control_instance(yyjson_val *instances, struct str name);
+/* "CUDA0 4.6 GiB, Host 310 MiB": measured bytes where known, else predicted; "-" for none. Appends. */
+void control_devices(yyjson_val *instance, struct buf *out);
+
+/* "850 ms", "12 s", "3m 12s", "5h 02m", "4d 3h" into out (at least 24 bytes); returns out. */
+char *control_duration(uint64_t ms, char *out, size_t cap);
+/* An RFC 3339 time in UTC as local "2026-01-31 17:05:09" (at least 24 bytes); what is no such time is copied.
+ */
+char *control_time(struct str rfc3339, char *out, size_t cap);
+
+#endif
