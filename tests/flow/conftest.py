@@ -151,3 +151,9 @@ def script(tmp_path):
         return str(path)
 
     return make
+
+
+@pytest.fixture
+def fake_llama():
+    """The command that starts lib/fake_llama.py; append the way to fail and llama-server's arguments."""
+    return f"{sys.executable} {HERE / 'lib/fake_llama.py'}"
