@@ -1,10 +1,10 @@
 /* The launcher "exec": a child of this process. Layer launch; loop thread.
  *
- * The child leads a process group of its own and dies with us (os/spawn.h). Its end comes from a pidfd polled by
- * the loop, or from SIGCHLD on kernels without one. `exited` comes when the child is reaped and its output has
- * ended; a grandchild that keeps the pipe open is given OUTPUT_GRACE_MS. The group is killed while the leader is
- * still a zombie, so that its number cannot belong to anyone else. Handles are closed first, memory is freed by the
- * last close callback. */
+ * The child leads a process group of its own and dies with us (os/spawn.h). Its end comes from a pidfd polled
+ * by the loop, or from SIGCHLD on kernels without one. `exited` comes when the child is reaped and its output
+ * has ended; a grandchild that keeps the pipe open is given OUTPUT_GRACE_MS. The group is killed while the
+ * leader is still a zombie, so that its number cannot belong to anyone else. Handles are closed first, memory
+ * is freed by the last close callback. */
 #include "launch/launch.h"
 
 #include "base/mem.h"

@@ -1,11 +1,11 @@
-/* What a job writes: cut into lines, its tail kept in memory, a bounded copy in a file. Layer launch; loop thread;
- * one owner. File trouble (a full disk, a directory that vanished) ends the copy, never the job. */
+/* What a job writes: cut into lines, its tail kept in memory, a bounded copy in a file. Layer launch; loop
+ * thread; one owner. File trouble (a full disk, a directory that vanished) ends the copy, never the job. */
 #ifndef LAUNCH_OUTPUT_H
 #define LAUNCH_OUTPUT_H
 
 #include "base/str.h"
 
-#define OUTPUT_LINE_MAX 4096            /* a longer line is cut */
+#define OUTPUT_LINE_MAX 4096               /* a longer line is cut */
 #define OUTPUT_FILE_MAX (4u * 1024 * 1024) /* then the file becomes PATH.1 and a new one begins */
 
 struct output {

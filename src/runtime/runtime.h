@@ -35,7 +35,13 @@ struct runtime_job {
     bool embedding;
     const char *const *extra_args; /* from the configuration, appended last */
     size_t n_extra_args;
+    uint32_t cache_ram_mib; /* --cache-ram: RAM for the prompts of idle slots. No estimate holds it: the pool
+                             * adds it to what it reserves. 0 = no such cache */
 };
+
+/* llama-server's prompt cache would take up to 8 GiB of RAM that no estimate counts. Here it gets an eighth
+ * of the host memory that a load leaves free, at most 8192 MiB, and nothing below 64 MiB. */
+uint32_t runtime_cache_ram_mib(uint64_t host_left_bytes);
 
 struct runtime_command {
     const char **argv; /* NULL-terminated, in the arena */
@@ -54,6 +60,11 @@ enum runtime_failure {
     RUNTIME_FAIL_EXEC,
 };
 const char *runtime_failure_word(enum runtime_failure f);
+
+/* The name that the i-th used device of a plan has inside the child and its log: CUDA devices are pinned by
+ * UUID, so the child counts them from 0. out is at least 24 bytes; returns out. */
+char *runtime_child_device(const struct plan_machine *machine, const struct plan *plan, uint32_t i, char *out,
+                           size_t cap);
 
 struct runtime_measured { /* from the log after a load; zero parts = none seen */
     struct plan_part parts[PLAN_MAX_DEVICES + 1];

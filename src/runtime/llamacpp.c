@@ -1,0 +1,288 @@
+/* llama.cpp's llama-server: from a plan to a command line. Layer runtime; pure but for reading our
+ * environment.
+ *
+ * Every value is set, so that the server decides nothing by itself: its defaults changed between builds, read
+ * the environment (LLAMA_ARG_*), and its own fit would undo the plan (--fit off). A CPU decision is explicit;
+ * GPUs are pinned by UUID, because NVML and CUDA number them differently. */
+#include "runtime/llamacpp_priv.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_ARGS 256
+#define MAX_ENV  4096
+/* Snapshots of sliding-window and recurrent state, per slot; the default of 32 can hold gigabytes of RAM. */
+#define CHECKPOINTS "8"
+#define TRACE       "4" /* the level that logs the size of every buffer; no text of requests appears at it */
+
+struct args {
+    struct arena *arena;
+    const char **v;
+    size_t n;
+    bool failed; /* memory or room ran out */
+};
+
+static void add(struct args *a, const char *s)
+{
+    if (!s || a->n + 1 >= MAX_ARGS) {
+        a->failed = true;
+        return;
+    }
+    a->v[a->n++] = s;
+}
+
+static void add2(struct args *a, const char *option, const char *value)
+{
+    add(a, option);
+    add(a, value);
+}
+
+static void add_number(struct args *a, const char *option, uint64_t value)
+{
+    add2(a, option, arena_printf(a->arena, "%llu", (unsigned long long)value));
+}
+
+static void add_if(struct args *a, bool wanted, const char *option)
+{
+    if (wanted)
+        add(a, option);
+}
+
+static enum rc cache_types(struct args *a, const struct plan_params *p, struct err *err)
+{
+    const struct ggml_type_info *k = ggml_type_info(p->type_k), *v = ggml_type_info(p->type_v);
+    if (!k || !v)
+        return err_set(err, RC_INVALID, "KV cache type %u/%u is in no table", p->type_k, p->type_v);
+    add2(a, "-ctk", k->word);
+    add2(a, "-ctv", v->word);
+    return RC_OK;
+}
+
+static void add_flash(struct args *a, uint64_t flags, bool on)
+{
+    if (flags & LLC_FLASH_VALUE)
+        add2(a, "-fa", on ? "on" : "off");
+    else
+        add_if(a, on, "-fa"); /* older builds: a switch, off by default */
+}
+
+/* Every --override-tensor in one argument: a repeated option keeps only its last value. */
+static void add_overrides(struct args *a, const struct plan_params *p)
+{
+    if (p->n_overrides == 0)
+        return;
+    const char *all = "";
+    for (uint32_t i = 0; i < p->n_overrides && all; i++)
+        all = arena_printf(a->arena, "%s%s%s=%s", all, i ? "," : "", p->overrides[i].pattern,
+                           p->overrides[i].buffer);
+    add2(a, "-ot", all);
+}
+
+static void add_split(struct args *a, const struct plan_params *p, uint32_t n_used)
+{
+    if (n_used < 2 || p->n_tensor_split < 2)
+        return;
+    const char *all = "";
+    for (uint32_t i = 0; i < p->n_tensor_split && all; i++)
+        all = arena_printf(a->arena, "%s%s%.7g", all, i ? "," : "", (double)p->tensor_split[i]);
+    add2(a, "-ts", all);
+}
+
+static void add_devices(struct args *a, uint64_t flags, const struct runtime_job *job)
+{
+    const struct plan_params *p = &job->plan->estimate.params;
+    uint32_t n = job->plan->n_used;
+    if (n == 0) {
+        add2(a, "-ngl", "0");
+        if (flags & LLC_DEVICE)
+            add2(a, "--device", "none");
+        return;
+    }
+    if (p->gpu_layers >= 0)
+        add_number(a, "-ngl", (uint64_t)p->gpu_layers);
+    else
+        add2(a, "-ngl", flags & LLC_GPU_LAYERS_ALL ? "all" : "999");
+    if (flags & LLC_DEVICE) {
+        const char *all = "";
+        char name[24];
+        for (uint32_t i = 0; i < n && all; i++)
+            all = arena_printf(a->arena, "%s%s%s", all, i ? "," : "",
+                               runtime_child_device(job->machine, job->plan, i, name, sizeof name));
+        add2(a, "--device", all);
+    }
+    add_split(a, p, n);
+}
+
+static void add_memory(struct args *a, uint64_t flags, const struct runtime_job *job)
+{
+    const struct plan_params *p = &job->plan->estimate.params;
+    if (p->kv_unified)
+        add_if(a, flags & LLC_KV_UNIFIED, "--kv-unified");
+    else
+        add_if(a, flags & LLC_NO_KV_UNIFIED, "--no-kv-unified");
+    add_if(a, !p->kv_offload, "--no-kv-offload");
+    add_if(a, !p->repack && (flags & LLC_NO_REPACK), "--no-repack");
+    add_if(a, p->swa_full && (flags & LLC_SWA_FULL), "--swa-full");
+    if (!p->mmap && (flags & LLC_LOAD_MODE))
+        add2(a, "--load-mode", "none");
+    else
+        add_if(a, !p->mmap && (flags & LLC_NO_MMAP), "--no-mmap");
+    if (p->n_cpu_moe > 0)
+        add_number(a, "--n-cpu-moe", p->n_cpu_moe);
+    add_overrides(a, p);
+    if (flags & LLC_CACHE_RAM)
+        add_number(a, "--cache-ram", job->cache_ram_mib);
+    if (flags & LLC_CHECKPOINTS)
+        add2(a, "--ctx-checkpoints", CHECKPOINTS);
+    if (flags & LLC_FIT)
+        add2(a, "--fit", "off");
+}
+
+static void add_service(struct args *a, uint64_t flags, const struct runtime_job *job)
+{
+    add_if(a, flags & LLC_METRICS, "--metrics");
+    add_if(a, flags & LLC_SLOTS, "--slots");
+    if (flags & LLC_NO_WEBUI)
+        add(a, "--no-webui");
+    else
+        add_if(a, flags & LLC_NO_UI, "--no-ui");
+    add_if(a, flags & LLC_JINJA, "--jinja");
+    add_if(a, flags & LLC_OFFLINE, "--offline");
+    if (job->embedding || job->plan->estimate.params.embedding)
+        add(a, flags & LLC_EMBEDDINGS ? "--embeddings" : "--embedding");
+    if (job->mmproj_path)
+        add2(a, "--mmproj", job->mmproj_path);
+    if (job->api_key_file && (flags & LLC_API_KEY_FILE))
+        add2(a, "--api-key-file", job->api_key_file);
+    if (job->slot_save_path && (flags & LLC_SLOT_SAVE))
+        add2(a, "--slot-save-path", job->slot_save_path);
+    if (flags & LLC_VERBOSITY_TRACE)
+        add2(a, "-lv", TRACE);
+}
+
+/* Options that a plan depends on and this build lacks. */
+static enum rc check(const struct runtime_caps *caps, const struct plan_params *p, struct err *err)
+{
+    const struct {
+        bool wanted;
+        uint64_t flag;
+        const char *option;
+    } needs[] = {
+        {p->n_cpu_moe > 0, LLC_N_CPU_MOE, "--n-cpu-moe"},
+        {p->n_overrides > 0, LLC_OVERRIDE_TENSOR, "--override-tensor"},
+        {!p->repack, LLC_NO_REPACK, "--no-repack"},
+        {p->swa_full, LLC_SWA_FULL, "--swa-full"},
+    };
+    for (size_t i = 0; i < TABLE_COUNT(needs); i++) {
+        if (!needs[i].wanted || (caps->flags & needs[i].flag))
+            continue;
+        enum rc rc = err_set(err, RC_UNSUPPORTED, "%s (%s) has no %s, which the plan needs", caps->binary,
+                             caps->version[0] ? caps->version : "unknown version", needs[i].option);
+        err_hint(err, "use a newer llama-server");
+        return rc;
+    }
+    return RC_OK;
+}
+
+/* ---- environment ---- */
+
+/* Not handed down: options of llama-server that would undo ours, choices of devices, and secrets. */
+static const char *const dropped[] = {"LLAMA_",
+                                      "CUDA_DEVICE_ORDER=", "HF_TOKEN=", "MTMD_BACKEND_DEVICE=", "ARRIERO_"};
+
+static bool is_dropped(const char *entry, bool own_cuda)
+{
+    for (size_t i = 0; i < TABLE_COUNT(dropped); i++)
+        if (strncmp(entry, dropped[i], strlen(dropped[i])) == 0)
+            return true;
+    return own_cuda && strncmp(entry, "CUDA_VISIBLE_DEVICES=", 21) == 0;
+}
+
+/* "CUDA_VISIBLE_DEVICES=GPU-…,GPU-…"; NULL (ret_ours false) when a CUDA device has no UUID and is only named.
+ */
+static const char *cuda_devices(const struct runtime_job *job, struct arena *arena, bool *ret_ours)
+{
+    const char *all = "CUDA_VISIBLE_DEVICES=";
+    bool first = true;
+    *ret_ours = true;
+    for (uint32_t i = 0; i < job->plan->n_used && all; i++) {
+        const struct plan_device *d = &job->machine->devices[job->plan->used[i]];
+        if (d->backend != PLAN_CUDA)
+            continue;
+        if (d->uuid[0] == '\0') {
+            *ret_ours = false;
+            return NULL;
+        }
+        all = arena_printf(arena, "%s%s%s", all, first ? "" : ",", d->uuid);
+        first = false;
+    }
+    return all;
+}
+
+static const char **environment(const struct runtime_job *job, struct arena *arena)
+{
+    const char **env = arena_array(arena, MAX_ENV + 4, sizeof *env);
+    bool own_cuda;
+    const char *cuda = cuda_devices(job, arena, &own_cuda);
+    if (!env || (own_cuda && !cuda))
+        return NULL;
+    size_t n = 0;
+    for (size_t i = 0; environ[i] && n < MAX_ENV; i++)
+        if (!is_dropped(environ[i], own_cuda))
+            env[n++] = environ[i];
+    env[n++] = "CUDA_DEVICE_ORDER=PCI_BUS_ID";
+    if (own_cuda)
+        env[n++] = cuda;
+    env[n] = NULL;
+    return env;
+}
+
+static enum rc llamacpp_command(const struct runtime_caps *caps, const struct runtime_job *job,
+                                struct arena *arena, struct runtime_command *ret_command, struct err *err)
+{
+    const struct plan_params *p = &job->plan->estimate.params;
+    enum rc rc = check(caps, p, err);
+    if (rc != RC_OK)
+        return rc;
+    struct args a = {.arena = arena, .v = arena_array(arena, MAX_ARGS, sizeof *a.v)};
+    const char **env = environment(job, arena);
+    if (!a.v || !env)
+        return err_set(err, RC_NOMEM, "no memory for the command line of %s", job->model_path);
+    add(&a, arena_strndup(arena, caps->binary, strlen(caps->binary)));
+    add2(&a, "-m", job->model_path);
+    add2(&a, "--alias", job->served_name);
+    add2(&a, "--host", job->host);
+    add_number(&a, "--port", job->port);
+    add_number(&a, "-c", p->ctx);
+    add_number(&a, "-np", p->parallel);
+    add_number(&a, "-b", p->batch);
+    add_number(&a, "-ub", p->ubatch);
+    rc = cache_types(&a, p, err);
+    if (rc != RC_OK)
+        return rc;
+    add_flash(&a, caps->flags, p->flash_attn);
+    if (job->threads > 0)
+        add_number(&a, "-t", job->threads);
+    add_devices(&a, caps->flags, job);
+    add_memory(&a, caps->flags, job);
+    add_service(&a, caps->flags, job);
+    for (size_t i = 0; i < job->n_extra_args; i++)
+        add(&a, job->extra_args[i]);
+    if (a.failed)
+        return err_set(err, RC_LIMIT, "the command line of %s has more than %d arguments", job->model_path,
+                       MAX_ARGS);
+    a.v[a.n] = NULL;
+    *ret_command = (struct runtime_command){.argv = a.v, .env = env};
+    return RC_OK;
+}
+
+extern const struct runtime_ops runtime_llamacpp;
+const struct runtime_ops runtime_llamacpp = {
+    .name = "llama-server",
+    .probe = llamacpp_probe,
+    .command = llamacpp_command,
+    .health_path = "/health",
+    .log_line = llamacpp_log_line,
+    .classify = llamacpp_classify,
+};
