@@ -126,7 +126,8 @@ def test_unknown_model_is_404_with_the_nearest_names(daemon):
 
 
 @pytest.mark.parametrize("body", ['{"messages": []}', '{"model": 7, "messages": []}', '{"model": ""}', '{"model": "tiny-a"',
-                                  "[]", "", "nonsense", '{"model": "tiny-a", "model": "tiny-b"}'])
+                                  "[]", "", "nonsense", '{"model": "tiny-a", "model": "tiny-b"}'],
+                         ids=["no-model", "number", "empty-model", "cut", "array", "empty", "not-json", "two-models"])
 def test_bad_bodies_are_400(daemon, body):
     status, answer = daemon.post_json("/v1/chat/completions", body)
     assert status == 400, answer
@@ -171,7 +172,7 @@ def test_a_body_past_the_limit_is_413_that_names_it(make_daemon, folder, tiny):
     b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n",
     b"POST /v1/completions HTTP/1.0\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"GARBAGE\r\n\r\n",
-])
+], ids=["length-and-chunked", "no-host", "two-hosts", "version", "connect", "chunked-1.0", "garbage"])
 def test_malformed_requests_are_refused(daemon, raw):
     with daemon.wire() as w:
         w.send_raw(raw)
