@@ -26,9 +26,11 @@ struct catalog {
 };
 
 struct catalog_options {
-    const char *const *dirs; /* scanned recursively (depth 6, symlink loops cut) */
+    const char *const *dirs; /* scanned recursively (depth 6, symlink loops cut); a single file is
+                              * fine; a hub's cache or an Ollama store in it is recognised */
     size_t n_dirs;
-    bool usual_caches; /* also llama.cpp's, the Hugging Face hub, LM Studio, Ollama */
+    bool usual_caches; /* also arriero's own folder ($XDG_DATA_HOME/arriero/models, source "directory"),
+                        * llama.cpp's cache, the Hugging Face hub, LM Studio, Ollama */
     const char *home;  /* NULL = $HOME; caches are found from it and from their environment variables */
 };
 

@@ -15,7 +15,12 @@ const char *tensor_class_word(enum tensor_class cls)
     return (unsigned)cls < TENSOR_CLASSES ? words[cls] : "unknown";
 }
 
-enum match { PREFIX, PART, SUFFIX };
+enum match {
+    PREFIX,
+    PART,
+    SUFFIX,
+    NUMBERED, /* the text, a number, a dot */
+};
 
 struct rule {
     const char *text;
@@ -33,8 +38,13 @@ static const struct rule outer_rules[] = {
 };
 
 static const struct rule block_rules[] = {
+    {"ffn_norm_exps", PREFIX, TENSOR_NORM},
+    {"attn_v_exps", PREFIX, TENSOR_ATTENTION},
     {"_exps.", PART, TENSOR_EXPERT},
     {"_chexps.", PART, TENSOR_EXPERT},
+    {"ffn_gate.", NUMBERED, TENSOR_EXPERT}, /* one tensor an expert, in files of early 2024 */
+    {"ffn_up.", NUMBERED, TENSOR_EXPERT},
+    {"ffn_down.", NUMBERED, TENSOR_EXPERT},
     {"ssm_", PREFIX, TENSOR_RECURRENT},
     {"time_mix_", PREFIX, TENSOR_RECURRENT},
     {"channel_mix_", PREFIX, TENSOR_RECURRENT},
@@ -44,7 +54,12 @@ static const struct rule block_rules[] = {
     {"attn_", PREFIX, TENSOR_ATTENTION},
     {"cross_attn_", PREFIX, TENSOR_ATTENTION},
     {"indexer", PREFIX, TENSOR_ATTENTION},
+    {"hc_attn_", PREFIX, TENSOR_ATTENTION},
+    {"vis_attn_", PREFIX, TENSOR_ATTENTION},
     {"ffn_", PREFIX, TENSOR_FFN},
+    {"exp_probs_b", PREFIX, TENSOR_FFN},
+    {"hc_ffn_", PREFIX, TENSOR_FFN},
+    {"vis_", PREFIX, TENSOR_FFN},
 };
 
 static bool matches(const struct rule *rule, struct str name)
@@ -53,6 +68,10 @@ static bool matches(const struct rule *rule, struct str name)
     case PREFIX: return str_starts(name, rule->text);
     case SUFFIX: return str_ends(name, rule->text);
     case PART: return str_find(name, str_from(rule->text)) >= 0;
+    case NUMBERED: {
+        size_t n = strlen(rule->text);
+        return str_starts(name, rule->text) && name.n > n && name.p[n] >= '0' && name.p[n] <= '9';
+    }
     }
     return false;
 }

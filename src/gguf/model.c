@@ -357,6 +357,17 @@ static enum rc read_others(struct builder *b)
     return rc;
 }
 
+/* Ends a failed opening: names the file, and gives a hint where the failure has none of its own. */
+static enum rc give_up(struct builder *b, const char *path, enum rc rc)
+{
+    err_prefix(b->err, "%s", path);
+    if (b->err && !b->err->hint[0] && rc == RC_INVALID)
+        err_hint(b->err,
+                 "the file is damaged, or was not written by llama.cpp's tools: fetch or convert it again");
+    model_unref(b->m);
+    return rc;
+}
+
 enum rc model_from_source(const struct gguf_source *src, const char *path, struct model **ret_model,
                           struct err *err)
 {
@@ -369,11 +380,8 @@ enum rc model_from_source(const struct gguf_source *src, const char *path, struc
         rc = read_others(&b);
     if (!rc)
         rc = derive(&b);
-    if (rc) {
-        err_prefix(err, "%s", path);
-        model_unref(b.m);
-        return rc;
-    }
+    if (rc)
+        return give_up(&b, path, rc);
     *ret_model = b.m;
     return RC_OK;
 }
@@ -403,11 +411,8 @@ static enum rc open_at(const char *path, struct model **ret_model, char **ret_fi
         rc = read_others(&b);
     if (!rc)
         rc = derive(&b);
-    if (rc) {
-        err_prefix(err, "%s", path);
-        model_unref(b.m);
-        return rc;
-    }
+    if (rc)
+        return give_up(&b, path, rc);
     *ret_model = b.m;
     return RC_OK;
 }

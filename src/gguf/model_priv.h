@@ -10,8 +10,9 @@
 
 #define GGML_TYPE_LIMIT  64u /* above every id of types.def */
 #define MODEL_MAX_LAYERS 4096u
-#define MODEL_MAX_MEMORY (64ull * MIB) /* kept for one model over all its files; real ones take under 1 MiB  \
-                                        */
+#define MODEL_MAX_MEMORY                                                                                     \
+    (64ull * MIB) /* kept for one model over all its files; real ones take under 1 MiB                       \
+                   */
 
 struct model_file {
     const char *path;
