@@ -110,9 +110,8 @@ static void allowed_cpus(const struct hw_roots *roots, const struct cpuinfo *inf
     if (hw_path(path, "%s/self/status", roots->proc) && hw_text_read(path, text, sizeof(text))) {
         const char *line = strstr(text, "\nCpus_allowed_list:");
         struct str list = str_from(line ? strchr(line, ':') + 1 : "");
-        struct str first = str_cut(&list, '\n');
-        copy_str(text, sizeof(text), first);
-        if (first.n && hw_set_parse(text, &allowed)) {
+        struct str first = str_trim(str_cut(&list, '\n'));
+        if (first.n && hw_set_parse(first, &allowed)) {
             struct hw_set both = online;
             hw_set_intersect(&both, &allowed);
             if (hw_set_count(&both))

@@ -84,7 +84,7 @@ bool hw_text_find_u64(const char *text, const char *key, uint64_t *ret_value);
 struct hw_set {
     uint64_t words[HW_SET_BITS / 64];
 };
-bool hw_set_parse(const char *text, struct hw_set *ret_set); /* false on anything that is not a list */
+bool hw_set_parse(struct str text, struct hw_set *ret_set); /* false on anything that is not a list */
 bool hw_set_read(const char *path, struct hw_set *ret_set);
 void hw_set_add(struct hw_set *set, unsigned number);
 bool hw_set_has(const struct hw_set *set, unsigned number);

@@ -110,10 +110,10 @@ void hw_set_intersect(struct hw_set *set, const struct hw_set *other)
         set->words[i] &= other->words[i];
 }
 
-bool hw_set_parse(const char *text, struct hw_set *ret_set)
+bool hw_set_parse(struct str text, struct hw_set *ret_set)
 {
     struct hw_set set = {0};
-    struct str rest = str_trim(str_from(text));
+    struct str rest = str_trim(text);
     while (rest.n) {
         struct str range = str_cut(&rest, ',');
         struct str low = str_cut(&range, '-');
@@ -135,5 +135,5 @@ bool hw_set_parse(const char *text, struct hw_set *ret_set)
 bool hw_set_read(const char *path, struct hw_set *ret_set)
 {
     char text[8192];
-    return hw_text_read(path, text, sizeof(text)) && hw_set_parse(text, ret_set);
+    return hw_text_read(path, text, sizeof(text)) && hw_set_parse(str_from(text), ret_set);
 }
