@@ -96,6 +96,8 @@ static int run_command(const struct cli_command *cmd, int argc, char **argv, str
     if (globals->help)
         return show_help(cmd);
     call->json = globals->json;
+    if (globals->version)
+        return cli_find("version")->run(call);
     if (globals->socket)
         call->socket = globals->socket;
     return cmd->run(call);
