@@ -33,6 +33,8 @@ static int run(struct cli_call *call)
         enum rc rc = err_set(&err, RC_INVALID, "there is no command \"%s\"", call->args[0]);
         if (near && rc != RC_OK)
             err_hint(&err, "did you mean: arriero help %s?", near);
+        else
+            err_hint(&err, "all commands: arriero help");
         return cli_usage(call, &err);
     }
     if (call->json) {
