@@ -69,7 +69,7 @@ static struct plan_part *part_of(struct runtime_measured *m, const char *name, b
 static void buffer_line(struct str line, ptrdiff_t at, enum part_field field,
                         struct runtime_measured *measured)
 {
-    struct str head = {line.p, (size_t)at}, tail = {line.p + at, line.n - (size_t)at};
+    struct str head = str_trim((struct str){line.p, (size_t)at}), tail = {line.p + at, line.n - (size_t)at};
     size_t start = head.n;
     while (start > 0 && !isspace((unsigned char)head.p[start - 1]))
         start--;
@@ -130,8 +130,8 @@ double llamacpp_log_line(struct str line, struct runtime_measured *measured)
 #define HINT_FILE "check the file: it may be incomplete, damaged, or not readable by this user"
 #define HINT_ARGS "look at extra_args of this model, or use a llama-server that knows the option"
 
-/* In this order: a message of a failed allocation is followed by "failed to load model". The last line of the
- * log that holds the text of the first row that matches is the message. */
+/* In this order: a message of a failed allocation is followed by "failed to load model". The first line of
+ * the log that holds the text of the first row that matches is the message. */
 static const struct {
     const char *text;
     enum runtime_failure failure;
@@ -183,17 +183,16 @@ static struct str bare(struct str line)
     return str_trim((struct str){line.p + i + 3, line.n - i - 3});
 }
 
-static bool last_line_with(struct str log, const char *text, struct str *ret_line)
+static bool first_line_with(struct str log, const char *text, struct str *ret_line)
 {
-    bool found = false;
     while (log.n > 0) {
         struct str line = str_cut(&log, '\n');
-        if (str_find(line, str_from(text)) >= 0) {
-            *ret_line = bare(line);
-            found = true;
-        }
+        if (str_find(line, str_from(text)) < 0)
+            continue;
+        *ret_line = bare(line);
+        return true;
     }
-    return found;
+    return false;
 }
 
 static struct str last_line(struct str log)
@@ -233,7 +232,7 @@ enum runtime_failure llamacpp_classify(int wait_status, struct str log_tail, str
     struct str line = {0};
     if (!killed || WTERMSIG(wait_status) != SIGKILL)
         for (size_t i = 0; i < TABLE_COUNT(causes); i++)
-            if (last_line_with(log_tail, causes[i].text, &line))
+            if (first_line_with(log_tail, causes[i].text, &line))
                 return cause(ret_cause, causes[i].failure, causes[i].hint, how, line);
     if (killed && WTERMSIG(wait_status) == SIGKILL)
         return cause(ret_cause, RUNTIME_FAIL_MEMORY,
