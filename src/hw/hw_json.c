@@ -82,6 +82,17 @@ static const struct {
     {0x20, "sw_thermal"}, {0x40, "hw_thermal"}, {0x80, "power_brake"},
 };
 
+/* Names come from firmware and files: anything but printable ASCII becomes '?', so that the text is always
+ * valid. */
+static yyjson_mut_val *plain_text(yyjson_mut_doc *doc, const char *text)
+{
+    char plain[256];
+    size_t n = 0;
+    for (; text[n] && n < sizeof(plain); n++)
+        plain[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
+    return yyjson_mut_strncpy(doc, plain, n);
+}
+
 static void add_member(yyjson_mut_doc *doc, yyjson_mut_val *obj, const struct member *m, const void *base,
                        bool known)
 {
@@ -104,7 +115,7 @@ static void add_member(yyjson_mut_doc *doc, yyjson_mut_val *obj, const struct me
     case KIND_BOOL: value = yyjson_mut_bool(doc, *(const bool *)p); break;
     case KIND_DOUBLE: value = yyjson_mut_real(doc, *(const double *)p); break;
     case KIND_INT: value = yyjson_mut_sint(doc, *(const int *)p); break;
-    case KIND_TEXT: value = yyjson_mut_strcpy(doc, p); break;
+    case KIND_TEXT: value = plain_text(doc, p); break;
     }
     (void)yyjson_mut_obj_add_val(doc, obj, m->key, value);
 }
@@ -197,7 +208,7 @@ yyjson_mut_val *hw_json(yyjson_mut_doc *doc, const struct hw_inventory *inv)
         add_device(doc, gpus, &inv->devices[i]);
     add_host(doc, root, &inv->host);
     if (inv->driver[0])
-        (void)yyjson_mut_obj_add_strcpy(doc, root, "driver", inv->driver);
+        (void)yyjson_mut_obj_add_val(doc, root, "driver", plain_text(doc, inv->driver));
     else
         (void)yyjson_mut_obj_add_null(doc, root, "driver");
     if (inv->cuda_version) {
@@ -209,7 +220,7 @@ yyjson_mut_val *hw_json(yyjson_mut_doc *doc, const struct hw_inventory *inv)
     }
     yyjson_mut_val *notes = yyjson_mut_obj_add_arr(doc, root, "notes");
     for (size_t i = 0; i < inv->n_notes; i++)
-        (void)yyjson_mut_arr_add_strcpy(doc, notes, inv->notes[i]);
+        (void)yyjson_mut_arr_append(notes, plain_text(doc, inv->notes[i]));
     (void)yyjson_mut_obj_add_sint(doc, root, "time_ms", inv->wall_ms);
     return root;
 }

@@ -419,12 +419,17 @@ static void keep_visible(struct nvidia *nv, const char *visible)
     struct str rest = str_from(visible);
     while (rest.n) {
         struct str token = str_trim(str_cut(&rest, ','));
-        bool known = false;
+        size_t n_named = 0, last = 0;
         for (size_t i = 0; i < nv->n_cards; i++)
-            if (token_names(nv, token, i))
-                keep[i] = known = true;
-        if (!known)
+            if (token_names(nv, token, i)) {
+                n_named++;
+                last = i;
+            }
+        /* The beginning of a UUID must be of one device; a number means all instances of its card. */
+        if (n_named == 0 || (n_named > 1 && nv->cards[last].whole == nv->cards[last].handle))
             break;
+        for (size_t i = 0; i < nv->n_cards; i++)
+            keep[i] |= token_names(nv, token, i);
     }
     size_t n = 0;
     for (size_t i = 0; i < nv->n_cards; i++)
