@@ -125,9 +125,11 @@ def daemon(request, arriero_bin, llama_server, shelf, tiny, tiny_b):
     d = tempfile.mkdtemp(prefix="arr-shared-", dir="/tmp")
     for p in (tiny, tiny_b):
         os.link(p, os.path.join(d, p.name))
-    with Daemon(arriero_bin, [d], llama_server) as running:
-        yield running
-    shutil.rmtree(d, ignore_errors=True)
+    try:
+        with Daemon(arriero_bin, [d], llama_server) as running:
+            yield running
+    finally:
+        shutil.rmtree(d, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
