@@ -1,0 +1,125 @@
+/* The configuration: strict YAML, of which JSON is a subset. Layer daemon; blocking I/O in config_load only;
+ * the result is immutable and may be shared by threads. The keys and their meaning: config.def.
+ *
+ * Precedence: flag > environment > file > default. Every error names file, line and column, and the nearest
+ * right name. Anchors, tags, merge keys, duplicate keys, deep nesting and files over 1 MiB are refused. */
+#ifndef DAEMON_CONFIG_H
+#define DAEMON_CONFIG_H
+
+#include "base/json.h"
+#include "base/mem.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CONFIG_LAYERS_AUTO (-2)
+#define CONFIG_LAYERS_ALL  (-1)
+
+struct config_list {
+    const char *const *items;
+    size_t n;
+};
+
+struct config_budget {
+    const char *device; /* "Host", "CUDA0": as hw spells them */
+    uint64_t bytes;
+};
+
+struct config_model {          /* effective: what the file leaves out comes from defaults */
+    const char *path, *mmproj; /* "" = none */
+    struct config_list aliases;
+    bool preload, pin;
+    int32_t priority;
+    uint64_t ttl; /* ms; 0 = never */
+    const char *strategy;
+    uint32_t ctx, ctx_min, parallel;                        /* 0 = auto */
+    const char *kv_type, *kv_type_k, *kv_type_v, *kv_floor; /* "auto" or ggml's word */
+    int32_t gpu_layers;                                     /* CONFIG_LAYERS_* or a number */
+    const char *device;
+    uint32_t max_gpus;
+    uint64_t vram_limit; /* UINT64_MAX = auto */
+    uint64_t margin;
+    bool allow_cpu;
+    uint32_t batch, ubatch;
+    bool embedding;
+    struct config_list extra_args;
+    const char *runtime;
+    uint64_t set; /* bit i: key i of config_model_keys was given for this model */
+};
+
+struct config_entry {
+    const char *id;
+    unsigned line;
+    struct config_model m;
+};
+
+struct config {
+    struct arena arena;
+    const char *file; /* "" = none */
+    struct config_list listen;
+    bool allow_open;
+    const char *socket, *state_dir;
+    struct config_list models_dirs;
+    bool usual_caches;
+    const char *log_level;
+    const char *api_keys_file;
+    struct config_list api_keys;
+    const char *llama_server;
+    uint64_t reserve_host; /* UINT64_MAX = auto */
+    struct config_budget *budgets;
+    size_t n_budgets;
+    uint64_t max_body, body_budget;
+    uint64_t header_timeout, idle_timeout, connect_timeout, load_timeout, drain_timeout,
+        stop_timeout; /* ms */
+    uint32_t max_waiting;
+    uint64_t queue_wait;      /* ms; 0 = unlimited */
+    uint64_t sample_interval; /* ms */
+    uint64_t history_max_age; /* ms */
+    uint32_t history_max_requests;
+    double admit_util, admit_fill, warn_fill, critical_fill; /* percent */
+    uint32_t warn_temperature, critical_temperature;
+    struct config_model defaults;
+    struct config_entry *models; /* in the order of the file */
+    size_t n_models;
+    char **notes; /* keys accepted without effect, and the like; in the arena */
+    size_t n_notes;
+    uint8_t *origin; /* enum config_origin by key; see config_priv.h */
+};
+
+struct config_flag { /* a flag of the command line: config.def's path and a text */
+    const char *path, *value;
+};
+
+struct config_request {
+    const char
+        *file;    /* NULL: $ARRIERO_CONFIG, else config.yaml in the configuration directory if there is one */
+    bool no_file; /* defaults, environment and flags only */
+    const struct config_flag *flags; /* of list keys, one for each item */
+    size_t n_flags;
+    const char *(*getenv)(void *arg, const char *name); /* NULL = getenv(3) */
+    void *arg;
+};
+
+/* Errors: RC_IO, RC_LIMIT (file too large), RC_INVALID with "file:line:column: …". */
+enum rc config_load(const struct config_request *req, struct config **ret_config, struct err *err);
+/* The same for a text in memory: name stands for the file in messages. No environment, no flags. */
+enum rc config_parse(struct str text, const char *name, struct config **ret_config, struct err *err);
+void config_free(struct config *c); /* NULL is fine */
+
+/* Settings of a model: its own entry's, or the defaults. Borrowed from c. */
+const struct config_model *config_model_for(const struct config *c, struct str id);
+/* Paths of the keys that differ and that a reload does not apply, into out; how many. Static strings. */
+size_t config_restart_keys(const struct config *a, const struct config *b, const char **out, size_t max);
+
+/* The effective configuration. Secrets are left out. with_origin adds "origins": {key:
+ * default|file|environment|flag}. */
+yyjson_mut_val *config_json(const struct config *c, yyjson_mut_doc *doc, bool with_origin);
+/* As YAML that config_parse reads back to the same settings. */
+enum rc config_yaml(const struct config *c, struct buf *out, struct err *err);
+/* JSON Schema (2020-12) of a configuration file. */
+yyjson_mut_val *config_schema(yyjson_mut_doc *doc);
+enum config_reference { CONFIG_REFERENCE_TEXT, CONFIG_REFERENCE_MAN, CONFIG_REFERENCE_MARKDOWN };
+/* Every key with type, default and meaning: plain text, a manual page, or Markdown. */
+void config_reference(enum config_reference form, struct buf *out);
+
+#endif

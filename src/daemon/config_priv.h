@@ -1,0 +1,101 @@
+/* Shared by the files of the configuration. A key is a row of config.def; a target is a key together with the
+ * struct that its value goes to. */
+#ifndef DAEMON_CONFIG_PRIV_H
+#define DAEMON_CONFIG_PRIV_H
+
+#include "daemon/config.h"
+
+enum config_type {
+    CONFIG_STRING,
+    CONFIG_PATH,
+    CONFIG_BOOL,
+    CONFIG_U32,
+    CONFIG_I32,
+    CONFIG_LAYERS,
+    CONFIG_KVTYPE,
+    CONFIG_STRATEGY,
+    CONFIG_BYTES,
+    CONFIG_DURATION,
+    CONFIG_PERCENT,
+    CONFIG_ENUM,
+    CONFIG_PROGRAM,
+    CONFIG_LIST,
+    CONFIG_PATHS,
+    CONFIG_BUDGETS,
+    CONFIG_DEFAULTS,
+    CONFIG_MODELS,
+    CONFIG_TYPES
+};
+
+enum { CONFIG_AUTO = 1, CONFIG_RESTART = 2, CONFIG_ENV_ONLY = 4, CONFIG_ONLY_MODEL = 8 };
+
+enum config_origin { CONFIG_FROM_DEFAULT, CONFIG_FROM_FILE, CONFIG_FROM_ENV, CONFIG_FROM_FLAG };
+
+struct config_key {
+    const char *path;
+    enum config_type type;
+    size_t offset; /* in struct config, or in struct config_model */
+    const char *def;
+    int64_t lo;
+    uint64_t hi;
+    const char *choices; /* "a|b|c" or NULL */
+    unsigned flags;
+    const char *help;
+};
+
+struct config_alias {
+    const char *name, *target; /* IGNORED: target is the reason */
+};
+
+extern const struct config_key config_keys[];
+extern const size_t config_n_keys;
+extern const struct config_key config_model_keys[];
+extern const size_t config_n_model_keys;
+extern const struct config_alias config_aliases[], config_model_aliases[], config_ignored[];
+extern const size_t config_n_aliases, config_n_model_aliases, config_n_ignored;
+
+struct config_target {
+    const struct config_key *key;
+    void *base;    /* struct config * or struct config_model * */
+    uint64_t *set; /* bitmap and bit for a model's key, else NULL */
+    uint64_t bit;
+    size_t origin; /* index into config.origin; SIZE_MAX for keys of an entry of models */
+};
+
+/* config_keys.c */
+/* Finds a dotted path (aliases included) of the top level or below defaults. */
+bool config_resolve(struct config *c, struct str path, struct config_target *ret_target);
+/* A key inside a model's section (aliases included). */
+bool config_resolve_model(struct config_model *m, struct str name, struct config_target *ret_target);
+/* True if keys lie below path ("limits"). */
+bool config_is_section(struct str path);
+const char *config_ignored_why(struct str path); /* NULL if it is not such a key */
+/* The nearest right name for a wrong one inside a section ("" = top level; model: a model's); NULL if none is
+ * near. */
+const char *config_nearest(struct str section, struct str name, bool model);
+/* "ARRIERO_LIMITS_MAX_BODY" */
+void config_env_name(const char *prefix, const char *path, char *out, size_t cap);
+size_t config_n_origins(void);
+
+/* config_value.c */
+/* Sets a scalar key, or appends to a list key, from text. Errors say what is expected, without file and line.
+ * base_dir: relative paths are taken from it; NULL = the current directory. */
+enum rc config_set_text(struct config *c, const struct config_target *t, struct str text,
+                        const char *base_dir, struct err *err);
+void config_list_clear(const struct config_target *t);
+/* Adds the value of a key as JSON. */
+yyjson_mut_val *config_value_json(const struct config_key *key, const void *base, yyjson_mut_doc *doc);
+bool config_value_equal(const struct config_key *key, const void *a, const void *b);
+void config_value_copy(const struct config_key *key, void *to, const void *from);
+/* "a size such as 600MiB" */
+const char *config_type_words(enum config_type type);
+enum rc config_add_budget(struct config *c, struct str device, struct str text, struct err *err);
+
+/* config_yaml.c */
+enum rc config_read_yaml(struct config *c, struct str text, const char *name, const char *base_dir,
+                         struct err *err);
+
+/* config.c */
+void config_note(struct config *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
