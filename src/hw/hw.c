@@ -71,7 +71,7 @@ enum rc hw_open(const struct hw_options *opt, struct hw **ret_hw, struct err *er
     if (rc == RC_OK)
         rc = copy_root(hw->sys, opt ? opt->sys_root : NULL, "/sys", err);
     if (rc == RC_OK) {
-        if (opt && opt->nvml_path)
+        if (opt && opt->nvml_path && opt->nvml_path[0])
             hw->nvml = mem_strdup(opt->nvml_path);
         if (opt && opt->visible_devices)
             hw->visible = mem_strdup(opt->visible_devices);

@@ -82,11 +82,15 @@ struct hw_device {
 
 struct hw_host {
     char model[96];
-    unsigned logical_cpus, physical_cores, numa_nodes; /* usable by this process (affinity, cgroup quota) */
-    uint64_t ram_total_bytes, ram_available_bytes;     /* the machine's */
+    /* Usable by this process: affinity and CPU quota cut all three. On machines with two kinds of cores
+     * physical_cores counts the fast kind only. */
+    unsigned logical_cpus, physical_cores, numa_nodes;
+    uint64_t ram_total_bytes, ram_available_bytes; /* the machine's */
     uint64_t swap_total_bytes, swap_free_bytes;
+    /* Of the process's control group, or the ancestor of it, that has the least room left; the usable sizes
+     * heed all of them. Use is without page cache that goes first when memory is short. */
     uint64_t cgroup_limit_bytes; /* UINT64_MAX = none */
-    uint64_t cgroup_used_bytes;  /* without reclaimable page cache */
+    uint64_t cgroup_used_bytes;
     uint64_t usable_total_bytes; /* min of the two worlds: what plans may use at most */
     uint64_t usable_free_bytes;
     double bandwidth_gbps; /* 0 = not measured */
@@ -106,7 +110,7 @@ struct hw_inventory {
 struct hw_options {
     const char *proc_root;       /* NULL = "/proc" */
     const char *sys_root;        /* NULL = "/sys" */
-    const char *nvml_path;       /* NULL = the usual names; a path is loaded as it is (tests) */
+    const char *nvml_path;       /* NULL or "" = the usual names; a path is loaded as it is (tests) */
     const char *visible_devices; /* NULL = every GPU; else a list as in CUDA_VISIBLE_DEVICES (UUIDs or their
                                   * beginnings, or numbers in PCI order): the others are left out and the
                                   * names renumbered */

@@ -88,7 +88,7 @@ static yyjson_mut_val *plain_text(yyjson_mut_doc *doc, const char *text)
 {
     char plain[256];
     size_t n = 0;
-    for (; text[n] && n < sizeof(plain); n++)
+    for (; n < sizeof(plain) && text[n]; n++)
         plain[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
     return yyjson_mut_strncpy(doc, plain, n);
 }
