@@ -27,6 +27,7 @@ struct http_route {
     http_local_fn local; /* NULL = relay */
     void *arg;
     bool control; /* only on listeners marked control */
+    bool open;    /* answered without a key even where keys are set (health checks) */
 };
 
 /* One finished (or broken) relayed request, for accounting; borrowed during the call. */
@@ -43,7 +44,9 @@ struct http_record {
     uint64_t wait_us; /* for the lease */
     uint64_t ttfb_us; /* client's head complete → first byte of the answer's body */
     uint64_t total_us;
-    uint64_t overhead_us; /* total − waiting for lease and upstream */
+    uint64_t overhead_us;   /* total − waiting for lease and upstream */
+    const char *request_id; /* X-Request-Id, as the client saw it */
+    struct str key_id;      /* as in struct route_request */
 };
 
 struct http_options {
@@ -61,6 +64,11 @@ struct http_options {
     void *record_arg;
     const char *const *api_keys; /* SHA-256 hex of accepted bearer keys; n 0 = open */
     size_t n_api_keys;
+    uint64_t
+        write_timeout_ms; /* a client that takes no byte of a pending answer so long is cut; default 60 s */
+    bool half_close_keep; /* a client's FIN after its request is not a disconnect; default false */
+    const char *cors_origin; /* NULL = pages served from loopback only; "*" = any; "" = none; else that one */
+    uint32_t max_connections; /* further ones wait in the backlog; default 16384 */
 };
 void http_options_default(struct http_options *o);
 
@@ -86,7 +94,9 @@ void http_reply_err(struct http_exchange *ex, const struct err *err, uint32_t re
 /* Called when the client goes away before the answer; the exchange is gone after it. */
 void http_on_abort(struct http_exchange *ex, void (*fn)(void *arg), void *arg);
 /* A long-lived answer (SSE, log tail): head now, chunks later, end. stream_write returns false when the
- * client is too slow (over 1 MiB unsent) or gone: the caller ends it. */
+ * client is too slow (over 1 MiB unsent) or gone: the caller ends it, soon; no abort callback follows a
+ * false. A client that leaves between writes is told through http_on_abort, and the exchange is gone: do not
+ * end it then. */
 void http_stream_start(struct http_exchange *ex, int status, const char *content_type);
 bool http_stream_write(struct http_exchange *ex, struct str bytes);
 void http_stream_end(struct http_exchange *ex);

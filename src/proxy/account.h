@@ -1,0 +1,33 @@
+/* Token counts and end marks from the last bytes of an answer, without parsing the whole. Layer proxy; any
+ * thread.
+ *
+ * Servers put "usage" and "timings" at the end of a JSON answer and in the last events of a stream, so a
+ * window over the tail is enough; an unescaped "usage" followed by a colon cannot occur inside a JSON string.
+ */
+#ifndef PROXY_ACCOUNT_H
+#define PROXY_ACCOUNT_H
+
+#include "base/str.h"
+
+#define ACCOUNT_WINDOW 2048u
+
+struct account {
+    uint64_t prompt_tokens, completion_tokens, cached_tokens;
+    bool known;
+};
+
+/* Last ACCOUNT_WINDOW bytes of what was fed. */
+struct account_tail {
+    uint64_t total;
+    char ring[ACCOUNT_WINDOW];
+};
+void account_tail_feed(struct account_tail *t, const char *p, size_t n);
+/* The window in order; scratch has room for ACCOUNT_WINDOW bytes and may be what is returned. */
+struct str account_tail_str(const struct account_tail *t, char *scratch);
+
+/* Reads the last "usage" object of the text, and "timings" (llama.cpp) where usage does not tell. */
+void account_read(struct str tail, struct account *ret);
+/* Whether a stream of events ends in its end mark (data: [DONE]). */
+bool account_stream_done(struct str tail);
+
+#endif

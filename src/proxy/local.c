@@ -1,0 +1,200 @@
+/* Answers of our own: whole replies, streams, preflights. Layer proxy; loop thread only. */
+#include "proxy/proxy_priv.h"
+
+#include "proxy/put.h"
+
+#include <string.h>
+
+/* "http://localhost:3000" and its like: pages served from this machine. */
+static bool is_loopback_origin(struct str origin)
+{
+    static const char *const hosts[] = {"localhost", "127.0.0.1", "[::1]"};
+    for (int tls = 0; tls < 2; tls++) {
+        const char *scheme = tls ? "https://" : "http://";
+        if (!str_starts(origin, scheme))
+            continue;
+        struct str host = {origin.p + strlen(scheme), origin.n - strlen(scheme)};
+        for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++)
+            if (str_starts(host, hosts[i]) && (host.n == strlen(hosts[i]) || host.p[strlen(hosts[i])] == ':'))
+                return true;
+    }
+    return false;
+}
+
+bool local_origin_allowed(const struct conn *c)
+{
+    if (!c->in)
+        return false;
+    struct str origin = head_get(&c->in->head, c->in->data, HDR_ORIGIN);
+    const char *want = c->s->cors_origin;
+    if (!origin.n)
+        return false;
+    if (!want || (c->route && c->route->control))
+        return is_loopback_origin(origin);
+    return !strcmp(want, "*") || str_eq_c(origin, want);
+}
+
+size_t local_cors(const struct conn *c, char *out, size_t cap)
+{
+    if (!c->in || !c->in->head.seen[HDR_ORIGIN] || !local_origin_allowed(c))
+        return 0;
+    struct put w = {out, out + cap, false};
+    put_lit(&w, "Access-Control-Allow-Origin: ");
+    put_str(&w, head_get(&c->in->head, c->in->data, HDR_ORIGIN));
+    put_lit(&w, "\r\nVary: Origin\r\nAccess-Control-Expose-Headers: X-Request-Id, X-Arriero-Instance, "
+                "X-Arriero-Queue-Ms, Retry-After\r\n");
+    return w.over ? 0 : (size_t)(w.p - out);
+}
+
+size_t local_head(struct conn *c, int status, const char *content_type, char *out, size_t cap)
+{
+    struct put w = {out, out + cap, false};
+    put_lit(&w, "HTTP/1.1 ");
+    put_u64(&w, (uint64_t)status);
+    put_lit(&w, " ");
+    put_cstr(&w, errors_reason(status));
+    put_lit(&w, "\r\nDate: ");
+    put_cstr(&w, server_date(c->s));
+    if (content_type && *content_type) {
+        put_lit(&w, "\r\nContent-Type: ");
+        put_cstr(&w, content_type);
+        put_lit(&w, "\r\nX-Content-Type-Options: nosniff");
+    }
+    if (*c->id_text) {
+        put_lit(&w, "\r\nX-Request-Id: ");
+        put_cstr(&w, c->id_text);
+    }
+    put_lit(&w, "\r\n");
+    w.p += local_cors(c, w.p, (size_t)(w.end - w.p));
+    if (!c->keep_alive)
+        put_lit(&w, "Connection: close\r\n");
+    else if (c->http10)
+        put_lit(&w, "Connection: keep-alive\r\n");
+    return w.over ? 0 : (size_t)(w.p - out);
+}
+
+void local_reply(struct conn *c, int status, const char *content_type, const char *more_fields,
+                 struct str body)
+{
+    if (c->phase == PHASE_CLOSED)
+        return;
+    if (!c->complete || c->s->draining)
+        c->keep_alive = false;
+    char head[2048];
+    size_t n = local_head(c, status, content_type, head, sizeof head - 512);
+    struct put w = {head + n, head + sizeof head, false};
+    put_cstr(&w, more_fields);
+    if (status != 204 && status != 304) {
+        put_lit(&w, "Content-Length: ");
+        put_u64(&w, body.n);
+        put_lit(&w, "\r\n");
+    }
+    put_lit(&w, "\r\n");
+    c->status = status;
+    bool bare = c->head_only || status == 204 || status == 304 || !body.n;
+    struct iovec iov[2] = {{head, (size_t)(w.p - head)}, {(void *)(uintptr_t)body.p, body.n}};
+    if (conn_write(c, iov, bare ? 1 : 2))
+        conn_answered(c);
+}
+
+void local_preflight(struct conn *c)
+{
+    struct put w;
+    char fields[512];
+    w = (struct put){fields, fields + sizeof fields - 1, false};
+    put_lit(&w, "Allow: ");
+    const char *names = c->allow ? "" : "GET, HEAD, POST, PUT, DELETE, ";
+    put_cstr(&w, names);
+    if (c->allow & HTTP_M_GET)
+        put_lit(&w, "GET, HEAD, ");
+    if (c->allow & HTTP_M_POST)
+        put_lit(&w, "POST, ");
+    if (c->allow & HTTP_M_PUT)
+        put_lit(&w, "PUT, ");
+    if (c->allow & HTTP_M_DELETE)
+        put_lit(&w, "DELETE, ");
+    put_lit(&w, "OPTIONS\r\n");
+    if (c->in->head.seen[HDR_ORIGIN] && local_origin_allowed(c))
+        put_lit(&w, "Access-Control-Allow-Methods: GET, POST, PUT, DELETE\r\n"
+                    "Access-Control-Allow-Headers: authorization, content-type, x-api-key, x-request-id\r\n"
+                    "Access-Control-Max-Age: 600\r\n");
+    *w.p = '\0';
+    local_reply(c, 204, "", fields, (struct str){"", 0});
+}
+
+/* ---- the public side ---- */
+
+void http_reply(struct http_exchange *ex, int status, const char *content_type, struct str body)
+{
+    struct conn *c = conn_of(ex);
+    if (!conn_settle(c))
+        local_reply(c, status, content_type, "", body);
+}
+
+void http_on_abort(struct http_exchange *ex, void (*fn)(void *arg), void *arg)
+{
+    struct conn *c = conn_of(ex);
+    c->abort_fn = fn;
+    c->abort_arg = arg;
+}
+
+void http_stream_start(struct http_exchange *ex, int status, const char *content_type)
+{
+    struct conn *c = conn_of(ex);
+    if (c->phase == PHASE_CLOSED)
+        return;
+    if (c->http10 || !c->complete || c->s->draining)
+        c->keep_alive = false;
+    char head[2048];
+    size_t n = local_head(c, status, content_type, head, sizeof head - 256);
+    struct put w = {head + n, head + sizeof head, false};
+    put_lit(&w, "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n");
+    if (!c->http10)
+        put_lit(&w, "Transfer-Encoding: chunked\r\n");
+    put_lit(&w, "\r\n");
+    c->status = status;
+    c->phase = PHASE_STREAM;
+    conn_release_input(c);
+    struct iovec iov = {head, (size_t)(w.p - head)};
+    (void)conn_write(c, &iov, 1);
+}
+
+bool http_stream_write(struct http_exchange *ex, struct str bytes)
+{
+    struct conn *c = conn_of(ex);
+    if (c->phase != PHASE_STREAM || c->broken)
+        return false;
+    if (!bytes.n || c->head_only)
+        return true;
+    if (conn_pending(c) + bytes.n > STREAM_PENDING) {
+        c->broken = true; /* what is missing cannot be made up for: the stream must not look whole */
+        return false;
+    }
+    char size[24];
+    struct put w = {size, size + sizeof size, false};
+    put_hex(&w, bytes.n);
+    put_lit(&w, "\r\n");
+    struct iovec iov[3] = {
+        {size, (size_t)(w.p - size)}, {(void *)(uintptr_t)bytes.p, bytes.n}, {(void *)(uintptr_t) "\r\n", 2}};
+    return c->http10 ? conn_write(c, iov + 1, 1) : conn_write(c, iov, 3);
+}
+
+void http_stream_end(struct http_exchange *ex)
+{
+    struct conn *c = conn_of(ex);
+    if (conn_settle(c) || c->phase != PHASE_STREAM)
+        return;
+    c->abort_fn = NULL;
+    if (c->broken) {
+        c->phase = PHASE_FLUSH; /* the owner knows already */
+        conn_lost(c, "client_closed", true);
+        return;
+    }
+    struct iovec last = {(void *)(uintptr_t) "0\r\n\r\n", 5};
+    if (!c->http10 && !c->head_only && !conn_write(c, &last, 1)) {
+        c->phase = PHASE_FLUSH;
+        conn_lost(c, "client_closed", true);
+        return;
+    }
+    conn_answered(c);
+}

@@ -1,0 +1,289 @@
+/* What the files of the HTTP server share. Layer proxy; loop thread only.
+ *
+ * struct conn is one client connection with the one request it is answering (struct http_exchange is the same
+ * object as the public header sees it); struct up is one connection to a backend. A request's bytes live in a
+ * struct msg from the first byte until they can no longer be needed (for a relayed request: until the
+ * answer's first byte); an idle connection and a running stream own none.
+ *
+ * Lifetime: conn_close and up_close take an object out of every list at once; its memory goes away in the
+ * next turn of the loop, so callers further up the stack may still look at `phase` or `sock.fd`. */
+#ifndef PROXY_PRIV_H
+#define PROXY_PRIV_H
+
+#include "proxy/account.h"
+#include "proxy/auth.h"
+#include "proxy/body_model.h"
+#include "proxy/head.h"
+#include "proxy/http.h"
+#include "proxy/sock.h"
+#include "proxy/wheel.h"
+
+#include <llhttp.h>
+#include <sys/uio.h>
+
+#define MSG_BYTES       16384u /* inline; also the limit of a head */
+#define MSG_POOL        64u    /* free ones kept */
+#define READ_BYTES      65536u /* one read of an answer */
+#define READ_HEADROOM   32u    /* before it: a chunk's size line */
+#define READ_TAILROOM   16u    /* after it: CRLF and the last chunk */
+#define SCRATCH_BYTES   65536u
+#define SEGMENTS        1024u
+#define BODY_READ_BYTES (256u * 1024)
+#define STREAM_PENDING  (1024u * 1024)
+#define LINGER_MS       2000u
+#define LINGER_BYTES    (4u * 1024 * 1024)
+#define UPSTREAM_IDLE   256u /* kept per endpoint */
+#define RELAY_ATTEMPTS  3u
+
+/* One incoming message: bytes, and the table of its head. */
+struct msg {
+    struct msg *next;
+    char *data; /* own, or a malloc'd block of cap bytes */
+    size_t n, cap, parsed;
+    size_t head_n; /* where the body starts; 0 while the head is incomplete */
+    size_t body_n; /* decoded bytes of the body from head_n on */
+    struct head head;
+    char own[MSG_BYTES];
+};
+
+enum phase {
+    PHASE_HEAD, /* idle, or a head is arriving */
+    PHASE_BODY,
+    PHASE_LOCAL,   /* a local function owes the answer */
+    PHASE_STREAM,  /* a local function streams */
+    PHASE_LEASE,   /* the route makes us wait */
+    PHASE_CONNECT, /* to the backend */
+    PHASE_SEND,    /* the request is going out */
+    PHASE_PREFILL, /* sent; no complete head of an answer yet */
+    PHASE_RELAY,   /* the answer is passing through */
+    PHASE_FLUSH,   /* the answer is complete; bytes are pending */
+    PHASE_LINGER,  /* last word said; input is discarded until the client closes */
+    PHASE_CLOSED
+};
+
+struct refusal {
+    int status; /* 0 = none */
+    enum rc code;
+    const char *text; /* static; NULL with 413: names the limit on bodies */
+};
+
+struct endpoint;
+
+struct conn {
+    struct sock sock;
+    struct http_server *s;
+    struct conn *next, *prev;
+    struct wheel_entry timer;
+    llhttp_t parser;
+    struct msg *in;
+    /* pending output */
+    char *out;
+    size_t out_n, out_at, out_cap;
+    /* the connection */
+    enum phase phase;
+    bool control, local_peer; /* of the listener; a Unix socket, which needs no key */
+    bool processing, input_paused, half_closed;
+    bool broken; /* the socket is unusable */
+    bool owed;   /* gone, but a local function still holds the exchange: its answer frees it */
+    bool closed; /* the handle is closed: only `owed` keeps the memory */
+    size_t discarded;
+    /* ---- the request; zeroed from here on for each one ---- */
+    bool complete; /* the whole request was read */
+    bool keep_alive, http10, head_only, expect, streamed, scan_json;
+    uint8_t method; /* llhttp_method_t */
+    struct refusal refusal;
+    bool refusal_waits; /* for the end of the request: the connection can be kept */
+    unsigned allow;     /* methods of the path, for a 405 */
+    const struct http_route *route;
+    struct str target, path, query; /* in `in`, or path in path_buf */
+    char *path_buf;
+    uint64_t content_length; /* declared; UINT64_MAX = chunked */
+    uint64_t request_bytes, response_bytes;
+    int status;
+    const char *outcome;
+    char id_text[40], key_id[AUTH_ID_CHARS + 1];
+    int64_t wall_ms;
+    /* monotonic µs; 0 = not reached; t_wait_us is a length */
+    uint64_t t_head, t_wait_from, t_wait_us, t_sent, t_body, t_upstream_end;
+    void (*abort_fn)(void *arg);
+    void *abort_arg;
+    struct body_model scan;
+    /* relay */
+    struct up *up;
+    void *wait;
+    bool leased, lease_broken, recorded;
+    uint8_t attempts;
+    struct route_lease lease;
+    struct account_tail *tail;
+    struct account usage;
+    struct str model;
+    char model_text[256];
+};
+
+/* To users a request is an opaque http_exchange; here it is its connection. */
+static inline struct conn *conn_of(const struct http_exchange *ex)
+{
+    return (struct conn *)(uintptr_t)ex;
+}
+static inline struct http_exchange *exchange_of(struct conn *c)
+{
+    return (struct http_exchange *)(void *)c;
+}
+
+enum up_state { UP_CONNECTING, UP_BUSY, UP_IDLE };
+enum up_framing { FRAME_NONE, FRAME_LENGTH, FRAME_CHUNKED, FRAME_EOF };
+
+struct up {
+    struct sock sock;
+    struct http_server *s;
+    struct endpoint *end;
+    struct up *next, *prev; /* of all, for shutting down */
+    struct up *idle_next, *idle_prev;
+    struct wheel_entry timer; /* idle limit */
+    llhttp_t parser;
+    struct conn *c; /* whose request it carries; NULL when idle */
+    struct msg *in; /* while the answer's head is incomplete */
+    enum up_state state;
+    enum up_framing framing;
+    bool reused, got_bytes, head_done, message_done, interim, keep_alive;
+    bool cut;                     /* the answer came before all of the request was sent */
+    bool raw_ok, in_chunk, clean; /* see response.c */
+    uint64_t length;              /* of a length-delimited answer */
+    /* what is left of a request that the socket did not take at once */
+    char *pending; /* head and spliced name */
+    struct iovec iov[4];
+    int n_iov; /* 0 = all sent */
+};
+
+struct endpoint {
+    struct endpoint *next;
+    char host[46];
+    uint16_t port;
+    struct up *idle; /* latest first */
+    uint32_t n_idle, n_busy;
+};
+
+struct listener {
+    struct listener *next;
+    struct sock sock;
+    struct http_server *s;
+    bool control, is_unix, paused;
+    char address[128];
+};
+
+struct segment {
+    char *p;
+    size_t n;
+};
+
+struct http_server {
+    uv_loop_t *loop;
+    struct http_options opt;
+    char *cors_origin;
+    struct auth *auth;
+    struct wheel wheel;
+    struct listener *listeners;
+    size_t n_listeners;
+    struct conn conns; /* list head (only next and prev are used) */
+    struct up ups;     /* list head */
+    struct endpoint *endpoints;
+    struct msg *free_msgs;
+    uint32_t n_free_msgs;
+    uint32_t handles; /* open or closing */
+    bool draining, timer_closed;
+    void (*closed)(void *arg);
+    void *closed_arg;
+    struct http_counters count;
+    uint64_t id_seed;
+    uint64_t id_count;
+    size_t *route_n; /* length of each route's path, without the star of a prefix */
+    char date[32];
+    int64_t date_s;
+    struct segment segments[SEGMENTS];
+    uint32_t n_segments;
+    const char *payload_end; /* of the last segment, where llhttp found it */
+    char scratch[SCRATCH_BYTES];
+    char read[READ_HEADROOM + READ_BYTES + READ_TAILROOM];
+};
+
+/* ---- server.c ---- */
+struct msg *msg_get(struct http_server *s);
+void msg_put(struct http_server *s, struct msg *m); /* NULL is fine */
+/* Room for `total` bytes; false when memory is short. Accounts for bodies in flight. */
+bool msg_grow(struct http_server *s, struct msg *m, size_t total);
+void server_handle_closed(struct http_server *s);
+void server_drain_step(struct http_server *s); /* after a connection left */
+void server_resume_listeners(struct http_server *s);
+const char *server_date(struct http_server *s);
+
+/* ---- conn.c ---- */
+void conn_accept(struct listener *l, int fd);
+/* Sends or queues; false when the connection is gone (conn_lost was called). */
+bool conn_write(struct conn *c, const struct iovec *iov, int n);
+/* The answer is complete: goes on to the next request or closes, at once or when pending bytes are out. */
+void conn_answered(struct conn *c);
+/* The client is gone, or its answer broke: cancels what is under way and closes. abort sends RST. */
+void conn_lost(struct conn *c, const char *outcome, bool abort);
+void conn_process(struct conn *c);
+void conn_watch(struct conn *c); /* sets the poll mask that the phase needs */
+void conn_deadline(struct conn *c, uint64_t after_ms);
+static inline size_t conn_pending(const struct conn *c)
+{
+    return c->out_n - c->out_at;
+}
+/* A local function is done with the exchange of a client that is gone. True if it was gone. */
+bool conn_settle(struct conn *c);
+/* Gives the request's bytes back unless pipelined input follows them. */
+void conn_release_input(struct conn *c);
+
+/* ---- request.c ---- */
+void request_init_parser(struct conn *c);
+/* Parses what is buffered: sets phase BODY, or dispatches, or refuses. */
+void request_parse(struct conn *c);
+const char *request_method_name(const struct conn *c);
+
+/* ---- dispatch.c ---- */
+/* Route, method, key, size: called when the head is complete. Sets c->refusal if the request is refused. */
+void dispatch_head(struct conn *c);
+/* Called when the whole request is there. */
+void dispatch_request(struct conn *c);
+
+/* ---- local.c, errors.c ---- */
+/* Status line and the fields that every answer of our own has, ending before the empty line. */
+size_t local_head(struct conn *c, int status, const char *content_type, char *out, size_t cap);
+/* Fields for browsers, if the request has an Origin that may read us. */
+size_t local_cors(const struct conn *c, char *out, size_t cap);
+bool local_origin_allowed(const struct conn *c);
+void local_preflight(struct conn *c);
+void local_reply(struct conn *c, int status, const char *content_type, const char *more_fields,
+                 struct str body);
+const char *errors_reason(int status);
+void errors_reply(struct conn *c, int status, const struct err *err, uint32_t retry_after_s);
+void errors_refuse(struct conn *c,
+                   const struct refusal *r); /* answers and closes if the input is not consumed */
+
+/* ---- relay.c ---- */
+void relay_begin(struct conn *c);
+void relay_connected(struct up *u);
+void relay_continue_send(struct up *u);
+/* The upstream connection failed or ended before its answer did; sys_errno 0 = a FIN. */
+void relay_upstream_died(struct up *u, int sys_errno);
+void relay_answer_done(struct conn *c); /* upstream's part is over: gives lease and connection back */
+void relay_cancel(struct conn *c, enum phase was); /* the client is gone */
+void relay_fail(struct conn *c, int status, const char *outcome, const struct err *err);
+void relay_record(struct conn *c); /* accounts for a request that ended */
+void relay_timeout(struct conn *c);
+
+/* ---- upstream.c ---- */
+/* An idle connection that is alive, or a new one being made; NULL with errno when none can be made. */
+struct up *upstream_get(struct http_server *s, const char *host, uint16_t port, bool fresh);
+void upstream_park(struct up *u);
+void up_close(struct up *u);
+void up_watch(struct up *u, bool read, bool write);
+void upstream_free_endpoints(struct http_server *s);
+
+/* ---- response.c ---- */
+void response_start(struct up *u);
+void response_readable(struct up *u);
+
+#endif

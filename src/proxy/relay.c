@@ -1,0 +1,455 @@
+/* One relayed request: lease, connection, sending, and every way in which it can end. Layer proxy; loop
+ * thread only.
+ *
+ * The request's bytes are kept until the answer's first byte, so that it can be sent again when that is safe:
+ * when no connection could be made, or when a connection that had served before died without a single byte of
+ * an answer (the backend closed it while our request was under way). Nothing else is ever repeated.
+ * Invariants: leased ⇔ the route waits for one release; wait ≠ NULL ⇔ it may call us back or be cancelled. */
+#include "proxy/proxy_priv.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "proxy/put.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void acquire(struct conn *c);
+
+/* ---- the end of things ---- */
+
+static void give_lease_back(struct conn *c, bool broken)
+{
+    if (!c->leased)
+        return;
+    c->leased = false;
+    c->s->count.relaying--;
+    c->s->opt.route.release(c->s->opt.route.ctx, &c->lease, broken);
+}
+
+void relay_fail(struct conn *c, int status, const char *outcome, const struct err *err)
+{
+    give_lease_back(c, c->lease_broken);
+    c->s->count.upstream_errors += status >= 502;
+    c->outcome = outcome;
+    conn_deadline(c, 0);
+    c->phase = PHASE_LOCAL;
+    errors_reply(c, status, err, 0);
+}
+
+static void drop_upstream(struct conn *c)
+{
+    struct up *u = c->up;
+    if (!u)
+        return;
+    c->up = NULL;
+    u->c = NULL;
+    up_close(u);
+}
+
+void relay_cancel(struct conn *c, enum phase was)
+{
+    if (was == PHASE_LEASE && c->wait) {
+        void *wait = c->wait;
+        c->wait = NULL;
+        c->s->count.waiting--;
+        c->s->opt.route.cancel(c->s->opt.route.ctx, wait);
+    }
+    drop_upstream(c);
+    give_lease_back(c, c->lease_broken);
+}
+
+void relay_record(struct conn *c)
+{
+    struct http_server *s = c->s;
+    if (c->recorded || !s->opt.record)
+        return;
+    c->recorded = true;
+    uint64_t now = clock_mono_us(), total = now - c->t_head;
+    uint64_t upstream = c->t_sent && c->t_upstream_end > c->t_sent ? c->t_upstream_end - c->t_sent : 0;
+    const struct http_record r = {
+        .wall_ms = c->wall_ms,
+        .model = *c->lease.model ? c->lease.model : c->model_text,
+        .instance = c->lease.instance,
+        .path = c->route->path,
+        .status = c->status,
+        .outcome = c->outcome         ? c->outcome
+                   : c->status >= 500 ? "upstream_error"
+                                      : "ok",
+        .streamed = c->streamed,
+        .request_bytes = c->request_bytes,
+        .response_bytes = c->response_bytes,
+        .prompt_tokens = c->usage.prompt_tokens,
+        .completion_tokens = c->usage.completion_tokens,
+        .cached_tokens = c->usage.cached_tokens,
+        .tokens_known = c->usage.known,
+        .wait_us = c->t_wait_us,
+        .ttfb_us = c->t_body ? c->t_body - c->t_head : 0,
+        .total_us = total,
+        .overhead_us = total > c->t_wait_us + upstream ? total - c->t_wait_us - upstream : 0,
+        .request_id = c->id_text,
+        .key_id = str_from(c->key_id),
+    };
+    s->opt.record(s->opt.record_arg, &r);
+}
+
+void relay_answer_done(struct conn *c)
+{
+    struct up *u = c->up;
+    c->t_upstream_end = clock_mono_us();
+    c->up = NULL;
+    u->c = NULL;
+    if (u->keep_alive)
+        upstream_park(u);
+    else
+        up_close(u);
+    give_lease_back(c, false);
+}
+
+/* ---- sending ---- */
+
+static void put_json_string(struct put *w, const char *s)
+{
+    put_lit(w, "\"");
+    for (; *s; s++) {
+        unsigned char ch = (unsigned char)*s;
+        if (ch == '"' || ch == '\\')
+            put_lit(w, "\\");
+        if (ch >= 0x20)
+            put_bytes(w, s, 1);
+    }
+    put_lit(w, "\"");
+}
+
+static void put_request_head(struct conn *c, struct put *w, uint64_t body_n)
+{
+    const struct msg *m = c->in;
+    const struct head *h = &m->head;
+    bool own_keys = auth_needed(c->s->auth); /* ours: no business of the backend */
+    put_cstr(w, request_method_name(c));
+    put_lit(w, " ");
+    put_str(w, c->target);
+    put_lit(w, " HTTP/1.1\r\nHost: ");
+    bool v6 = strchr(c->lease.host, ':') != NULL;
+    if (v6)
+        put_lit(w, "[");
+    put_cstr(w, c->lease.host);
+    if (v6)
+        put_lit(w, "]");
+    put_lit(w, ":");
+    put_u64(w, c->lease.port);
+    put_lit(w, "\r\n");
+    for (uint32_t i = 0; i < h->n; i++) {
+        if (!head_passes(h, m->data, i, HEAD_TO_UPSTREAM))
+            continue;
+        if (own_keys && (h->id[i] == HDR_AUTHORIZATION || h->id[i] == HDR_X_API_KEY))
+            continue;
+        put_str(w, head_str(m->data, h->f[i].name));
+        put_lit(w, ": ");
+        put_str(w, head_str(m->data, h->f[i].value));
+        put_lit(w, "\r\n");
+    }
+    put_lit(w, "Accept-Encoding: identity\r\nX-Request-Id: ");
+    put_cstr(w, c->id_text);
+    if (body_n || c->method == HTTP_POST || c->method == HTTP_PUT) {
+        put_lit(w, "\r\nContent-Length: ");
+        put_u64(w, body_n);
+    }
+    put_lit(w, "\r\n\r\n");
+}
+
+/* Where the model's name goes into the body, and what stands there. With no model in the body a member is
+ * added behind the opening brace. */
+static struct body_value splice_place(const struct conn *c, struct put *name)
+{
+    struct body_value at = c->scan.value[BODY_MODEL];
+    const char *body = c->in->data + c->in->head_n;
+    if (at.n) {
+        put_json_string(name, c->lease.model);
+        return at;
+    }
+    const char *brace = memchr(body, '{', c->in->body_n);
+    at.at = (size_t)(brace - body) + 1;
+    put_lit(name, "\"model\":");
+    put_json_string(name, c->lease.model);
+    size_t i = at.at;
+    while (body[i] == ' ' || body[i] == '\n' || body[i] == '\r' || body[i] == '\t')
+        i++;
+    if (body[i] != '}')
+        put_lit(name, ",");
+    return at;
+}
+
+static void request_sent(struct conn *c)
+{
+    c->phase = PHASE_PREFILL;
+    c->t_sent = clock_mono_us();
+}
+
+/* Sends what the iovecs hold; true when all of it went out. */
+static bool send_iov(struct up *u)
+{
+    struct iovec *v = u->iov;
+    struct msghdr mh = {.msg_iov = v, .msg_iovlen = (size_t)u->n_iov};
+    ssize_t r;
+    do {
+        r = u->n_iov == 1 ? send(u->sock.fd, v->iov_base, v->iov_len, MSG_NOSIGNAL)
+                          : sendmsg(u->sock.fd, &mh, MSG_NOSIGNAL);
+    } while (r < 0 && errno == EINTR);
+    if (r < 0 && errno != EAGAIN) {
+        relay_upstream_died(u, errno);
+        return false;
+    }
+    size_t sent = r < 0 ? 0 : (size_t)r;
+    while (u->n_iov && sent >= v->iov_len) {
+        sent -= v->iov_len;
+        u->n_iov--;
+        memmove(v, v + 1, (size_t)u->n_iov * sizeof *v);
+    }
+    if (u->n_iov) {
+        v->iov_base = (char *)v->iov_base + sent;
+        v->iov_len -= sent;
+    }
+    return !u->n_iov;
+}
+
+static void send_request(struct conn *c)
+{
+    struct up *u = c->up;
+    struct msg *m = c->in;
+    char *body = m->data + m->head_n, name_text[1024];
+    struct put name = {name_text, name_text + sizeof name_text, false};
+    struct body_value cut = {0};
+    if (c->lease.replace_model && c->scan_json)
+        cut = splice_place(c, &name);
+    size_t name_n = (size_t)(name.p - name_text), body_n = m->body_n - cut.n + name_n;
+    struct put w = {c->s->scratch, c->s->scratch + SCRATCH_BYTES, false};
+    put_request_head(c, &w, body_n);
+    c->phase = PHASE_SEND;
+    if (body_n <= MSG_BYTES && !w.over &&
+        (size_t)(w.end - w.p) >= body_n) { /* one block is cheaper than a list */
+        put_bytes(&w, body, cut.at);
+        put_bytes(&w, name_text, name_n);
+        put_bytes(&w, body + cut.at + cut.n, m->body_n - cut.at - cut.n);
+        u->iov[0] = (struct iovec){c->s->scratch, (size_t)(w.p - c->s->scratch)};
+        u->n_iov = 1;
+    } else {
+        char *name_at = w.p;
+        size_t head_n = (size_t)(w.p - c->s->scratch);
+        put_bytes(&w, name_text, name_n);
+        u->iov[0] = (struct iovec){c->s->scratch, head_n};
+        u->iov[1] = (struct iovec){body, cut.at};
+        u->iov[2] = (struct iovec){name_at, name_n};
+        u->iov[3] = (struct iovec){body + cut.at + cut.n, m->body_n - cut.at - cut.n};
+        u->n_iov = 4;
+    }
+    if (w.over) {
+        struct err err;
+        (void)err_set(&err, RC_LIMIT, "the request's head is too large to be passed on");
+        drop_upstream(c);
+        relay_fail(c, 431, "refused", &err);
+        return;
+    }
+    if (send_iov(u)) {
+        request_sent(c);
+        return;
+    }
+    if (c->up != u) /* it died */
+        return;
+    /* The rest goes out later: what lies in the shared scratch gets a place of its own. */
+    size_t n = (size_t)(w.p - c->s->scratch);
+    u->pending = mem_realloc(NULL, n, 1);
+    memcpy(u->pending, c->s->scratch, n);
+    for (int i = 0; i < u->n_iov; i++) {
+        char *p = u->iov[i].iov_base;
+        if (p >= c->s->scratch && p < c->s->scratch + n)
+            u->iov[i].iov_base = u->pending + (p - c->s->scratch);
+    }
+    up_watch(u, true, true);
+}
+
+void relay_continue_send(struct up *u)
+{
+    struct conn *c = u->c;
+    if (!c || !u->n_iov || !send_iov(u) || u->c != c)
+        return;
+    free(u->pending);
+    u->pending = NULL;
+    up_watch(u, true, false);
+    if (c->phase == PHASE_SEND)
+        request_sent(c);
+}
+
+/* ---- connecting ---- */
+
+static void connect_failed(struct conn *c, int sys_errno);
+
+static void connect_upstream(struct conn *c, bool fresh)
+{
+    struct up *u = upstream_get(c->s, c->lease.host, c->lease.port, fresh);
+    if (!u) {
+        connect_failed(c, errno);
+        return;
+    }
+    c->up = u;
+    u->c = c;
+    if (u->state == UP_CONNECTING) {
+        c->phase = PHASE_CONNECT;
+        conn_deadline(c, c->s->opt.connect_timeout_ms);
+    } else {
+        send_request(c);
+    }
+}
+
+void relay_connected(struct up *u)
+{
+    conn_deadline(u->c, 0);
+    send_request(u->c);
+}
+
+/* Nothing was sent, so any request may try again; the route may then know of another instance. */
+static void connect_failed(struct conn *c, int sys_errno)
+{
+    struct err err;
+    conn_deadline(c, 0);
+    errno = sys_errno;
+    (void)err_sys(&err, sys_errno == ETIMEDOUT ? RC_TIMEOUT : RC_BACKEND,
+                  "cannot connect to the backend of model %s", c->lease.model);
+    err_hint(&err, "see the instance's log: arriero logs %s", c->lease.model);
+    if (c->attempts < 2) {
+        c->s->count.retried++;
+        give_lease_back(c, true);
+        acquire(c);
+        return;
+    }
+    c->lease_broken = true;
+    relay_fail(c, sys_errno == ETIMEDOUT ? 504 : 502, "upstream_error", &err);
+}
+
+void relay_timeout(struct conn *c)
+{
+    drop_upstream(c);
+    connect_failed(c, ETIMEDOUT);
+}
+
+void relay_upstream_died(struct up *u, int sys_errno)
+{
+    struct conn *c = u->c;
+    bool connecting = u->state == UP_CONNECTING,
+         again = u->reused && !u->got_bytes && c->attempts < RELAY_ATTEMPTS;
+    drop_upstream(c);
+    if (connecting) {
+        connect_failed(c, sys_errno);
+        return;
+    }
+    c->t_upstream_end = clock_mono_us();
+    if (c->phase == PHASE_RELAY) {
+        c->lease_broken = true;
+        c->s->count.upstream_errors++;
+        conn_lost(c, "truncated", true);
+        return;
+    }
+    if (again) {
+        c->attempts++;
+        c->s->count.retried++;
+        connect_upstream(c, true);
+        return;
+    }
+    struct err err;
+    (void)err_set(&err, RC_BACKEND, "the backend of model %s %s before it answered", c->lease.model,
+                  sys_errno ? "broke the connection" : "closed the connection");
+    err_hint(&err, "see the instance's log: arriero logs %s", c->lease.model);
+    c->lease_broken = true;
+    relay_fail(c, 502, "upstream_error", &err);
+}
+
+/* ---- the lease ---- */
+
+static void refused(struct conn *c, const struct route_refusal *r)
+{
+    struct err err = r->err;
+    int status = rc_http_status(err.code);
+    if (err.code == RC_NOT_FOUND && !c->model.n) {
+        (void)err_set(&err, RC_INVALID, "the request names no model");
+        err_hint(&err, "add \"model\" to the request; GET /v1/models lists what there is");
+        status = 400;
+    }
+    c->outcome = "refused";
+    c->phase = PHASE_LOCAL;
+    errors_reply(c, status, &err, r->retry_after_s);
+}
+
+static void granted(struct conn *c)
+{
+    c->leased = true;
+    c->s->count.relaying++;
+    connect_upstream(c, false);
+}
+
+static void on_lease(void *arg, const struct route_lease *lease, const struct route_refusal *refusal)
+{
+    struct conn *c = arg;
+    c->wait = NULL;
+    c->s->count.waiting--;
+    c->t_wait_us += clock_mono_us() - c->t_wait_from;
+    if (!lease) {
+        refused(c, refusal);
+        return;
+    }
+    c->lease = *lease;
+    granted(c);
+}
+
+static void acquire(struct conn *c)
+{
+    struct route_refusal refusal;
+    refusal.retry_after_s = 0;
+    (void)err_set(&refusal.err, RC_INTERNAL, "the request was refused");
+    const struct route_request req = {.model = c->model, .key_id = str_from(c->key_id)};
+    const struct route_ops *ops = &c->s->opt.route;
+    c->attempts++;
+    c->phase = PHASE_LEASE;
+    c->wait = NULL;
+    switch (ops->acquire(ops->ctx, &req, on_lease, c, &c->lease, &c->wait, &refusal)) {
+    case ROUTE_GRANTED: granted(c); break;
+    case ROUTE_WAITING:
+        c->t_wait_from = clock_mono_us();
+        c->s->count.waiting++;
+        break;
+    case ROUTE_REFUSED: refused(c, &refusal); break;
+    }
+}
+
+static bool find_model(struct conn *c, struct err *err)
+{
+    size_t n = 0;
+    if (!c->scan_json) {
+        if (http_query(exchange_of(c), "model", c->model_text, sizeof c->model_text))
+            n = strlen(c->model_text);
+    } else {
+        const struct msg *m = c->in;
+        const struct body_value *v = &c->scan.value[BODY_MODEL];
+        if (body_model_end(&c->scan, m->data + m->head_n, m->body_n, err) != RC_OK)
+            return false;
+        if (v->n && !body_model_text(v, m->data + m->head_n, c->model_text, sizeof c->model_text, &n)) {
+            c->model_text[0] = '\0';
+            (void)err_set(err, RC_INVALID, "\"model\" in the request body is no usable name");
+            err_hint(err, "GET /v1/models lists the names");
+            return false;
+        }
+    }
+    c->model = (struct str){c->model_text, n};
+    return true;
+}
+
+void relay_begin(struct conn *c)
+{
+    struct err err;
+    if (!find_model(c, &err)) {
+        c->outcome = "refused";
+        errors_reply(c, 400, &err, 0);
+        return;
+    }
+    c->s->count.relayed_total++;
+    acquire(c);
+}

@@ -1,0 +1,438 @@
+/* The answer's way back: parsing it strictly, writing a head of our own, passing the body on as it comes.
+ * Layer proxy; loop thread only.
+ *
+ * What one read returned goes out in one send. A chunked body is validated by llhttp; when a read starts and
+ * ends between chunks and carried neither extensions nor trailers, its very bytes go out, else its payload is
+ * framed again as one chunk, in place. While the client does not take what was sent, the backend is not read.
+ * A body that ends before its framing says so becomes a broken stream for the client, never a whole one. */
+#include "proxy/proxy_priv.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "proxy/put.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define SMALL_BODY 8192u /* copied behind the head: one block is cheaper than a list */
+
+/* ---- llhttp's callbacks ---- */
+
+static int checked(enum head_problem p)
+{
+    return p == HEAD_FINE ? 0 : HPE_USER;
+}
+
+static int on_header_field(llhttp_t *p, const char *at, size_t n)
+{
+    struct up *u = p->data;
+    if (u->head_done) { /* a trailer */
+        u->raw_ok = false;
+        return 0;
+    }
+    return checked(head_name(&u->in->head, u->in->data, at, n));
+}
+
+static int on_header_field_complete(llhttp_t *p)
+{
+    struct up *u = p->data;
+    if (!u->head_done)
+        head_name_end(&u->in->head);
+    return 0;
+}
+
+static int on_header_value(llhttp_t *p, const char *at, size_t n)
+{
+    struct up *u = p->data;
+    return u->head_done ? 0 : checked(head_value(&u->in->head, u->in->data, at, n));
+}
+
+static int on_headers_complete(llhttp_t *p)
+{
+    struct up *u = p->data;
+    const struct conn *c = u->c;
+    struct head *h = &u->in->head;
+    int status = llhttp_get_status_code(p);
+    if (status == 101 || status < 100 || p->http_major != 1)
+        return -1;
+    u->interim = status < 200;
+    if (u->interim)
+        return 0;
+    head_close(h, u->in->data);
+    u->head_done = true;
+    bool coded = h->seen[HDR_TRANSFER_ENCODING] != 0, sized = h->seen[HDR_CONTENT_LENGTH] != 0;
+    if (c->head_only || status == 204 || status == 304) {
+        u->framing = FRAME_NONE;
+        return 1;
+    }
+    if (h->seen[HDR_CONTENT_LENGTH] > 1 || (coded && sized))
+        return -1;
+    if (coded) {
+        if (h->seen[HDR_TRANSFER_ENCODING] > 1 ||
+            !str_ieq(head_get(h, u->in->data, HDR_TRANSFER_ENCODING), STR("chunked")))
+            return -1;
+        u->framing = FRAME_CHUNKED;
+    } else {
+        u->framing = sized ? FRAME_LENGTH : FRAME_EOF;
+        u->length = sized ? p->content_length : 0;
+    }
+    return 0;
+}
+
+static void compact(struct http_server *s)
+{
+    char *to = s->segments[0].p;
+    size_t n = 0;
+    for (uint32_t i = 0; i < s->n_segments; i++) {
+        if (to + n != s->segments[i].p)
+            memmove(to + n, s->segments[i].p, s->segments[i].n);
+        n += s->segments[i].n;
+    }
+    s->segments[0].n = n;
+    s->n_segments = 1;
+}
+
+static int on_body(llhttp_t *p, const char *at, size_t n)
+{
+    struct up *u = p->data;
+    struct http_server *s = u->s;
+    if (s->n_segments == SEGMENTS) {
+        u->raw_ok = false;
+        compact(s);
+    }
+    s->segments[s->n_segments++] = (struct segment){(char *)(uintptr_t)at, n};
+    s->payload_end = at + n;
+    return 0;
+}
+
+static int on_chunk_header(llhttp_t *p)
+{
+    struct up *u = p->data;
+    u->in_chunk = true;
+    return 0;
+}
+
+static int on_chunk_complete(llhttp_t *p)
+{
+    struct up *u = p->data;
+    u->in_chunk = false;
+    return 0;
+}
+
+static int on_extension(llhttp_t *p, const char *at, size_t n)
+{
+    (void)at;
+    (void)n;
+    struct up *u = p->data;
+    u->raw_ok = false;
+    return 0;
+}
+
+static int on_message_complete(llhttp_t *p)
+{
+    struct up *u = p->data;
+    if (u->interim) {
+        u->interim = false;
+        head_reset(&u->in->head);
+        return 0;
+    }
+    u->message_done = true;
+    u->keep_alive = llhttp_should_keep_alive(p) && u->framing != FRAME_EOF && !u->cut;
+    return HPE_PAUSED;
+}
+
+static const llhttp_settings_t settings = {
+    .on_header_field = on_header_field,
+    .on_header_field_complete = on_header_field_complete,
+    .on_header_value = on_header_value,
+    .on_headers_complete = on_headers_complete,
+    .on_body = on_body,
+    .on_chunk_header = on_chunk_header,
+    .on_chunk_complete = on_chunk_complete,
+    .on_chunk_extension_name = on_extension,
+    .on_message_complete = on_message_complete,
+};
+
+void response_start(struct up *u)
+{
+    llhttp_init(&u->parser, HTTP_RESPONSE, &settings);
+    u->parser.data = u;
+    u->framing = FRAME_NONE;
+    u->got_bytes = u->head_done = u->message_done = u->interim = u->keep_alive = u->cut = false;
+    u->raw_ok = u->in_chunk = u->clean = false;
+}
+
+/* ---- our head ---- */
+
+static void put_head(struct up *u, struct put *w)
+{
+    struct conn *c = u->c;
+    const struct msg *m = u->in;
+    const struct head *h = &m->head;
+    put_lit(w, "HTTP/1.1 ");
+    put_u64(w, (uint64_t)c->status);
+    put_lit(w, " ");
+    put_cstr(w, errors_reason(c->status));
+    put_lit(w, "\r\n");
+    for (uint32_t i = 0; i < h->n; i++) {
+        if (!head_passes(h, m->data, i, HEAD_TO_CLIENT))
+            continue;
+        put_str(w, head_str(m->data, h->f[i].name));
+        put_lit(w, ": ");
+        put_str(w, head_str(m->data, h->f[i].value));
+        put_lit(w, "\r\n");
+    }
+    if (u->framing == FRAME_LENGTH ||
+        (u->framing == FRAME_NONE && h->seen[HDR_CONTENT_LENGTH] && c->head_only)) {
+        put_lit(w, "Content-Length: ");
+        if (u->framing == FRAME_LENGTH)
+            put_u64(w, u->length);
+        else
+            put_str(w, head_get(h, m->data, HDR_CONTENT_LENGTH));
+        put_lit(w, "\r\n");
+    } else if (u->framing != FRAME_NONE && !c->http10) {
+        put_lit(w, "Transfer-Encoding: chunked\r\n");
+    }
+    if (!c->keep_alive)
+        put_lit(w, "Connection: close\r\n");
+    else if (c->http10)
+        put_lit(w, "Connection: keep-alive\r\n");
+    if (c->streamed)
+        put_lit(w, "X-Accel-Buffering: no\r\n");
+    put_lit(w, "X-Request-Id: ");
+    put_cstr(w, c->id_text);
+    put_lit(w, "\r\nX-Arriero-Instance: ");
+    put_cstr(w, c->lease.instance);
+    put_lit(w, "\r\nX-Arriero-Queue-Ms: ");
+    put_u64(w, c->t_wait_us / 1000);
+    put_lit(w, "\r\n");
+    if (c->in && c->in->head.seen[HDR_ORIGIN])
+        w->p += local_cors(c, w->p, (size_t)(w->end - w->p));
+    put_lit(w, "\r\n");
+}
+
+static void begin_answer(struct up *u, struct put *w)
+{
+    struct conn *c = u->c;
+    struct str type = head_get(&u->in->head, u->in->data, HDR_CONTENT_TYPE);
+    c->status = llhttp_get_status_code(&u->parser);
+    c->streamed = type.n >= 17 && str_ieq((struct str){type.p, 17}, STR("text/event-stream"));
+    bool chunked = u->framing == FRAME_CHUNKED || u->framing == FRAME_EOF;
+    if ((c->http10 && chunked) || c->s->draining)
+        c->keep_alive = false;
+    put_head(u, w);
+    u->cut = u->n_iov > 0;
+    u->n_iov = 0; /* what the request's bytes were kept for */
+    c->phase = PHASE_RELAY;
+    conn_release_input(c);
+}
+
+/* ---- the body ---- */
+
+/* Keeps what the accounting may need; a body that came in one read is looked at in place. */
+static void account(struct up *u, bool first)
+{
+    struct conn *c = u->c;
+    struct http_server *s = u->s;
+    if (c->status != 200 || c->method != HTTP_POST)
+        return;
+    if (first && u->message_done) {
+        if (s->n_segments != 1)
+            return;
+        struct segment g = s->segments[0];
+        size_t n = g.n < ACCOUNT_WINDOW ? g.n : ACCOUNT_WINDOW;
+        account_read((struct str){g.p + g.n - n, n}, &c->usage);
+        return;
+    }
+    if (!c->tail) {
+        c->tail = mem_realloc(NULL, 1, sizeof *c->tail);
+        c->tail->total = 0;
+    }
+    for (uint32_t i = 0; i < s->n_segments; i++)
+        account_tail_feed(c->tail, s->segments[i].p, s->segments[i].n);
+}
+
+static void account_end(struct conn *c)
+{
+    char window[ACCOUNT_WINDOW];
+    if (c->tail)
+        account_read(account_tail_str(c->tail, window), &c->usage);
+}
+
+/* Whether the read ended just behind a chunk (or behind the last one). What llhttp was given since the last
+ * payload is compared with what must stand there, so the start of a size line does not pass for a boundary.
+ */
+static bool ends_clean(const struct up *u, struct str raw, bool first)
+{
+    static const struct str after[2] = {{"\r\n", 2}, {"\r\n0\r\n\r\n", 7}};
+    if (u->in_chunk)
+        return false;
+    if (!u->s->n_segments && first)
+        return !u->message_done && str_ends(raw, "\r\n\r\n"); /* the head, and nothing else */
+    if (!u->s->n_segments)
+        return u->raw_ok && (u->message_done ? str_eq_c(raw, "0\r\n\r\n") : !raw.n);
+    struct str rest = {u->s->payload_end, (size_t)(raw.p + raw.n - u->s->payload_end)};
+    return str_eq(rest, after[u->message_done]);
+}
+
+/* The bytes that go out for the segments of one read, contiguous, framed for the client. raw covers the read.
+ */
+static struct str frame_body(struct up *u, struct str raw, bool first)
+{
+    struct http_server *s = u->s;
+    bool chunked = (u->framing == FRAME_CHUNKED || u->framing == FRAME_EOF) && !u->c->http10;
+    if (u->framing == FRAME_CHUNKED) {
+        u->clean = ends_clean(u, raw, first);
+        if (u->raw_ok && u->clean && chunked)
+            return raw;
+    }
+    if (s->n_segments > 1)
+        compact(s);
+    struct str out = {s->read + READ_HEADROOM, 0};
+    if (s->n_segments)
+        out = (struct str){s->segments[0].p, s->segments[0].n};
+    if (!chunked)
+        return out;
+    char *p = (char *)(uintptr_t)out.p;
+    if (out.n) {
+        /* In front of a payload there is room: the headroom, or the head that was parsed and is written anew.
+         */
+        char size[24];
+        struct put w = {size, size + sizeof size, false};
+        put_hex(&w, out.n);
+        put_lit(&w, "\r\n");
+        size_t n = (size_t)(w.p - size);
+        memcpy(p - n, size, n);
+        memcpy(p + out.n, "\r\n", 2);
+        out = (struct str){p - n, n + out.n + 2};
+        p -= n;
+    }
+    if (u->message_done) {
+        memcpy(p + out.n, "0\r\n\r\n", 5);
+        out.n += 5;
+    }
+    return out;
+}
+
+static void answer_complete(struct conn *c)
+{
+    account_end(c);
+    relay_answer_done(c);
+    conn_answered(c);
+}
+
+/* Passes on what one read brought. Without `first` it lies in the server's read buffer. */
+static void pass_on(struct up *u, struct str raw, bool first)
+{
+    struct conn *c = u->c;
+    struct http_server *s = u->s;
+    struct put w = {s->scratch, s->scratch + SCRATCH_BYTES - SMALL_BODY - 64, false};
+    if (first)
+        begin_answer(u, &w);
+    if (s->n_segments && !c->t_body)
+        c->t_body = clock_mono_us();
+    account(u, first);
+    struct str body = frame_body(u, raw, first);
+    struct iovec iov[2] = {{s->scratch, (size_t)(w.p - s->scratch)}, {(void *)(uintptr_t)body.p, body.n}};
+    struct iovec *v = iov;
+    int n = 2;
+    if (first && body.n <= SMALL_BODY) {
+        memcpy(w.p, body.p, body.n);
+        iov[0].iov_len += body.n;
+        n = 1;
+    } else if (!first) {
+        v++;
+        n = 1;
+    }
+    if (w.over) {
+        relay_upstream_died(u, EPROTO);
+        return;
+    }
+    if (v->iov_len && !conn_write(c, v, n))
+        return;
+    if (first) {
+        msg_put(s, u->in);
+        u->in = NULL;
+        if (u->cut)
+            up_watch(u, true, false);
+    }
+    if (u->message_done)
+        answer_complete(c);
+    else if (conn_pending(c))
+        up_watch(u, false, false);
+}
+
+static bool stream_is_done(const struct conn *c)
+{
+    char window[ACCOUNT_WINDOW];
+    return c->tail && account_stream_done(account_tail_str(c->tail, window));
+}
+
+static void on_eof(struct up *u)
+{
+    struct conn *c = u->c;
+    if (!u->head_done || u->framing != FRAME_EOF ||
+        (c->streamed && c->method == HTTP_POST && !stream_is_done(c))) {
+        relay_upstream_died(u, 0);
+        return;
+    }
+    u->message_done = true;
+    u->s->n_segments = 0;
+    pass_on(u, (struct str){u->s->read + READ_HEADROOM, 0}, false);
+}
+
+static void feed(struct up *u, char *p, size_t n)
+{
+    struct http_server *s = u->s;
+    bool first = !u->head_done;
+    u->raw_ok = !first && u->clean;
+    s->n_segments = 0;
+    llhttp_errno_t e = llhttp_execute(&u->parser, p, n);
+    if (e != HPE_OK && !(e == HPE_PAUSED && u->message_done)) {
+        u->got_bytes = true;
+        relay_upstream_died(u, EPROTO);
+        return;
+    }
+    if (u->message_done) {
+        size_t used = (size_t)(llhttp_get_error_pos(&u->parser) - p);
+        if (used < n) /* bytes that belong to no answer: the connection cannot be trusted any more */
+            u->keep_alive = false;
+        n = used;
+    }
+    if (u->head_done)
+        pass_on(u, (struct str){p, n}, first);
+    else if (u->in->n + READ_TAILROOM >= u->in->cap)
+        relay_upstream_died(u, EMSGSIZE);
+}
+
+void response_readable(struct up *u)
+{
+    struct http_server *s = u->s;
+    if (!u->c) {
+        up_close(u);
+        return;
+    }
+    char *p = s->read + READ_HEADROOM;
+    size_t room = READ_BYTES;
+    if (!u->head_done) {
+        if (!u->in)
+            u->in = msg_get(s);
+        p = u->in->data + u->in->n;
+        room = u->in->cap - u->in->n - READ_TAILROOM;
+    }
+    ssize_t r = recv(u->sock.fd, p, room, 0);
+    if (r < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (r < 0) {
+        relay_upstream_died(u, errno);
+        return;
+    }
+    if (r == 0) {
+        on_eof(u);
+        return;
+    }
+    u->got_bytes = true;
+    if (!u->head_done)
+        u->in->n += (size_t)r;
+    feed(u, p, (size_t)r);
+}
