@@ -1,0 +1,161 @@
+/* arriero status: the daemon in a few lines. Layer cli; main thread. Only /status must answer: what the other
+ * calls would add is left out when they fail. */
+#include "cli/control.h"
+
+#include "base/mem.h"
+
+static void put_line(struct buf *out, const char *name, struct str value)
+{
+    buf_printf(out, "%-10s", name);
+    text_put_safe(out, value, false);
+    buf_puts(out, "\n");
+}
+
+static void put_head(struct buf *out, yyjson_val *status)
+{
+    char time[24];
+    size_t i, n;
+    yyjson_val *v, *listen = yyjson_obj_get(status, "listen");
+    struct buf line = {0};
+    buf_printf(&line, "arriero %.*s", STR_ARG(json_str(status, "version", STR("?"))));
+    if (json_u64(status, "pid", 0))
+        buf_printf(&line, ", pid %llu", (unsigned long long)json_u64(status, "pid", 0));
+    if (yyjson_obj_get(status, "uptime_ms"))
+        buf_printf(&line, ", up %s", control_duration(json_u64(status, "uptime_ms", 0), time, sizeof time));
+    put_line(out, "daemon", buf_str(&line));
+    yyjson_arr_foreach(listen, i, n, v)
+    {
+        buf_clear(&line);
+        buf_printf(&line, "http://%s/v1", yyjson_is_str(v) ? yyjson_get_str(v) : "?");
+        put_line(out, i ? "" : "address", buf_str(&line));
+    }
+    buf_release(&line);
+}
+
+/* The number of models, and of instances by state: "12 known; 2 ready, 1 failed". */
+static void put_models(struct buf *out, const struct cli_call *call, yyjson_val *instances)
+{
+    static const char *const states[] = {"planned", "starting", "ready", "draining", "stopped", "failed"};
+    struct buf line = {0};
+    yyjson_doc *doc;
+    size_t i, n, shown = 0;
+    yyjson_val *v;
+    if (control_get(call, "/models", &doc, NULL) == RC_OK) {
+        buf_printf(&line, "%zu known; ", yyjson_arr_size(yyjson_obj_get(yyjson_doc_get_root(doc), "models")));
+        yyjson_doc_free(doc);
+    }
+    for (size_t s = 0; s < TABLE_COUNT(states); s++) {
+        unsigned count = 0;
+        yyjson_arr_foreach(instances, i, n, v) count += str_eq_c(json_str(v, "state", STR("")), states[s]);
+        if (count)
+            buf_printf(&line, "%s%u %s", shown++ ? ", " : "", count, states[s]);
+    }
+    if (!shown)
+        buf_puts(&line, "none loaded");
+    put_line(out, "models", buf_str(&line));
+    buf_release(&line);
+}
+
+static void put_instances(struct buf *out, yyjson_val *instances)
+{
+    size_t i, n, shown = 0;
+    yyjson_val *v;
+    struct buf line = {0};
+    yyjson_arr_foreach(instances, i, n, v)
+    {
+        struct str state = json_str(v, "state", STR("?"));
+        if (str_eq_c(state, "stopped"))
+            continue;
+        buf_clear(&line);
+        buf_printf(&line, "%.*s %.*s", STR_ARG(json_str(v, "model", STR("?"))), STR_ARG(state));
+        if (!str_eq_c(state, "failed")) {
+            buf_puts(&line, ": ");
+            control_devices(v, &line);
+            buf_printf(&line, ", %llu running", (unsigned long long)json_u64(v, "busy", 0));
+        }
+        if (json_u64(v, "waiting", 0))
+            buf_printf(&line, ", %llu waiting", (unsigned long long)json_u64(v, "waiting", 0));
+        put_line(out, shown++ ? "" : "loaded", buf_str(&line));
+    }
+    buf_release(&line);
+}
+
+static void put_memory_line(struct buf *out, const char *heading, struct str device, uint64_t free_bytes,
+                            uint64_t total_bytes)
+{
+    char free_[24], total[24];
+    struct buf line = {0};
+    buf_printf(&line, "%.*s: %s of %s free", STR_ARG(device),
+               str_human_bytes(free_bytes, free_, sizeof free_),
+               str_human_bytes(total_bytes, total, sizeof total));
+    put_line(out, heading, buf_str(&line));
+    buf_release(&line);
+}
+
+static void put_memory(struct buf *out, const struct cli_call *call)
+{
+    yyjson_doc *doc;
+    size_t i, n, shown = 0;
+    yyjson_val *v;
+    if (control_get(call, "/gpus", &doc, NULL) != RC_OK)
+        return;
+    yyjson_val *root = yyjson_doc_get_root(doc), *host = yyjson_obj_get(root, "host");
+    yyjson_arr_foreach(yyjson_obj_get(root, "gpus"), i, n, v)
+    {
+        if (!json_u64(v, "memory_total_bytes", 0))
+            continue;
+        put_memory_line(out, shown++ ? "" : "memory", json_str(v, "device", STR("?")),
+                        json_u64(v, "memory_free_bytes", 0), json_u64(v, "memory_total_bytes", 0));
+    }
+    if (json_u64(host, "usable_total_bytes", 0))
+        put_memory_line(out, shown ? "" : "memory", STR("Host"), json_u64(host, "usable_free_bytes", 0),
+                        json_u64(host, "usable_total_bytes", 0));
+    yyjson_doc_free(doc);
+}
+
+/* What is not as it should be, in the daemon's own words. */
+static void put_warnings(struct buf *out, yyjson_val *status)
+{
+    size_t i, n;
+    yyjson_val *v;
+    struct str history = json_str(yyjson_obj_get(status, "history"), "message", STR(""));
+    if (history.n)
+        put_line(out, "history", history);
+    yyjson_arr_foreach(yyjson_obj_get(status, "warnings"), i, n, v)
+    {
+        if (yyjson_is_str(v))
+            put_line(out, i ? "" : "warning", (struct str){yyjson_get_str(v), yyjson_get_len(v)});
+    }
+}
+
+static int run(struct cli_call *call)
+{
+    yyjson_doc *doc, *instances_doc = NULL;
+    yyjson_val *instances = NULL;
+    struct err err;
+    struct buf out = {0};
+    if (control_get(call, "/status", &doc, &err) != RC_OK)
+        return cli_fail(call, &err);
+    if (call->json)
+        return control_print(doc);
+    if (control_get(call, "/instances", &instances_doc, NULL) == RC_OK)
+        instances = yyjson_obj_get(yyjson_doc_get_root(instances_doc), "instances");
+    put_head(&out, yyjson_doc_get_root(doc));
+    put_models(&out, call, instances);
+    put_instances(&out, instances);
+    put_memory(&out, call);
+    put_warnings(&out, yyjson_doc_get_root(doc));
+    output_buf(&out);
+    yyjson_doc_free(instances_doc);
+    yyjson_doc_free(doc);
+    return 0;
+}
+
+const struct cli_command cmd_status = {
+    .name = "status",
+    .group = "Look",
+    .synopsis = "",
+    .summary = "say how the daemon is: address, models, memory",
+    .details = "Ends with 1 when no daemon answers, so that scripts can wait for one.",
+    .run = run,
+};
