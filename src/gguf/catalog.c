@@ -104,6 +104,28 @@ static bool is_language_model(const struct model *m)
     return m->n_tensors > 0 && m->n_layer > 0 && (!*m->type || !strcmp(m->type, "model"));
 }
 
+/* Ollama's own engine wants the vision tower inside the model's file; llama.cpp refuses such a file ("wrong
+ * number of tensors"). */
+static enum rc check_no_tower(const struct model *m, struct err *err)
+{
+    static const char *const towers[] = {"v.", "mm.", "a."};
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        for (size_t k = 0; k < TABLE_COUNT(towers); k++) {
+            if (!str_starts(str_from(m->tensors[i].name), towers[k]))
+                continue;
+            enum rc rc =
+                err_set(err, RC_UNSUPPORTED, "%s has its vision or audio part in the same file", m->path);
+            err_hint(
+                err,
+                "llama.cpp wants that part in a file of its own (mmproj): get the model from another source, "
+                "or run it with Ollama");
+            text_clean_err(err);
+            return rc;
+        }
+    }
+    return RC_OK;
+}
+
 static void add_projector(struct judge *j, const char *path, struct model *m)
 {
     if (j->n_projectors == j->cap_projectors) {
@@ -144,6 +166,10 @@ static void judge(struct judge *j, struct candidate *from)
     if (!rc && !is_language_model(m)) {
         model_unref(m);
         return;
+    }
+    if (!rc && check_no_tower(m, &problem)) {
+        model_unref(m);
+        m = NULL;
     }
     if (rc && name_has(name_stem(from->path), "mmproj")) {
         *scan_note(s) = problem;
@@ -211,6 +237,8 @@ enum rc catalog_scan(const struct catalog_options *opt, struct catalog **ret_cat
     judge_all(&s);
     if (s.c->n)
         qsort(s.c->entries, s.c->n, sizeof *s.c->entries, by_id);
+    for (size_t i = 0; i < s.c->n_notes; i++)
+        text_clean_err(&s.c->notes[i]);
     free(s.candidates);
     inode_set_release(&s.dirs);
     inode_set_release(&s.files);

@@ -254,8 +254,8 @@ void scan_walk(struct scan *s, const char *dir, const char *source, bool wanted)
     struct walk w = {.source = source};
     struct stat st;
     int number;
-    const char *slash = strrchr(dir, '/');
     auto_free char *snapshots = mem_printf("%s/snapshots", dir);
+    const char *slash = strrchr(dir, '/');
     if (stat(dir, &st) == 0 && S_ISREG(st.st_mode))
         add_file(s, &w, dir);
     else if (slash && !strncmp(slash + 1, "models--", 8) && file_exists(snapshots)) {

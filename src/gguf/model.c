@@ -364,6 +364,7 @@ static enum rc give_up(struct builder *b, const char *path, enum rc rc)
     if (b->err && !b->err->hint[0] && rc == RC_INVALID)
         err_hint(b->err,
                  "the file is damaged, or was not written by llama.cpp's tools: fetch or convert it again");
+    text_clean_err(b->err);
     model_unref(b->m);
     return rc;
 }
@@ -395,8 +396,10 @@ static enum rc open_at(const char *path, struct model **ret_model, char **ret_fi
     uint32_t no = 0, name_no, name_count;
     size_t prefix;
     enum rc rc = gguf_source_open(path, &src, err);
-    if (rc)
+    if (rc) {
+        text_clean_err(err);
         return rc;
+    }
     rc = begin(&b, path, err) ? read_first(&b, &src, &no) : no_memory(err);
     gguf_source_close(&src);
     if (!rc && no > 0 && ret_first && split_name_parse(path, &prefix, &name_no, &name_count) &&
@@ -435,6 +438,7 @@ enum rc model_open(const char *path, struct model **ret_model, struct err *err)
     rc = open_at(first, ret_model, NULL, err);
     if (rc)
         err_prefix(err, "part 1 of the model in %s", full);
+    text_clean_err(rc ? err : NULL);
     return rc;
 }
 

@@ -49,5 +49,8 @@ bool split_name_parse(const char *path, size_t *ret_prefix, uint32_t *ret_no, ui
 
 /* text.c: a copy for people and JSON: valid UTF-8 without control characters; malloc'd. */
 char *text_clean(struct str raw);
+bool text_is_clean(struct str raw);
+/* Messages hold paths, and go into JSON. err may be NULL. */
+void text_clean_err(struct err *err);
 
 #endif

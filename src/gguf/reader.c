@@ -3,6 +3,7 @@
 #include "gguf/reader.h"
 
 #include "gguf/cursor.h"
+#include "gguf/model_priv.h"
 
 #include <endian.h>
 #include <string.h>
@@ -48,15 +49,8 @@ static enum rc no_room(struct reader *r)
     return rc;
 }
 
-static bool is_plain(const unsigned char *p, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (p[i] < 0x20 || p[i] == 0x7f)
-            return false;
-    return true;
-}
-
-/* A name (of a key or a tensor): not empty, no control bytes, NUL-terminated copy in the arena. */
+/* A name (of a key or a tensor): not empty, UTF-8 without control characters, NUL-terminated copy in the
+ * arena. */
 static enum rc read_name(struct reader *r, const char *what, size_t max, struct str *ret_name)
 {
     uint64_t n;
@@ -70,8 +64,9 @@ static enum rc read_name(struct reader *r, const char *what, size_t max, struct 
     rc = cursor_peek(&r->cur, (size_t)n, &p);
     if (rc)
         return rc;
-    if (!is_plain(p, (size_t)n))
-        return err_set(r->err, RC_INVALID, "the name of %s has a NUL or control byte in it", what);
+    if (!text_is_clean((struct str){(const char *)p, (size_t)n}))
+        return err_set(r->err, RC_INVALID,
+                       "the name of %s has a NUL, a control character or broken UTF-8 in it", what);
     char *copy = arena_strndup(r->arena, (const char *)p, (size_t)n);
     if (!copy)
         return no_room(r);

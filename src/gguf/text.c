@@ -3,6 +3,9 @@
 
 #include "base/buf.h"
 
+#include <stdio.h>
+#include <string.h>
+
 /* Length of the valid UTF-8 sequence at p (RFC 3629: shortest form, no surrogates, up to U+10FFFF); 0 if
  * none. */
 static size_t utf8_length(const unsigned char *p, size_t n)
@@ -29,17 +32,43 @@ static size_t utf8_length(const unsigned char *p, size_t n)
     return 0;
 }
 
+/* Length of the next character, 0 when it is a control character or broken. */
+static size_t clean_length(const char *p, size_t n)
+{
+    size_t length = utf8_length((const unsigned char *)p, n);
+    bool c1 = length == 2 && (unsigned char)p[0] == 0xc2 && (unsigned char)p[1] < 0xa0;
+    return c1 ? 0 : length;
+}
+
+bool text_is_clean(struct str raw)
+{
+    for (size_t i = 0; i < raw.n;) {
+        size_t n = clean_length(raw.p + i, raw.n - i);
+        if (!n)
+            return false;
+        i += n;
+    }
+    return true;
+}
+
 char *text_clean(struct str raw)
 {
     struct buf out = {0};
     for (size_t i = 0; i < raw.n;) {
-        size_t n = utf8_length((const unsigned char *)raw.p + i, raw.n - i);
-        bool c1 = n == 2 && (unsigned char)raw.p[i] == 0xc2 && (unsigned char)raw.p[i + 1] < 0xa0;
-        if (n && !c1)
+        size_t n = clean_length(raw.p + i, raw.n - i);
+        if (n)
             buf_append(&out, raw.p + i, n);
         else
             buf_append(&out, "?", 1);
         i += n ? n : 1;
     }
     return buf_take(&out);
+}
+
+void text_clean_err(struct err *err)
+{
+    if (!err || text_is_clean(str_from(err->message)))
+        return;
+    auto_free char *clean = text_clean(str_from(err->message));
+    snprintf(err->message, sizeof err->message, "%s", clean);
 }

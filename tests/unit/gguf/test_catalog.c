@@ -40,7 +40,8 @@ struct file {
     const char *type;    /* general.type, or NULL */
     const char *architecture;
     uint32_t file_type;
-    uint32_t rows; /* of its one tensor; 0 = no tensor. Also makes files of different sizes */
+    const char *tensor; /* NULL = blk.0.attn_q.weight */
+    uint32_t rows;      /* of its one tensor; 0 = no tensor. Also makes files of different sizes */
 };
 
 static void save(const char *home, const struct file *f)
@@ -57,7 +58,7 @@ static void save(const char *home, const struct file *f)
     writer_u32(&w, "llama.block_count", 1);
     writer_u32(&w, "llama.context_length", 2048);
     if (f->rows)
-        writer_tensor(&w, "blk.0.attn_q.weight", GGML_F32, 8, f->rows);
+        writer_tensor(&w, f->tensor ? f->tensor : "blk.0.attn_q.weight", GGML_F32, 8, f->rows);
     writer_save(&w, path);
     writer_release(&w);
 }
@@ -228,6 +229,19 @@ static void test_left_out(void **state)
     assert_string_equal(c->entries[0].id, "model");
     assert_non_null(c->entries[0].mmproj);
     assert_int_equal(c->n_notes, 0);
+    catalog_free(c);
+}
+
+static void test_vision_inside(void **state)
+{
+    const char *home = *state;
+    save(home,
+         &(struct file){
+             .name = "gemma.gguf", .architecture = "llama", .tensor = "v.blk.0.attn_k.bias", .rows = 1});
+    struct catalog *c = scan_dir(home);
+    assert_int_equal(c->n, 1);
+    assert_null(c->entries[0].model);
+    assert_int_equal(c->entries[0].problem.code, RC_UNSUPPORTED);
     catalog_free(c);
 }
 
@@ -467,6 +481,11 @@ static void test_odd_names(void **state)
     struct catalog *c = scan_dir(home);
     assert_int_equal(c->n, 2);
     entry(c, "bad??[31mname");
+    auto_free char *broken = test_path(home, "broken\xff.gguf");
+    test_text(broken, "no model");
+    catalog_free(c);
+    c = scan_dir(home);
+    assert_non_null(strstr(entry(c, "broken?")->problem.message, "broken?.gguf: not a GGUF file"));
     entry(c, "ünï-Q4_0");
     catalog_free(c);
 }
@@ -494,20 +513,11 @@ static void test_relative_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CATALOG_TEST(test_folder),
-        CATALOG_TEST(test_bad_things),
-        CATALOG_TEST(test_unreadable_folder),
-        CATALOG_TEST(test_links),
-        CATALOG_TEST(test_clashes),
-        CATALOG_TEST(test_left_out),
-        CATALOG_TEST(test_projectors),
-        CATALOG_TEST(test_split_parts),
-        CATALOG_TEST(test_huggingface),
-        CATALOG_TEST(test_llama_cpp),
-        CATALOG_TEST(test_lmstudio),
-        CATALOG_TEST(test_ollama),
-        CATALOG_TEST(test_odd_names),
-        CATALOG_TEST(test_relative_folder),
+        CATALOG_TEST(test_folder),        CATALOG_TEST(test_bad_things), CATALOG_TEST(test_unreadable_folder),
+        CATALOG_TEST(test_links),         CATALOG_TEST(test_clashes),    CATALOG_TEST(test_left_out),
+        CATALOG_TEST(test_vision_inside), CATALOG_TEST(test_projectors), CATALOG_TEST(test_split_parts),
+        CATALOG_TEST(test_huggingface),   CATALOG_TEST(test_llama_cpp),  CATALOG_TEST(test_lmstudio),
+        CATALOG_TEST(test_ollama),        CATALOG_TEST(test_odd_names),  CATALOG_TEST(test_relative_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -204,7 +204,10 @@ static void test_bad_strings(void **state)
     writer_raw(&w.kvs, "a\0b", 3);
     writer_put_u32(&w.kvs, GGUF_U8);
     writer_raw(&w.kvs, "", 1);
-    refused(&w, RC_INVALID, "control byte");
+    refused(&w, RC_INVALID, "control character");
+    w = plain();
+    writer_u32(&w, "k\xc3(", 1);
+    refused(&w, RC_INVALID, "broken UTF-8");
     w = plain();
     writer_u32(&w, "", 1);
     refused(&w, RC_INVALID, "0 bytes");
@@ -357,7 +360,7 @@ static void test_tensor_names(void **state)
     refused(&w, RC_INVALID, "name of a tensor");
     w = plain();
     writer_tensor(&w, "a\033[31m", GGML_F32, 8, 1);
-    refused(&w, RC_INVALID, "control byte");
+    refused(&w, RC_INVALID, "control character");
 }
 
 static void test_overlap(void **state)
