@@ -84,7 +84,7 @@ static bool is_further_part(const char *path)
 {
     size_t prefix;
     uint32_t no, count;
-    if (!split_name_parse(path, &prefix, &no, &count))
+    if (!split_name_parse(path, &prefix, &no, &count) || count > MODEL_MAX_FILES)
         return false;
     for (uint32_t i = 0; i < no; i++) {
         auto_free char *lower = mem_printf("%.*s-%05u-of-%05u.gguf", (int)prefix, path, i + 1, count);

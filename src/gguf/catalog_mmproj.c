@@ -25,6 +25,17 @@ static bool is_of_one_model(const struct catalog *c, struct str folder)
     return true;
 }
 
+/* In the model's folder; in a repository of the hub also above it, where large quantisations have folders of
+ * their own beside the projector. */
+static bool is_near(const struct projector *p, const struct catalog_entry *e)
+{
+    struct str theirs = folder_of(p->path), ours = folder_of(e->path);
+    if (str_eq(theirs, ours))
+        return true;
+    return !strcmp(e->source, "huggingface") && theirs.n < ours.n && !memcmp(theirs.p, ours.p, theirs.n) &&
+           ours.p[theirs.n] == '/' && str_find(theirs, STR("/snapshots/")) >= 0;
+}
+
 static bool same_key(const struct model *a, const struct model *b, const char *key)
 {
     struct str left, right;
@@ -54,13 +65,12 @@ void attach_projectors(struct catalog *c, const struct projector *projectors, si
 {
     for (size_t i = 0; n && i < c->n; i++) {
         struct catalog_entry *e = &c->entries[i];
-        struct str folder = folder_of(e->path);
         const struct projector *best = NULL;
         if (e->mmproj || !e->model)
             continue;
-        bool any = is_of_one_model(c, folder);
+        bool any = is_of_one_model(c, folder_of(e->path));
         for (size_t k = 0; k < n; k++)
-            if (str_eq(folder_of(projectors[k].path), folder) && (any || belongs(&projectors[k], e)) &&
+            if (is_near(&projectors[k], e) && (any || belongs(&projectors[k], e)) &&
                 (!best || rank(&projectors[k]) < rank(best)))
                 best = &projectors[k];
         if (best)

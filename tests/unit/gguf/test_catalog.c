@@ -316,7 +316,8 @@ static void hub_file(const char *home, const char *hub, const char *revision, co
                      const char *blob, uint32_t rows)
 {
     auto_free char *blob_name = mem_printf("%s/blobs/%s", hub, blob);
-    save(home, &(struct file){.name = blob_name, .rows = rows, .file_type = 7});
+    const char *architecture = strstr(name, "mmproj") ? "clip" : "llama";
+    save(home, &(struct file){.name = blob_name, .rows = rows, .file_type = 7, .architecture = architecture});
     auto_free char *relative = mem_printf("%s/snapshots/%s/%s", hub, revision, name);
     auto_free char *link_path = test_path(home, relative);
     auto_free char *target = mem_printf("%s/%s", home, blob_name);
@@ -331,6 +332,7 @@ static void test_huggingface(void **state)
     hub_file(home, hub, main_revision, "Some-Q4_K_M.gguf", "b1", 1);
     hub_file(home, hub, main_revision, "UD/Some-UD-Q2_K_XL.gguf", "b2", 2);
     hub_file(home, hub, main_revision, "plain.gguf", "b3", 3);
+    hub_file(home, hub, main_revision, "mmproj-F16.gguf", "b7", 7);
     hub_file(home, hub, old_revision, "Some-Q4_K_M.gguf", "b4", 4);
     hub_file(home, hub, old_revision, "Some-Q6_K.gguf", "b5", 5);
     hub_file(home, ".cache/huggingface/hub/models--solo", "cccccccc", "solo.Q4_0.gguf", "b6", 6);
@@ -342,7 +344,8 @@ static void test_huggingface(void **state)
     const struct catalog_entry *e = entry(c, "org/Some-Repo-GGUF:Q4_K_M");
     assert_string_equal(e->source, "huggingface");
     assert_non_null(strstr(e->path, "snapshots/bbbbbbbb/Some-Q4_K_M.gguf"));
-    entry(c, "org/Some-Repo-GGUF:UD-Q2_K_XL");
+    e = entry(c, "org/Some-Repo-GGUF:UD-Q2_K_XL");
+    assert_non_null(strstr(e->mmproj, "snapshots/bbbbbbbb/mmproj-F16.gguf"));
     entry(c, "org/Some-Repo-GGUF:Q8_0"); /* plain.gguf, by its file type */
     assert_non_null(strstr(entry(c, "org/Some-Repo-GGUF:Q6_K")->path, old_revision));
     entry(c, "solo:Q4_0");
