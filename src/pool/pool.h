@@ -45,7 +45,8 @@ struct pool_model {
 
 struct pool_decision { /* handed to hooks; valid during the call */
     int64_t wall_ms;
-    const char *kind; /* "load", "ready", "evict", "unload", "fail", "ladder", "refuse", "crash" */
+    const char *kind;             /* "load", "ready", "evict", "unload", "fail", "ladder", "refuse",
+                                   * "crash", "wait" (for memory that others hold) */
     const char *model, *instance; /* instance may be "" */
     const struct plan_reason *reasons;
     size_t n_reasons;
@@ -78,6 +79,9 @@ struct pool_options {
     uint64_t stop_timeout_ms;  /* SIGTERM to SIGKILL; default 10 s */
     uint32_t max_waiting;      /* waiting requests per model; default 512 */
     uint32_t queue_wait_ms;    /* default 0 = unlimited while the load goes on */
+    uint64_t
+        patience_ms; /* a waiting load that only busy instances keep out gets its turn after so long: they
+                      * take no new requests, finish theirs and make room; default 15 s; 0 = never */
 };
 void pool_options_default(struct pool_options *o);
 
@@ -87,6 +91,9 @@ enum rc pool_new(const struct pool_options *opt, struct pool **ret_pool, struct 
 void pool_set_models(struct pool *p, const struct pool_model *models, size_t n);
 /* Replaces limits and budgets of a running pool (loop, hooks ignored). */
 void pool_set_options(struct pool *p, const struct pool_options *opt);
+
+/* Call it when the hook `inventory` has something newer: loads that wait for memory look again. */
+void pool_inventory_changed(struct pool *p);
 
 /* ---- leases: what the proxy asks through its abstract route ---- */
 struct pool_lease {

@@ -1,0 +1,384 @@
+/* Is there room, and who would have to leave? See pool_priv.h.
+ *
+ * The machine that a load sees is the latest inventory, corrected twice. Downward by what own instances will
+ * take or have taken and the sample does not show: loads younger than the sample, weights in the page cache
+ * (which the kernel calls available), KV that is not yet touched. Upward by instances that ended after the
+ * sample. Own reservations are also counted by themselves, against the device's size and the budget, so that
+ * predictions never add up to more than there is.
+ *
+ * One load makes room at a time: while its victims leave, others start only where there is room as things
+ * stand. */
+#include "pool/pool_priv.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DEFAULT_RESERVE (8000ull * 1000 * 1000)
+
+/* Software renderers call themselves GPUs; a plan for them would be slower than the CPU's. */
+static const char *const no_gpu[] = {"llvmpipe", "softpipe", "SwiftShader", "lavapipe"};
+
+uint64_t reserve_on(const struct reserve *r, const char *key)
+{
+    for (size_t i = 0; i < r->n; i++)
+        if (strcmp(r->rows[i].key, key) == 0)
+            return r->rows[i].bytes;
+    return 0;
+}
+
+static uint64_t minus(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+static const char *device_key(const struct plan_device *d)
+{
+    return d->uuid[0] ? d->uuid : d->name;
+}
+
+static uint64_t budget_of(const struct pool *p, const char *device)
+{
+    for (size_t i = 0; i < p->opt.n_budgets; i++)
+        if (strcmp(p->opt.budgets[i].device, device) == 0)
+            return p->opt.budgets[i].bytes;
+    return UINT64_MAX;
+}
+
+/* Whether the sample was taken with everything that the instance takes in place. */
+static bool is_settled(const struct pool_instance *i, const struct hw_inventory *inv)
+{
+    return i->ready_wall_ms > 0 && i->ready_wall_ms < inv->wall_ms;
+}
+
+/* ---- GPUs ---- */
+
+/* The inventory's device behind the k-th device of the runtime: by name, else by what it is called. */
+static const struct hw_device *find_device(const struct runtime_caps *caps, size_t k,
+                                           const struct hw_inventory *inv)
+{
+    for (size_t i = 0; i < inv->n_devices; i++)
+        if (strcmp(inv->devices[i].name, caps->devices[k].name) == 0)
+            return &inv->devices[i];
+    size_t twins = 0; /* of the same description before this one */
+    for (size_t i = 0; i < k; i++)
+        twins += strcmp(caps->devices[i].description, caps->devices[k].description) == 0;
+    for (size_t i = 0; i < inv->n_devices; i++)
+        if (inv->devices[i].model[0] && strstr(caps->devices[k].description, inv->devices[i].model) &&
+            twins-- == 0)
+            return &inv->devices[i];
+    return NULL;
+}
+
+static bool is_software(const char *description)
+{
+    for (size_t i = 0; i < TABLE_COUNT(no_gpu); i++)
+        if (strstr(description, no_gpu[i]))
+            return true;
+    return false;
+}
+
+static uint64_t device_free(struct pool *p, const struct plan_device *d, uint64_t live, bool sampled,
+                            const struct hw_inventory *inv)
+{
+    const char *key = device_key(d);
+    uint64_t own = 0, unseen = 0;
+    for (const struct pool_instance *i = p->instances; i; i = i->next) {
+        if (!instance_holds_memory(i))
+            continue;
+        uint64_t bytes = reserve_on(&i->reserve, key);
+        own += bytes;
+        if (!sampled || !is_settled(i, inv))
+            unseen += bytes;
+    }
+    for (size_t g = 0; sampled && g < TABLE_COUNT(p->gone); g++)
+        if (p->gone[g].wall_ms >= inv->wall_ms && p->gone[g].ready_wall_ms < inv->wall_ms)
+            live += reserve_on(&p->gone[g].freed, key);
+    uint64_t cap = budget_of(p, d->name);
+    cap = minus(cap < d->total_bytes ? cap : d->total_bytes, own);
+    live = minus(live, unseen);
+    return live < cap ? live : cap;
+}
+
+static void add_device(struct pool *p, const struct runtime_caps *caps, size_t k,
+                       const struct hw_inventory *inv, struct plan_machine *m)
+{
+    const struct hw_device *hw = find_device(caps, k, inv);
+    if (is_software(caps->devices[k].description) || (hw && hw->lost) || m->n_devices == PLAN_MAX_DEVICES)
+        return;
+    bool sampled = hw && (hw->valid & HW_MEMORY);
+    uint64_t total = sampled ? hw->total_bytes : caps->devices[k].total_bytes;
+    uint64_t live = sampled ? hw->free_bytes : caps->devices[k].free_bytes;
+    struct plan_device *d = &m->devices[m->n_devices++];
+    plan_device_named(d, str_from(caps->devices[k].name), total, live);
+    if (hw && (hw->valid & HW_UUID))
+        snprintf(d->uuid, sizeof d->uuid, "%s", hw->uuid);
+    if (hw && (hw->valid & HW_BANDWIDTH))
+        d->bandwidth_gbps = hw->bandwidth_gbps;
+    d->free_bytes = device_free(p, d, live, sampled, inv);
+}
+
+/* ---- the host ---- */
+
+static uint64_t host_unseen(const struct pool_instance *i, const struct hw_inventory *inv)
+{
+    uint64_t anon;
+    const struct launch_job *job = i->job;
+    if (!is_settled(i, inv))
+        return i->reserve.host_bytes;
+    pid_t pid = job ? i->pool->deps.launch->pid(job) : 0;
+    if (pid > 0 && i->pool->deps.anon_bytes(pid, &anon))
+        return minus(i->reserve.host_bytes, anon);
+    return i->reserve.host_mapped_bytes;
+}
+
+static void host_view(struct pool *p, const struct hw_inventory *inv, struct plan_host *h)
+{
+    const struct hw_host *hw = &inv->host;
+    uint64_t reserve = p->opt.host_reserve_bytes;
+    if (reserve == UINT64_MAX) {
+        uint64_t eighth = hw->usable_total_bytes / 8;
+        reserve = eighth < DEFAULT_RESERVE ? eighth : DEFAULT_RESERVE;
+    }
+    uint64_t own = 0, live = hw->usable_free_bytes, unseen = reserve;
+    for (const struct pool_instance *i = p->instances; i; i = i->next)
+        if (instance_holds_memory(i)) {
+            own += i->reserve.host_bytes;
+            unseen += host_unseen(i, inv);
+        }
+    for (size_t g = 0; g < TABLE_COUNT(p->gone); g++)
+        if (p->gone[g].wall_ms >= inv->wall_ms && p->gone[g].ready_wall_ms < inv->wall_ms)
+            live += p->gone[g].freed.host_bytes;
+    uint64_t total = minus(hw->usable_total_bytes, reserve), budget = budget_of(p, "Host");
+    total = total < budget ? total : budget;
+    live = minus(live, unseen);
+    h->total_bytes = total;
+    h->free_bytes = live < minus(total, own) ? live : minus(total, own);
+    h->cores = hw->physical_cores;
+    h->bandwidth_gbps = hw->bandwidth_gbps;
+    h->disk_gbps = 0;
+}
+
+void admit_machine(struct pool *p, const struct runtime_caps *caps, struct plan_machine *m)
+{
+    const struct hw_inventory *inv = p->opt.hooks.inventory(p->opt.hooks.arg);
+    memset(m, 0, sizeof *m);
+    for (size_t k = 0; caps && k < caps->n_devices; k++)
+        add_device(p, caps, k, inv, m);
+    host_view(p, inv, &m->host);
+}
+
+/* ---- what a plan takes ---- */
+
+static void reserve_from(const struct plan *plan, const struct plan_machine *m, uint64_t mmproj_bytes,
+                         uint32_t cache_ram_mib, struct reserve *r)
+{
+    *r = (struct reserve){0};
+    const struct plan_estimate *e = &plan->estimate;
+    for (size_t k = 0; k < e->n_parts; k++) {
+        const struct plan_part *part = &e->parts[k];
+        if (part->kind == PLAN_HOST) {
+            r->host_bytes += plan_part_total(part);
+            if (e->params.mmap)
+                r->host_mapped_bytes += minus(part->model_bytes, part->repack_bytes);
+            continue;
+        }
+        for (size_t d = 0; d < m->n_devices && r->n < PLAN_MAX_DEVICES; d++) {
+            if (strcmp(m->devices[d].name, part->name) != 0)
+                continue;
+            struct reserve_row *row = &r->rows[r->n++];
+            snprintf(row->key, sizeof row->key, "%s", device_key(&m->devices[d]));
+            snprintf(row->name, sizeof row->name, "%s", part->name);
+            row->bytes = plan_part_total(part);
+        }
+    }
+    if (r->n > 0)
+        r->rows[0].bytes += mmproj_bytes;
+    else
+        r->host_bytes += mmproj_bytes;
+    r->host_bytes += cache_ram_mib * MIB;
+}
+
+static uint64_t host_part_bytes(const struct plan *plan)
+{
+    for (size_t k = 0; k < plan->estimate.n_parts; k++)
+        if (plan->estimate.parts[k].kind == PLAN_HOST)
+            return plan_part_total(&plan->estimate.parts[k]);
+    return 0;
+}
+
+/* ---- residents and victims ---- */
+
+enum view { VIEW_NOBODY, VIEW_IDLE, VIEW_ALL_BUT_PINNED, VIEW_ALL };
+
+struct residents {
+    struct plan_resident rows[PLAN_MAX_RESIDENTS];
+    struct pool_instance *instance[PLAN_MAX_RESIDENTS];
+    size_t n;
+};
+
+static bool is_pinned(const struct pool_instance *i)
+{
+    return i->entry && i->entry->pinned;
+}
+
+static bool is_evictable(const struct pool_instance *i, enum view view)
+{
+    if (i->state == POOL_DRAINING)
+        return i->room_for == NULL; /* it leaves anyway */
+    if (view == VIEW_IDLE)
+        return i->state == POOL_READY && i->busy == 0 && !i->suspect && !is_pinned(i);
+    return view == VIEW_ALL || (view == VIEW_ALL_BUT_PINNED && !is_pinned(i));
+}
+
+static void residents_of(struct pool *p, const struct plan_machine *m, enum view view, struct residents *r)
+{
+    uint64_t now = p->deps.now_ms();
+    r->n = 0;
+    for (struct pool_instance *i = p->instances; i && r->n < PLAN_MAX_RESIDENTS; i = i->next) {
+        if (!instance_holds_memory(i) || view == VIEW_NOBODY)
+            continue;
+        struct plan_resident *row = &r->rows[r->n];
+        *row = (struct plan_resident){.id = i->id, .evictable = is_evictable(i, view)};
+        for (size_t d = 0; d < m->n_devices; d++)
+            row->device_bytes[d] = reserve_on(&i->reserve, device_key(&m->devices[d]));
+        row->host_bytes = i->reserve.host_bytes;
+        bool leaving = i->state == POOL_DRAINING;
+        row->idle_ms = leaving ? UINT64_MAX / 2 : i->busy ? 0 : now - i->last_used_ms;
+        row->reload_seconds = leaving               ? 0
+                              : i->load_seconds > 0 ? i->load_seconds
+                                                    : i->plan.speed.load_seconds;
+        row->priority = leaving ? -1000000 : i->entry ? i->entry->priority : 0;
+        r->instance[r->n++] = i;
+    }
+}
+
+static bool making_room(const struct pool *p)
+{
+    for (const struct pool_instance *i = p->instances; i; i = i->next)
+        if (i->state == POOL_PLANNED)
+            return true;
+    return false;
+}
+
+struct question {
+    struct entry *e;
+    struct plan_policy policy;
+    struct plan_machine machine;
+    struct residents residents;
+    struct plan_victims victims;
+};
+
+static enum rc ask(struct question *q, enum view view, struct plan *ret_plan, struct err *err)
+{
+    residents_of(q->e->pool, &q->machine, view, &q->residents);
+    q->victims.n = 0;
+    return q->e->pool->deps.pack(q->e->facts, &q->policy, &q->machine, q->residents.rows, q->residents.n,
+                                 ret_plan, &q->victims, err);
+}
+
+static enum admit go(struct question *q, struct admission *a, bool patience)
+{
+    uint64_t left = q->machine.host.free_bytes;
+    a->n_victims = q->victims.n;
+    a->patience = patience;
+    for (uint32_t k = 0; k < q->victims.n; k++) {
+        a->victims[k] = q->residents.instance[q->victims.index[k]];
+        left += a->victims[k]->reserve.host_bytes;
+    }
+    left = minus(left, host_part_bytes(&a->plan));
+    a->cache_ram_mib = q->policy.embedding ? 0 : runtime_cache_ram_mib(left);
+    a->machine = q->machine;
+    reserve_from(&a->plan, &q->machine, q->e->mmproj_bytes, a->cache_ram_mib, &a->reserve);
+    return ADMIT_GO;
+}
+
+/* Victims whose time is up are ready ones only: a load is never broken off for another. */
+static bool all_ready(const struct question *q)
+{
+    for (uint32_t k = 0; k < q->victims.n; k++)
+        if (q->residents.instance[q->victims.index[k]]->state != POOL_READY &&
+            q->residents.instance[q->victims.index[k]]->state != POOL_DRAINING)
+            return false;
+    return true;
+}
+
+static void name_instances(const struct pool *p, bool pinned, char *out, size_t cap)
+{
+    size_t n = 0;
+    out[0] = '\0';
+    for (const struct pool_instance *i = p->instances; i; i = i->next) {
+        if (!instance_holds_memory(i) || (pinned && !is_pinned(i)) || n + 1 >= cap)
+            continue;
+        int w = snprintf(out + n, cap - n, "%s%s", n ? ", " : "", i->model);
+        n += w > 0 ? (size_t)w : 0;
+    }
+}
+
+static enum admit wait_for(struct entry *e, const char *why, struct err *err)
+{
+    char who[200];
+    name_instances(e->pool, false, who, sizeof who);
+    (void)err_set(err, RC_BUSY, "%s waits for memory that %s: %s", e->id, why, who);
+    return ADMIT_WAIT;
+}
+
+/* Nothing that the pool can do makes room: why, for people. */
+static enum admit refuse(struct question *q, struct err *err)
+{
+    struct plan *other = mem_new(struct plan);
+    struct err why;
+    char who[160];
+    if (ask(q, VIEW_ALL, other, &why) == RC_OK) {
+        name_instances(q->e->pool, true, who, sizeof who);
+        err_prefix(err, "pinned models (%s) leave no room", who);
+        err_hint(err, "unpin or unload one of them, or give this model less context");
+    } else if (!err->hint[0]) {
+        err_hint(err, "shorten the context, use a smaller quantisation, or raise the budget (arriero plan "
+                      "tells what is "
+                      "short)");
+    }
+    free(other);
+    return ADMIT_REFUSE;
+}
+
+enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct admission *a, struct err *err)
+{
+    struct pool *p = e->pool;
+    struct question *q = mem_new(struct question);
+    struct err later;
+    struct plan *other = NULL;
+    enum admit answer;
+    q->e = e;
+    q->policy = *policy;
+    q->policy.embedding |= e->embedding;
+    q->policy.margin_bytes += e->mmproj_bytes; /* the projector lies beside what is planned */
+    admit_machine(p, e->caps ? e->caps : p->default_caps, &q->machine);
+    q->machine.host.free_bytes = minus(q->machine.host.free_bytes, e->mmproj_bytes);
+    bool strict = making_room(p);
+    enum rc rc = ask(q, strict ? VIEW_NOBODY : VIEW_IDLE, &a->plan, err);
+    if (rc == RC_OK) {
+        answer = go(q, a, false);
+        goto done;
+    }
+    answer = ADMIT_REFUSE;
+    if (rc != RC_NO_FIT)
+        goto done;
+    other = mem_new(struct plan);
+    rc = ask(q, VIEW_ALL_BUT_PINNED, other, &later);
+    if (rc != RC_OK) {
+        answer = refuse(q, err);
+        goto done;
+    }
+    if (!strict && e->demand == DEMAND_BLOCKED && p->opt.patience_ms && all_ready(q) &&
+        p->deps.now_ms() - e->blocked_ms >= p->opt.patience_ms) {
+        a->plan = *other;
+        answer = go(q, a, true);
+        goto done;
+    }
+    answer = wait_for(e, strict ? "another load is making" : "busy or loading models hold", err);
+done:
+    free(other);
+    free(q);
+    return answer;
+}

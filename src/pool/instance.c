@@ -1,0 +1,501 @@
+/* One instance: states, process, timers, end. See pool_priv.h.
+ *
+ * Its timer serves one purpose at a time, told by timer_for. It is freed by instance_sweep, from the idle
+ * handle, when it is over, nobody holds a lease, and every handle of it is closed: never inside a callback of
+ * its own. */
+#include "pool/pool_priv.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LOADED 0.98 /* progress at the log's last lines before it is ready */
+
+/* from → to */
+static const bool allowed[POOL_STATES][POOL_STATES] = {
+    [POOL_PLANNED] = {[POOL_STARTING] = true, [POOL_STOPPED] = true, [POOL_FAILED] = true},
+    [POOL_STARTING] = {[POOL_READY] = true, [POOL_DRAINING] = true, [POOL_FAILED] = true},
+    [POOL_READY] = {[POOL_DRAINING] = true, [POOL_FAILED] = true},
+    [POOL_DRAINING] = {[POOL_STOPPED] = true},
+};
+
+const char *pool_state_word(enum pool_state s)
+{
+    static const char *const words[POOL_STATES] = {
+        [POOL_PLANNED] = "planned",   [POOL_STARTING] = "starting", [POOL_READY] = "ready",
+        [POOL_DRAINING] = "draining", [POOL_STOPPED] = "stopped",   [POOL_FAILED] = "failed",
+    };
+    return (unsigned)s < POOL_STATES ? words[s] : "unknown";
+}
+
+void instance_set_state(struct pool_instance *i, enum pool_state s)
+{
+    if ((unsigned)s >= POOL_STATES || !allowed[i->state][s])
+        abort(); /* a bug: the table above is the whole life of an instance */
+    i->state = s;
+    i->since_ms = i->pool->deps.now_ms();
+}
+
+bool instance_holds_memory(const struct pool_instance *i)
+{
+    return i->state != POOL_STOPPED && (i->state != POOL_FAILED || i->jobs_closing > 0);
+}
+
+/* ---- birth ---- */
+
+struct pool_instance *instance_new(struct entry *e, const struct admission *a)
+{
+    struct pool *p = e->pool;
+    struct pool_instance *i = mem_new(struct pool_instance), **at = &p->instances;
+    i->pool = p;
+    i->entry = e;
+    i->serial = ++p->next_serial;
+    snprintf(i->id, sizeof i->id, "%.80s#%u", e->id, ++e->serial);
+    snprintf(i->model, sizeof i->model, "%s", e->id);
+    i->state = POOL_PLANNED;
+    i->since_ms = i->last_used_ms = p->deps.now_ms();
+    i->facts = take_ptr(e->facts); /* the next load reads them anew: the file may have changed */
+    i->plan = a->plan;
+    i->machine = a->machine;
+    i->reserve = a->reserve;
+    i->cache_ram_mib = a->cache_ram_mib;
+    uv_timer_init(p->loop, &i->timer);
+    i->timer.data = i;
+    i->timer_open = true;
+    while (*at)
+        at = &(*at)->next;
+    *at = i;
+    return i;
+}
+
+/* ---- timer ---- */
+
+static void on_timer(uv_timer_t *t);
+
+static void set_timer(struct pool_instance *i, enum timer_for what, uint64_t ms)
+{
+    i->timer_for = what;
+    if (what == TIMER_NONE)
+        uv_timer_stop(&i->timer);
+    else
+        uv_timer_start(&i->timer, on_timer, ms, 0);
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+    struct pool_instance *i = h->data;
+    i->timer_open = false;
+    pool_kick(i->pool);
+}
+
+static void close_timer(struct pool_instance *i)
+{
+    i->timer_for = TIMER_NONE;
+    if (!uv_is_closing((uv_handle_t *)&i->timer))
+        uv_close((uv_handle_t *)&i->timer, on_timer_closed);
+}
+
+/* ---- process ---- */
+
+/* The process is over for certain: what ended by itself was reaped before, the rest has been killed. */
+static void on_job_closed(void *arg)
+{
+    struct pool_instance *i = arg;
+    i->jobs_closing--;
+    if (!i->gone)
+        pool_gone(i->pool, i);
+    pool_kick(i->pool);
+}
+
+static void forget_argv(struct pool_instance *i)
+{
+    for (size_t k = 0; i->argv && i->argv[k]; k++)
+        free(i->argv[k]);
+    free(i->argv);
+    i->argv = NULL;
+}
+
+/* Keeps the last words and lets the launcher forget the job (which kills what still runs). */
+static void end_job(struct pool_instance *i)
+{
+    health_cancel(take_ptr(i->health));
+    if (!i->job)
+        return;
+    struct str tail = i->pool->deps.launch->log_tail(i->job);
+    free(i->log_tail);
+    i->log_tail = mem_strndup(tail.p ? tail.p : "", tail.n);
+    i->jobs_closing++;
+    i->pool->deps.launch->close(take_ptr(i->job), on_job_closed, i);
+}
+
+/* The child counts CUDA devices from 0; the plan knows them by their names here. */
+static void name_measured(struct pool_instance *i)
+{
+    bool named[PLAN_MAX_DEVICES + 1] = {false};
+    char child[24];
+    for (uint32_t k = 0; k < i->plan.n_used; k++) {
+        runtime_child_device(&i->machine, &i->plan, k, child, sizeof child);
+        for (size_t m = 0; m < i->measured.n_parts; m++)
+            if (!named[m] && strcmp(i->measured.parts[m].name, child) == 0) {
+                named[m] = true;
+                snprintf(i->measured.parts[m].name, sizeof i->measured.parts[m].name, "%s",
+                         i->machine.devices[i->plan.used[k]].name);
+                break;
+            }
+    }
+}
+
+static void on_load_health(void *arg, int status)
+{
+    struct pool_instance *i = arg;
+    i->health = NULL;
+    if (i->state != POOL_STARTING)
+        return;
+    if (status != 200) {
+        /* No event tells that it is ready but its log, which another build may word otherwise. */
+        i->probe_ms = i->probe_ms * 2 < POOL_PROBE_MAX_MS ? i->probe_ms * 2 : POOL_PROBE_MAX_MS;
+        set_timer(i, TIMER_PROBE, i->progress >= LOADED ? POOL_PROBE_SOON_MS : i->probe_ms);
+        return;
+    }
+    set_timer(i, TIMER_NONE, 0);
+    i->progress = 1;
+    i->ready_wall_ms = i->pool->deps.wall_ms();
+    i->load_seconds = (double)(i->pool->deps.now_ms() - i->start_ms) / 1000;
+    i->last_used_ms = i->pool->deps.now_ms();
+    name_measured(i);
+    instance_set_state(i, POOL_READY);
+    load_ready(i);
+}
+
+static void probe_load(struct pool_instance *i)
+{
+    if (!i->health)
+        i->health = health_get(i->pool->loop, "127.0.0.1", i->port, i->pool->deps.runtime->health_path,
+                               on_load_health, i);
+}
+
+static void on_line(void *arg, struct str line)
+{
+    struct pool_instance *i = arg;
+    if (i->state != POOL_STARTING)
+        return;
+    i->progress_ms = i->pool->deps.now_ms();
+    double progress = i->pool->deps.runtime->log_line(line, &i->measured);
+    if (progress > i->progress)
+        i->progress = progress;
+    if (progress >= LOADED && i->timer_for == TIMER_PROBE)
+        set_timer(i, TIMER_PROBE, 0); /* loaded or listening: ask now */
+}
+
+static void time_out(struct pool_instance *i)
+{
+    struct err cause;
+    uint64_t ms = i->pool->opt.load_timeout_ms;
+    (void)err_set(&cause, RC_TIMEOUT, "no progress for %llu s while loading (at %.0f %%)",
+                  (unsigned long long)(ms / 1000), i->progress * 100);
+    err_hint(&cause, "its log tells where it stands; load_timeout sets how long to wait");
+    load_failed(i, RUNTIME_FAIL_TIMEOUT, &cause);
+}
+
+static void probe_tick(struct pool_instance *i)
+{
+    uint64_t stamp, now = i->pool->deps.now_ms();
+    pid_t pid = i->job ? i->pool->deps.launch->pid(i->job) : 0;
+    if (pid > 0 && i->pool->deps.liveness(pid, &stamp) && stamp != i->liveness) {
+        i->liveness = stamp;
+        i->progress_ms = now;
+    }
+    if (now - i->progress_ms >= i->pool->opt.load_timeout_ms)
+        time_out(i);
+    else
+        probe_load(i);
+}
+
+static void on_exited(void *arg, int wait_status)
+{
+    struct pool_instance *i = arg;
+    struct err cause = {0};
+    set_timer(i, TIMER_NONE, 0);
+    enum runtime_failure f =
+        i->pool->deps.runtime->classify(wait_status, i->pool->deps.launch->log_tail(i->job), &cause);
+    bool wanted = i->state == POOL_DRAINING;
+    pool_gone(i->pool, i);
+    end_job(i);
+    if (wanted) {
+        instance_set_state(i, POOL_STOPPED);
+    } else if (i->state == POOL_STARTING) {
+        load_failed(i, f, &cause);
+    } else if (i->state == POOL_READY) {
+        load_crashed(i, &cause);
+    }
+    pool_kick(i->pool);
+}
+
+/* A file name from an id that holds "/" and ":". */
+static char *log_path_for(const struct pool *p, const char *id)
+{
+    if (!p->log_dir)
+        return NULL;
+    char *path = mem_printf("%s/%s.log", p->log_dir, id);
+    for (char *c = path + strlen(p->log_dir) + 1; *c; c++)
+        if (*c == '/' || *c == ':' || (unsigned char)*c < 0x20)
+            *c = '_';
+    return path;
+}
+
+static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct err *err)
+{
+    struct entry *e = i->entry;
+    struct pool *p = i->pool;
+    struct runtime_command command = {0};
+    struct runtime_job job = {.model = i->facts,
+                              .model_path = e->path,
+                              .mmproj_path = e->mmproj,
+                              .served_name = e->id,
+                              .plan = &i->plan,
+                              .machine = &i->machine,
+                              .host = "127.0.0.1",
+                              .threads = i->machine.host.cores,
+                              .embedding = e->embedding,
+                              .extra_args = (const char *const *)e->extra_args,
+                              .n_extra_args = e->n_extra_args,
+                              .cache_ram_mib = i->cache_ram_mib};
+    enum rc rc = port_choose(job.host, &job.port, err);
+    if (rc == RC_OK)
+        rc = p->deps.runtime->command(e->caps ? e->caps : p->default_caps, &job, arena, &command, err);
+    if (rc != RC_OK)
+        return rc;
+    size_t n = 0;
+    while (command.argv[n])
+        n++;
+    forget_argv(i);
+    i->argv = mem_calloc(n + 1, sizeof *i->argv);
+    for (size_t k = 0; k < n; k++)
+        i->argv[k] = mem_strdup(command.argv[k]);
+    free(i->log_path);
+    i->log_path = log_path_for(p, e->id);
+    static const struct launch_events events = {.line = on_line, .exited = on_exited};
+    struct launch_spec spec = {.argv = command.argv, .env = command.env, .log_path = i->log_path};
+    i->port = job.port;
+    return p->deps.launch->start(p->loop, &spec, &events, i, &i->job, err);
+}
+
+enum rc instance_launch(struct pool_instance *i, struct err *err)
+{
+    struct arena arena = {0};
+    i->gone = false;
+    i->measured = (struct runtime_measured){0};
+    i->progress = 0;
+    enum rc rc = launch_with(i, &arena, err);
+    arena_release(&arena);
+    if (rc != RC_OK)
+        return rc;
+    if (i->state == POOL_PLANNED)
+        instance_set_state(i, POOL_STARTING);
+    i->start_ms = i->progress_ms = i->pool->deps.now_ms();
+    i->probe_ms = POOL_PROBE_MIN_MS;
+    set_timer(i, TIMER_PROBE, POOL_PROBE_MIN_MS);
+    return RC_OK;
+}
+
+/* ---- end ---- */
+
+void instance_detach(struct pool_instance *i)
+{
+    struct entry *e = i->entry;
+    i->entry = NULL;
+    if (!e)
+        return;
+    if (e->record == i)
+        e->record = NULL;
+    if (e->current != i)
+        return;
+    e->current = NULL;
+    e->demand = DEMAND_NONE;
+}
+
+static void terminate(struct pool_instance *i, int signo)
+{
+    uint64_t anon;
+    pid_t pid = i->job ? i->pool->deps.launch->pid(i->job) : 0;
+    if (pid > 0 && i->pool->deps.anon_bytes(pid, &anon))
+        i->anon_bytes = anon;
+    health_cancel(take_ptr(i->health));
+    if (signo == SIGKILL ? i->kill_sent : i->term_sent)
+        return;
+    i->term_sent = true;
+    i->kill_sent |= signo == SIGKILL;
+    if (i->job)
+        i->pool->deps.launch->signal(i->job, signo);
+    if (signo == SIGKILL)
+        set_timer(i, TIMER_NONE, 0);
+    else
+        set_timer(i, TIMER_KILL, i->pool->opt.stop_timeout_ms);
+}
+
+void instance_stop(struct pool_instance *i, enum stop_mode mode)
+{
+    switch (i->state) {
+    case POOL_PLANNED:
+        instance_set_state(i, POOL_STOPPED);
+        pool_gone(i->pool, i);
+        break;
+    case POOL_STARTING:
+    case POOL_READY: instance_set_state(i, POOL_DRAINING); break;
+    case POOL_FAILED: instance_detach(i); break;
+    case POOL_DRAINING:
+    case POOL_STOPPED:
+    case POOL_STATES: break;
+    }
+    pool_kick(i->pool);
+    if (i->state != POOL_DRAINING)
+        return;
+    if (mode == STOP_KILL)
+        terminate(i, SIGKILL);
+    else if (mode == STOP_TERM || i->busy == 0)
+        terminate(i, SIGTERM);
+    else if (i->room_for) /* requests in flight may end in their own time: nobody asked for this to stop */
+        set_timer(i, TIMER_NONE, 0);
+    else if (!i->term_sent)
+        set_timer(i, TIMER_DRAIN, i->pool->opt.drain_timeout_ms);
+}
+
+void instance_fail(struct pool_instance *i, const struct err *cause)
+{
+    i->cause = *cause;
+    set_timer(i, TIMER_NONE, 0);
+    end_job(i);
+    instance_set_state(i, POOL_FAILED);
+    struct entry *e = i->entry;
+    if (e && e->current == i) {
+        e->current = NULL;
+        e->demand = DEMAND_NONE;
+        if (e->record)
+            instance_detach(e->record);
+        e->record = i;
+    }
+    pool_kick(i->pool);
+}
+
+/* ---- use ---- */
+
+void instance_idle(struct pool_instance *i)
+{
+    if (i->state == POOL_DRAINING && i->busy == 0)
+        terminate(i, SIGTERM);
+    else if (i->state == POOL_READY && i->busy == 0 && !i->suspect && i->entry && i->entry->ttl_ms > 0)
+        set_timer(i, TIMER_TTL, i->entry->ttl_ms);
+}
+
+static void on_check(void *arg, int status)
+{
+    struct pool_instance *i = arg;
+    i->health = NULL;
+    if (i->state != POOL_READY)
+        return;
+    if (status == 200) {
+        i->suspect = false;
+        i->check_failures = 0;
+        if (i->entry)
+            wait_grant_all(i->entry);
+        if (i->state == POOL_READY && i->busy == 0)
+            instance_idle(i);
+        pool_kick(i->pool);
+        return;
+    }
+    if (++i->check_failures < POOL_CHECK_TRIES) {
+        set_timer(i, TIMER_CHECK, POOL_CHECK_MS);
+        return;
+    }
+    struct err cause;
+    (void)err_set(&cause, RC_BACKEND, "%s answers no health check any more", i->id);
+    err_hint(&cause, "its log may tell why; it is started again when it is asked for");
+    load_crashed(i, &cause); /* kills it */
+}
+
+void instance_check(struct pool_instance *i)
+{
+    if (i->state != POOL_READY || i->health)
+        return;
+    if (!i->suspect)
+        i->check_failures = 0;
+    i->suspect = true;
+    set_timer(i, TIMER_NONE, 0);
+    i->health =
+        health_get(i->pool->loop, "127.0.0.1", i->port, i->pool->deps.runtime->health_path, on_check, i);
+}
+
+static void unload_idle(struct pool_instance *i)
+{
+    struct plan_reason r;
+    reason_set(&r, "ttl", "idle for %llu s", (unsigned long long)(i->entry->ttl_ms / 1000));
+    decide(i->pool, "unload", i->entry, i, &r, 1, NULL, 0);
+    instance_detach(i);
+    instance_stop(i, STOP_DRAIN);
+}
+
+static void on_timer(uv_timer_t *t)
+{
+    struct pool_instance *i = t->data;
+    enum timer_for what = i->timer_for;
+    i->timer_for = TIMER_NONE;
+    switch (what) {
+    case TIMER_NONE: break;
+    case TIMER_PROBE:
+        i->timer_for = TIMER_PROBE; /* stays armed in meaning: a log line may hasten the next question */
+        probe_tick(i);
+        break;
+    case TIMER_TTL: unload_idle(i); break;
+    case TIMER_DRAIN: terminate(i, SIGTERM); break;
+    case TIMER_KILL: terminate(i, SIGKILL); break;
+    case TIMER_CHECK: instance_check(i); break;
+    }
+}
+
+/* ---- sweeping ---- */
+
+static void instance_free(struct pool_instance *i)
+{
+    forget_argv(i);
+    free(i->log_path);
+    free(i->log_tail);
+    if (i->facts)
+        i->pool->deps.facts_unref(i->facts);
+    free(i);
+}
+
+/* Failed ones stay while their model shows them as its record. */
+static bool is_over(const struct pool_instance *i)
+{
+    if (i->job || i->jobs_closing > 0 || i->health || i->busy > 0)
+        return false;
+    return i->state == POOL_STOPPED || (i->state == POOL_FAILED && !i->entry);
+}
+
+static void keep_log(struct pool_instance *i)
+{
+    struct entry *e = entry_find(i->pool, str_from(i->model));
+    if (!e || !i->log_tail)
+        return;
+    free(e->last_log);
+    e->last_log = take_ptr(i->log_tail);
+}
+
+void instance_sweep(struct pool *p)
+{
+    for (struct pool_instance **at = &p->instances; *at;) {
+        struct pool_instance *i = *at;
+        if (!is_over(i)) {
+            at = &i->next;
+            continue;
+        }
+        if (i->timer_open) {
+            close_timer(i);
+            at = &i->next;
+            continue;
+        }
+        keep_log(i);
+        *at = i->next;
+        instance_free(i);
+    }
+}

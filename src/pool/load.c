@@ -1,0 +1,466 @@
+/* From demand to a running instance: see pool_priv.h.
+ *
+ *   load_begin      facts and capabilities are read on the work pool (prepared)
+ *   load_try_room   the planner is asked; there is room, or victims make it, or the model waits, or it never
+ * fits load_room_made  the victims are gone: the process starts load_ready      GET /health said 200:
+ * everybody who waited is served load_failed     another port, the next step of the ladder, or back-off
+ *
+ * A failure is kept with its cause: until its back-off is over a request is refused with that cause at once.
+ */
+#include "pool/pool_priv.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* ---- capabilities, probed once per (path, size, mtime) ---- */
+
+struct probe_cache {
+    uv_mutex_t lock; /* held while a binary is probed, so that two loads probe it once */
+    struct {
+        struct runtime_caps caps;
+        struct timespec mtime;
+        off_t size;
+    } rows[8];
+    size_t n, next;
+};
+
+struct probe_cache *probe_cache_new(void)
+{
+    struct probe_cache *c = mem_new(struct probe_cache);
+    uv_mutex_init(&c->lock);
+    return c;
+}
+
+void probe_cache_free(struct probe_cache *c)
+{
+    if (!c)
+        return;
+    uv_mutex_destroy(&c->lock);
+    free(c);
+}
+
+/* Work pool. */
+static enum rc probe_cached(struct probe_cache *c, const struct pool_deps *deps, const char *binary,
+                            struct runtime_caps *ret_caps, struct err *err)
+{
+    struct stat st = {0};
+    bool known = stat(binary, &st) == 0;
+    enum rc rc = RC_OK;
+    uv_mutex_lock(&c->lock);
+    for (size_t i = 0; known && i < c->n; i++)
+        if (strcmp(c->rows[i].caps.binary, binary) == 0 && c->rows[i].size == st.st_size &&
+            c->rows[i].mtime.tv_sec == st.st_mtim.tv_sec && c->rows[i].mtime.tv_nsec == st.st_mtim.tv_nsec) {
+            *ret_caps = c->rows[i].caps;
+            goto done;
+        }
+    rc = deps->runtime->probe(binary, ret_caps, err);
+    if (rc == RC_OK && known) {
+        size_t at = c->next++ % TABLE_COUNT(c->rows);
+        c->n = c->n < TABLE_COUNT(c->rows) ? c->n + 1 : c->n;
+        c->rows[at].caps = *ret_caps;
+        c->rows[at].mtime = st.st_mtim;
+        c->rows[at].size = st.st_size;
+    }
+done:
+    uv_mutex_unlock(&c->lock);
+    return rc;
+}
+
+/* ---- preparation on the work pool ---- */
+
+struct prep {
+    uv_work_t req;
+    struct pool *pool;
+    struct entry *entry; /* NULL once nobody wants it; loop thread only */
+    struct pool_deps deps;
+    struct probe_cache *probes;
+    char *path, *mmproj, *binary; /* own copies; path NULL = only the probe */
+    struct model *facts;
+    struct runtime_caps caps;
+    uint64_t mmproj_bytes;
+    enum rc rc;
+    struct err err;
+};
+
+static void prep_work(uv_work_t *req)
+{
+    struct prep *w = req->data;
+    char binary[512];
+    struct stat st;
+    w->rc = w->deps.find_runtime(w->binary, binary, sizeof binary, &w->err);
+    if (w->rc == RC_OK)
+        w->rc = probe_cached(w->probes, &w->deps, binary, &w->caps, &w->err);
+    if (w->rc == RC_OK && w->path)
+        w->rc = w->deps.facts(w->path, &w->facts, &w->err);
+    if (w->rc != RC_OK || !w->mmproj)
+        return;
+    if (stat(w->mmproj, &st) == 0)
+        w->mmproj_bytes = (uint64_t)st.st_size;
+    else
+        w->rc = err_sys(&w->err, RC_IO, "cannot read the projector %s", w->mmproj);
+}
+
+static void fail_entry(struct entry *e, enum rc rc, const struct err *err, bool back_off);
+
+static void prep_done(uv_work_t *req, int status)
+{
+    struct prep *w = req->data;
+    struct pool *p = w->pool;
+    struct entry *e = w->entry;
+    p->n_work--;
+    if (w->rc == RC_OK && !w->binary && status == 0) {
+        free(p->default_caps);
+        p->default_caps = mem_new(struct runtime_caps);
+        *p->default_caps = w->caps;
+    }
+    if (e) {
+        e->prep = NULL;
+        if (w->rc == RC_OK) {
+            if (e->facts)
+                p->deps.facts_unref(e->facts);
+            e->facts = take_ptr(w->facts);
+            free(e->caps);
+            e->caps = mem_new(struct runtime_caps);
+            *e->caps = w->caps;
+            e->mmproj_bytes = w->mmproj_bytes;
+            load_try_room(e);
+        } else {
+            e->demand = DEMAND_NONE;
+            p->count.load_failures++;
+            struct plan_reason r;
+            reason_set(&r, rc_word(w->rc), "%s", w->err.message);
+            decide(p, "fail", e, NULL, &r, 1, NULL, 0);
+            fail_entry(e, w->rc, &w->err, true);
+        }
+    }
+    if (w->facts)
+        p->deps.facts_unref(w->facts);
+    free(w->path);
+    free(w->mmproj);
+    free(w->binary);
+    free(w);
+    pool_kick(p);
+}
+
+static struct prep *prep_start(struct pool *p, struct entry *e)
+{
+    struct prep *w = mem_new(struct prep);
+    const char *binary = e && e->binary ? e->binary : p->runtime_binary;
+    w->pool = p;
+    w->entry = e;
+    w->deps = p->deps;
+    w->probes = p->probes;
+    w->path = e ? mem_strdup(e->path) : NULL;
+    w->mmproj = e && e->mmproj ? mem_strdup(e->mmproj) : NULL;
+    w->binary = binary ? mem_strdup(binary) : NULL;
+    w->req.data = w;
+    p->n_work++;
+    if (uv_queue_work(p->loop, &w->req, prep_work, prep_done) != 0)
+        abort(); /* only for a NULL callback */
+    return w;
+}
+
+void load_warm_up(struct pool *p)
+{
+    if (!p->default_caps && !p->stopping && p->n_entries > 0)
+        (void)prep_start(p, NULL);
+}
+
+/* ---- demand ---- */
+
+void load_begin(struct entry *e)
+{
+    e->demand = DEMAND_PREPARING;
+    e->told_waiting = false;
+    e->prep = prep_start(e->pool, e);
+}
+
+static void blocked_add(struct entry *e)
+{
+    struct entry **at = &e->pool->blocked_first;
+    while (*at)
+        at = &(*at)->next_blocked;
+    *at = e;
+    e->next_blocked = NULL;
+    e->demand = DEMAND_BLOCKED;
+    e->blocked_ms = e->pool->deps.now_ms();
+    pool_retime(e->pool);
+}
+
+void blocked_remove(struct entry *e)
+{
+    for (struct entry **at = &e->pool->blocked_first; *at; at = &(*at)->next_blocked)
+        if (*at == e) {
+            *at = e->next_blocked;
+            e->next_blocked = NULL;
+            break;
+        }
+    pool_retime(e->pool);
+}
+
+void load_drop(struct entry *e)
+{
+    if (e->prep) {
+        e->prep->entry = NULL;
+        e->prep = NULL;
+    }
+    if (e->demand == DEMAND_BLOCKED)
+        blocked_remove(e);
+    if (e->demand != DEMAND_PLACED)
+        e->demand = DEMAND_NONE;
+}
+
+/* ---- failure ---- */
+
+static uint64_t backoff_ms(unsigned failures)
+{
+    unsigned steps = failures > 0 ? failures - 1 : 0;
+    uint64_t ms = steps < 16 ? (uint64_t)POOL_BACKOFF_MS << steps : POOL_BACKOFF_MAX;
+    return ms < POOL_BACKOFF_MAX ? ms : POOL_BACKOFF_MAX;
+}
+
+uint32_t load_retry_after_s(const struct entry *e)
+{
+    uint64_t now = e->pool->deps.now_ms();
+    if (e->retry_at_ms > now)
+        return (uint32_t)((e->retry_at_ms - now + 999) / 1000);
+    if (e->current && e->current->plan.speed.load_seconds > 1)
+        return e->current->plan.speed.load_seconds < 300 ? (uint32_t)e->current->plan.speed.load_seconds
+                                                         : 300;
+    return 1;
+}
+
+/* Everything that keeps a load from coming about is the server's trouble, not the request's: only "never
+ * fits" and "nobody can load this" keep their own code. */
+static enum rc client_code(enum rc rc)
+{
+    return rc == RC_NO_FIT || rc == RC_UNSUPPORTED ? rc : RC_BACKEND;
+}
+
+static void fail_entry(struct entry *e, enum rc rc, const struct err *err, bool back_off)
+{
+    struct err told = *err;
+    e->cause = *err;
+    e->cause.code = rc;
+    if (back_off) {
+        e->failures++;
+        e->retry_at_ms = e->pool->deps.now_ms() + backoff_ms(e->failures);
+    }
+    err_prefix(&told, "model %s could not be loaded", e->id);
+    wait_fail_all(e, client_code(rc), &told, back_off ? load_retry_after_s(e) : 0);
+}
+
+/* ---- room ---- */
+
+static void tell_evictions(struct entry *e, const struct admission *a)
+{
+    char size[24], room[24];
+    for (size_t k = 0; k < a->n_victims; k++) {
+        struct pool_instance *v = a->victims[k];
+        if (v->state != POOL_READY)
+            continue;
+        uint64_t bytes = v->reserve.host_bytes;
+        for (size_t d = 0; d < v->reserve.n; d++)
+            bytes += v->reserve.rows[d].bytes;
+        uint64_t need = a->reserve.host_bytes;
+        for (size_t d = 0; d < a->reserve.n; d++)
+            need += a->reserve.rows[d].bytes;
+        struct plan_reason r;
+        if (a->patience)
+            reason_set(&r, "turn_of_another",
+                       "%s waited long enough: %s takes no new requests, ends its %u, and gives "
+                       "%s",
+                       e->id, v->model, v->busy, str_human_bytes(bytes, size, sizeof size));
+        else
+            reason_set(&r, "evicted_for", "idle for %" PRIu64 " s; its %s make room for %s, which needs %s",
+                       (e->pool->deps.now_ms() - v->last_used_ms) / 1000,
+                       str_human_bytes(bytes, size, sizeof size), e->id,
+                       str_human_bytes(need, room, sizeof room));
+        e->pool->count.evictions++;
+        decide(e->pool, "evict", NULL, v, &r, 1, NULL, 0);
+    }
+}
+
+static void place(struct entry *e, const struct admission *a)
+{
+    if (e->demand == DEMAND_BLOCKED)
+        blocked_remove(e);
+    if (e->record)
+        instance_detach(e->record);
+    struct pool_instance *i = instance_new(e, a);
+    e->current = i;
+    e->demand = DEMAND_PLACED;
+    decide(e->pool, "load", e, i, i->plan.reasons, i->plan.n_reasons, &i->plan, 0);
+    tell_evictions(e, a);
+    for (size_t k = 0; k < a->n_victims; k++) {
+        struct pool_instance *v = a->victims[k];
+        v->room_for = i;
+        i->victims_left++;
+        if (v->state == POOL_DRAINING)
+            continue; /* on its way out already */
+        instance_detach(v);
+        instance_stop(v, STOP_DRAIN);
+    }
+    if (i->victims_left == 0)
+        load_room_made(i);
+    else
+        pool_retime(e->pool);
+}
+
+static void wait_for_room(struct entry *e, const struct err *why)
+{
+    if (e->demand != DEMAND_BLOCKED)
+        blocked_add(e);
+    if (e->told_waiting)
+        return;
+    e->told_waiting = true;
+    e->pool->count.waits++;
+    struct plan_reason r;
+    reason_set(&r, "waits_for_room", "%s", why->message);
+    decide(e->pool, "wait", e, NULL, &r, 1, NULL, 0);
+}
+
+void load_try_room(struct entry *e)
+{
+    struct pool *p = e->pool;
+    struct err err = {0};
+    struct plan_policy policy = e->policy;
+    struct admission *a = mem_new(struct admission);
+    policy.ladder = e->ladder;
+    switch (admit_try(e, &policy, a, &err)) {
+    case ADMIT_GO: place(e, a); break;
+    case ADMIT_WAIT: wait_for_room(e, &err); break;
+    case ADMIT_REFUSE:
+        if (e->demand == DEMAND_BLOCKED)
+            blocked_remove(e);
+        e->demand = DEMAND_NONE;
+        p->count.refused++;
+        decide(p, "refuse", e, NULL, a->plan.reasons, a->plan.n_reasons, NULL, 0);
+        fail_entry(e, err.code, &err, err.code != RC_NO_FIT);
+        break;
+    }
+    free(a);
+}
+
+void load_room_made(struct pool_instance *i)
+{
+    struct err err;
+    if (instance_launch(i, &err) == RC_OK)
+        return;
+    load_failed(i, RUNTIME_FAIL_EXEC, &err);
+}
+
+/* ---- the end of a load ---- */
+
+static void reason_measured(struct plan_reason *r, const struct plan_part *predicted,
+                            const struct plan_part *measured)
+{
+    char want[24], got[24];
+    /* The log tells the three parts; what a runtime takes beside them it does not. */
+    uint64_t w = predicted->model_bytes + predicted->context_bytes + predicted->compute_bytes;
+    uint64_t g = measured->model_bytes + measured->context_bytes + measured->compute_bytes;
+    reason_set(r, "measured", "%s: predicted %s, measured %s (%+.1f %%)", predicted->name,
+               str_human_bytes(w, want, sizeof want), str_human_bytes(g, got, sizeof got),
+               w ? ((double)g - (double)w) * 100 / (double)w : 0.0);
+}
+
+void load_ready(struct pool_instance *i)
+{
+    struct pool *p = i->pool;
+    struct entry *e = i->entry;
+    struct plan_reason reasons[PLAN_MAX_DEVICES + 1];
+    size_t n = 0;
+    const struct plan_estimate *est = &i->plan.estimate;
+    for (size_t k = 0; k < est->n_parts; k++)
+        for (size_t m = 0; m < i->measured.n_parts; m++)
+            if (strcmp(est->parts[k].name, i->measured.parts[m].name) == 0)
+                reason_measured(&reasons[n++], &est->parts[k], &i->measured.parts[m]);
+    e->failures = 0;
+    e->retry_at_ms = 0;
+    e->cause = (struct err){0};
+    e->loads++;
+    p->count.loads++;
+    decide(p, "ready", e, i, reasons, n, &i->plan, i->load_seconds);
+    if (p->opt.hooks.want_sample)
+        p->opt.hooks.want_sample(p->opt.hooks.arg);
+    wait_grant_all(e);
+    if (i->state == POOL_READY && i->busy == 0)
+        instance_idle(i);
+    pool_kick(p);
+}
+
+/* A step down after a load that ran out of memory; false when no step is left. */
+static bool step_down(struct pool_instance *i, const struct err *cause)
+{
+    struct entry *e = i->entry;
+    struct pool *p = e->pool;
+    if (e->ladder >= POOL_MAX_LADDER)
+        return false;
+    e->ladder++;
+    p->count.ladder_steps++;
+    struct plan_reason r;
+    reason_set(&r, "out_of_memory", "step %u after: %s", e->ladder, cause->message);
+    decide(p, "ladder", e, i, &r, 1, &i->plan, 0);
+    return true;
+}
+
+void load_failed(struct pool_instance *i, enum runtime_failure failure, const struct err *cause)
+{
+    struct entry *e = i->entry;
+    struct pool *p = i->pool;
+    struct err err = *cause;
+    if (e && failure == RUNTIME_FAIL_PORT && ++i->port_tries < POOL_PORT_TRIES &&
+        instance_launch(i, &err) == RC_OK)
+        return; /* the same load goes on */
+    p->count.load_failures++;
+    struct plan_reason r;
+    reason_set(&r, runtime_failure_word(failure), "%s", err.message);
+    decide(p, "fail", e, i, &r, 1, &i->plan, 0);
+    if (!e) {
+        instance_fail(i, &err);
+        return;
+    }
+    if (failure == RUNTIME_FAIL_MEMORY && step_down(i, &err)) {
+        instance_fail(i, &err);
+        e->record = NULL; /* the next attempt stands for it */
+        i->entry = NULL;
+        load_begin(e);
+        return;
+    }
+    if (failure == RUNTIME_FAIL_MEMORY)
+        err_hint(&err, "%u ways to load it were tried; free memory, or use a smaller quantisation",
+                 e->ladder + 1);
+    instance_fail(i, &err);
+    fail_entry(e, RC_BACKEND, &err, true);
+}
+
+void load_crashed(struct pool_instance *i, const struct err *cause)
+{
+    struct pool *p = i->pool;
+    struct entry *e = i->entry;
+    struct plan_reason r;
+    uint64_t now = p->deps.now_ms();
+    p->count.crashes++;
+    reason_set(&r, "crashed", "%s", cause->message);
+    decide(p, "crash", e, i, &r, 1, &i->plan, 0);
+    instance_fail(i, cause);
+    if (!e)
+        return;
+    e->crashes = e->crashes > 0 && now - e->crashed_ms < POOL_CRASH_MEMORY ? e->crashes + 1 : 1;
+    e->crashed_ms = now;
+    e->cause = *cause;
+    /* Once may be bad luck: the next request loads it again at once. A series is held back. */
+    e->failures = e->crashes - 1;
+    e->retry_at_ms = e->failures ? now + backoff_ms(e->failures) : 0;
+    if (!e->wait_first || p->stopping)
+        return;
+    if (e->retry_at_ms > now) {
+        struct err told = *cause;
+        err_prefix(&told, "model %s crashed %u times", e->id, e->crashes);
+        wait_fail_all(e, RC_BACKEND, &told, load_retry_after_s(e));
+    } else {
+        load_begin(e);
+    }
+}

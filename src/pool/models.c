@@ -1,0 +1,287 @@
+/* The set of models and their names: see pool_priv.h. A model whose settings_hash is unchanged is not touched
+ * when the set is replaced; one that changed or vanished loses its instance, which drains. */
+#include "pool/pool_priv.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static char *copy(const char *s)
+{
+    return s ? mem_strdup(s) : NULL;
+}
+
+static char **copy_list(const char *const *list, size_t n)
+{
+    char **out = n ? mem_calloc(n + 1, sizeof *out) : NULL;
+    for (size_t i = 0; i < n; i++)
+        out[i] = mem_strdup(list[i]);
+    return out;
+}
+
+static void free_list(char **list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(list[i]);
+    free(list);
+}
+
+static void settings_release(struct entry *e)
+{
+    free(e->path);
+    free(e->mmproj);
+    free(e->binary);
+    free(e->device);
+    free_list(e->aliases, e->n_aliases);
+    free_list(e->extra_args, e->n_extra_args);
+}
+
+static void settings_take(struct entry *e, const struct pool_model *m)
+{
+    settings_release(e);
+    e->path = mem_strdup(m->path);
+    e->mmproj = copy(m->mmproj);
+    e->binary = copy(m->runtime_binary);
+    e->device = copy(m->policy.device);
+    e->aliases = copy_list(m->aliases, m->n_aliases);
+    e->n_aliases = m->n_aliases;
+    e->extra_args = copy_list(m->extra_args, m->n_extra_args);
+    e->n_extra_args = m->n_extra_args;
+    e->policy = m->policy;
+    e->policy.device = e->device;
+    e->priority = m->priority;
+    e->pinned = m->pin;
+    e->embedding = m->embedding;
+    e->ttl_ms = m->ttl_ms;
+    e->settings_hash = m->settings_hash;
+    /* what was learned under the old settings no longer holds */
+    e->failures = e->crashes = 0;
+    e->retry_at_ms = 0;
+    e->ladder = 0;
+}
+
+static void entry_free(struct entry *e)
+{
+    if (e->prep)
+        load_drop(e);
+    settings_release(e);
+    if (e->facts)
+        e->pool->deps.facts_unref(e->facts);
+    free(e->caps);
+    free(e->last_log);
+    free(e->id);
+    free(e);
+}
+
+static int by_id(const void *a, const void *b)
+{
+    return strcmp((*(struct entry *const *)a)->id, (*(struct entry *const *)b)->id);
+}
+
+static int compare_str(struct str a, struct str b)
+{
+    int c = memcmp(a.p, b.p, a.n < b.n ? a.n : b.n);
+    return c ? c : (a.n > b.n) - (a.n < b.n);
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return compare_str(((const struct name *)a)->text, ((const struct name *)b)->text);
+}
+
+static void names_build(struct pool *p)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_entries; i++)
+        n += 1 + p->entries[i]->n_aliases;
+    free(p->names);
+    p->names = mem_calloc(n + 1, sizeof *p->names);
+    p->n_names = 0;
+    for (size_t i = 0; i < p->n_entries; i++) {
+        struct entry *e = p->entries[i];
+        p->names[p->n_names++] = (struct name){str_from(e->id), e};
+        for (size_t k = 0; k < e->n_aliases; k++)
+            p->names[p->n_names++] = (struct name){str_from(e->aliases[k]), e};
+    }
+    qsort(p->names, p->n_names, sizeof *p->names, by_text);
+}
+
+struct entry *entry_find(const struct pool *p, struct str name)
+{
+    size_t low = 0, high = p->n_names;
+    struct entry *found = NULL;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        int c = compare_str(p->names[mid].text, name);
+        if (c == 0) { /* an id wins over an alias of another model with the same text */
+            found = p->names[mid].entry;
+            for (size_t k = mid; k < p->n_names && str_eq(p->names[k].text, name); k++)
+                if (str_eq_c(name, p->names[k].entry->id))
+                    return p->names[k].entry;
+            for (size_t k = mid; k-- > 0 && str_eq(p->names[k].text, name);)
+                if (str_eq_c(name, p->names[k].entry->id))
+                    return p->names[k].entry;
+            return found;
+        }
+        if (c < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return NULL;
+}
+
+static bool contains_ignoring_case(struct str hay, struct str needle)
+{
+    for (size_t i = 0; needle.n > 0 && i + needle.n <= hay.n; i++)
+        if (str_ieq((struct str){hay.p + i, needle.n}, needle))
+            return true;
+    return false;
+}
+
+enum rc entry_unknown(const struct pool *p, struct str name, struct err *err)
+{
+    enum { NEAR = 3 };
+    struct {
+        unsigned distance;
+        struct str text;
+    } best[NEAR];
+    size_t n = 0;
+    if (name.n > 120)
+        name.n = 120;
+    for (size_t i = 0; i < p->n_names; i++) {
+        struct str text = p->names[i].text;
+        unsigned d = str_distance(name, text);
+        if (contains_ignoring_case(text, name) || contains_ignoring_case(name, text))
+            d = d < 3 ? d : 3; /* "smollm2" is near "SmolLM2-135M-Instruct.Q4_1" */
+        if (d > name.n / 2 + 2)
+            continue;
+        size_t at = n < NEAR ? n++ : NEAR;
+        while (at > 0 && best[at - 1].distance > d) {
+            if (at < NEAR)
+                best[at] = best[at - 1];
+            at--;
+        }
+        if (at < NEAR) {
+            best[at].distance = d;
+            best[at].text = text;
+        }
+    }
+    enum rc rc = err_set(err, RC_NOT_FOUND, "there is no model \"%.*s\"", STR_ARG(name));
+    if (n == 0 && p->n_entries == 0)
+        err_hint(err, "no model was found: name a directory with GGUF files (--models DIR)");
+    else if (n == 0)
+        err_hint(err, "GET /v1/models lists the models");
+    else if (n == 1)
+        err_hint(err, "did you mean \"%.*s\"?", STR_ARG(best[0].text));
+    else if (n == 2)
+        err_hint(err, "did you mean \"%.*s\" or \"%.*s\"?", STR_ARG(best[0].text), STR_ARG(best[1].text));
+    else
+        err_hint(err, "did you mean \"%.*s\", \"%.*s\" or \"%.*s\"?", STR_ARG(best[0].text),
+                 STR_ARG(best[1].text), STR_ARG(best[2].text));
+    return rc;
+}
+
+/* Takes the instance and the demand away from an entry; the callers that wait are left to the caller. */
+static void entry_uproot(struct entry *e, const char *code, const char *why)
+{
+    struct pool_instance *i = e->current, *record = e->record;
+    load_drop(e);
+    if (record)
+        instance_detach(record);
+    if (i) {
+        struct plan_reason r;
+        reason_set(&r, code, "%s", why);
+        decide(e->pool, "unload", e, i, &r, 1, NULL, 0);
+        instance_detach(i);
+        instance_stop(i, STOP_DRAIN);
+    }
+}
+
+static struct entry *find_by_id(struct entry *const *entries, size_t n, const char *id)
+{
+    struct entry key = {.id = (char *)(uintptr_t)id}, *k = &key;
+    struct entry *const *found = n ? bsearch(&k, entries, n, sizeof(struct entry *), by_id) : NULL;
+    return found ? *found : NULL;
+}
+
+static bool linear_find(struct entry *const *entries, size_t n, const char *id)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(entries[i]->id, id) == 0)
+            return true;
+    return false;
+}
+
+static struct entry *entry_new(struct pool *p, const struct pool_model *m)
+{
+    struct entry *e = mem_new(struct entry);
+    e->pool = p;
+    e->id = mem_strdup(m->id);
+    settings_take(e, m);
+    return e;
+}
+
+void pool_set_models(struct pool *p, const struct pool_model *models, size_t n)
+{
+    struct entry **old = p->entries, **entries = mem_calloc(n + 1, sizeof *entries);
+    size_t n_old = p->n_entries, n_new = 0;
+    struct entry **changed = mem_calloc(n + 1, sizeof *changed),
+                 **vanished = mem_calloc(n_old + 1, sizeof *vanished);
+    size_t n_changed = 0, n_vanished = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct entry *e = find_by_id(old, n_old, models[i].id);
+        if (e && e->keep) /* the same id twice: the first counts */
+            continue;
+        if (!e && linear_find(entries, n_new, models[i].id))
+            continue;
+        if (!e) {
+            e = entry_new(p, &models[i]);
+        } else if (e->settings_hash != models[i].settings_hash) {
+            entry_uproot(e, "settings_changed", "its settings changed");
+            settings_take(e, &models[i]);
+            if (e->facts)
+                p->deps.facts_unref(take_ptr(e->facts));
+            free(take_ptr(e->caps));
+            changed[n_changed++] = e;
+        }
+        e->keep = true;
+        entries[n_new++] = e;
+    }
+    for (size_t i = 0; i < n_old; i++)
+        if (!old[i]->keep)
+            vanished[n_vanished++] = old[i];
+    for (size_t i = 0; i < n_new; i++)
+        entries[i]->keep = false;
+    qsort(entries, n_new, sizeof *entries, by_id);
+    free(old);
+    p->entries = entries;
+    p->n_entries = n_new;
+    names_build(p);
+    for (size_t i = 0; i < n_changed; i++) /* those who wait get the model with its new settings */
+        if (changed[i]->wait_first && !p->stopping)
+            load_begin(changed[i]);
+    for (size_t i = 0; i < n_vanished; i++) {
+        struct err err;
+        entry_uproot(vanished[i], "model_removed", "the model is no longer configured");
+        enum rc rc =
+            err_set(&err, RC_NOT_FOUND, "model %s was taken away while it was asked for", vanished[i]->id);
+        err_hint(&err, "GET /v1/models lists the models");
+        wait_fail_all(vanished[i], rc, &err, 0);
+        entry_free(vanished[i]);
+    }
+    free(changed);
+    free(vanished);
+    load_warm_up(p);
+    pool_kick(p);
+}
+
+void models_release(struct pool *p)
+{
+    for (size_t i = 0; i < p->n_entries; i++)
+        entry_free(p->entries[i]);
+    free(p->entries);
+    free(p->names);
+    p->entries = NULL;
+    p->names = NULL;
+    p->n_entries = p->n_names = 0;
+}

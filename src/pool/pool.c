@@ -1,0 +1,536 @@
+/* The pool's public entry points: leases, commands, stopping, and the turn that does what was put off. See
+ * pool.h and pool_priv.h. */
+#include "pool/pool_priv.h"
+
+#include "base/clock.h"
+#include "os/file.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- what the pool calls in earnest ---- */
+
+/* "RssAnon:  1234 kB" of /proc/PID/status. */
+static bool anon_bytes(pid_t pid, uint64_t *ret_bytes)
+{
+    char path[48];
+    struct buf b = {0};
+    uint64_t kib = 0;
+    bool found = false;
+    snprintf(path, sizeof path, "/proc/%ld/status", (long)pid);
+    if (file_read(path, 0, &b, NULL) == RC_OK) {
+        struct str text = buf_str(&b);
+        ptrdiff_t at = str_find(text, STR("RssAnon:"));
+        if (at >= 0) {
+            text.p += at + 8;
+            text.n -= (size_t)at + 8;
+            struct str line = str_trim(str_cut(&text, '\n'));
+            found = str_u64(str_trim(str_cut(&line, ' ')), &kib);
+        }
+    }
+    buf_release(&b);
+    if (found)
+        *ret_bytes = kib * 1024;
+    return found;
+}
+
+/* Pages that came in and memory that grew: what changes while weights are read, even when nothing is logged.
+ */
+static bool liveness(pid_t pid, uint64_t *ret_stamp)
+{
+    char path[48];
+    struct buf b = {0};
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    bool ok = file_read(path, 0, &b, NULL) == RC_OK;
+    struct str rest = buf_str(&b);
+    while (str_find(rest, STR(") ")) >= 0) /* the name may hold parentheses */
+        (void)str_cut(&rest, ')');
+    uint64_t stamp = 0;
+    rest = str_trim(rest);
+    /* state is field 3; minflt 10, majflt 12, rss 24 (proc(5)) */
+    for (int field = 3; ok && rest.n > 0 && field <= 24; field++) {
+        uint64_t v;
+        struct str word = str_cut(&rest, ' ');
+        if ((field == 10 || field == 12 || field == 24) && str_u64(word, &v))
+            stamp = stamp * 1000003u + v;
+    }
+    buf_release(&b);
+    if (ok)
+        *ret_stamp = stamp;
+    return ok;
+}
+
+const struct pool_deps pool_deps_real = {
+    .facts = model_open_cached,
+    .facts_unref = model_unref,
+    .pack = plan_pack,
+    .find_runtime = runtime_find_llama_server,
+    .anon_bytes = anon_bytes,
+    .liveness = liveness,
+    .now_ms = clock_mono_ms,
+    .wall_ms = clock_wall_ms,
+};
+
+/* ---- making and freeing ---- */
+
+void pool_options_default(struct pool_options *o)
+{
+    *o = (struct pool_options){
+        .host_reserve_bytes = UINT64_MAX,
+        .load_timeout_ms = 300 * 1000,
+        .drain_timeout_ms = 30 * 1000,
+        .stop_timeout_ms = 10 * 1000,
+        .max_waiting = 512,
+        .patience_ms = 15 * 1000,
+    };
+}
+
+static void take_options(struct pool *p, const struct pool_options *opt)
+{
+    char *binary = opt->runtime_binary ? mem_strdup(opt->runtime_binary) : NULL;
+    char *dir = opt->log_dir ? mem_strdup(opt->log_dir) : NULL;
+    bool same =
+        binary && p->runtime_binary ? strcmp(binary, p->runtime_binary) == 0 : binary == p->runtime_binary;
+    if (!same)
+        free(take_ptr(p->default_caps));
+    free(p->runtime_binary);
+    free(p->log_dir);
+    p->runtime_binary = binary;
+    p->log_dir = dir;
+    p->opt = *opt;
+    p->opt.runtime_binary = binary;
+    p->opt.log_dir = dir;
+}
+
+static void on_recheck(uv_timer_t *t)
+{
+    pool_kick(t->data);
+}
+
+enum rc pool_new_with(const struct pool_options *opt, const struct pool_deps *deps, struct pool **ret_pool,
+                      struct err *err)
+{
+    if (!opt->loop || !opt->hooks.inventory)
+        return err_set(err, RC_INVALID, "a pool needs a loop and an inventory");
+    struct pool *p = mem_new(struct pool);
+    p->deps = *deps;
+    p->loop = opt->loop;
+    take_options(p, opt);
+    p->probes = probe_cache_new();
+    uv_idle_init(p->loop, &p->idle);
+    uv_timer_init(p->loop, &p->timer);
+    p->idle.data = p->timer.data = p;
+    p->handles = 2;
+    *ret_pool = p;
+    return RC_OK;
+}
+
+enum rc pool_new(const struct pool_options *opt, struct pool **ret_pool, struct err *err)
+{
+    struct pool_deps deps = pool_deps_real;
+    deps.launch = launch_find(STR("exec"));
+    deps.runtime = runtime_find(STR("llama-server"));
+    return pool_new_with(opt, &deps, ret_pool, err);
+}
+
+void pool_set_options(struct pool *p, const struct pool_options *opt)
+{
+    struct pool_hooks hooks = p->opt.hooks;
+    take_options(p, opt);
+    p->opt.hooks = hooks;
+    p->opt.loop = p->loop;
+    load_warm_up(p);
+    pool_kick(p);
+}
+
+void pool_free(struct pool *p)
+{
+    if (!p)
+        return;
+    models_release(p);
+    probe_cache_free(p->probes);
+    free(p->default_caps);
+    free(p->runtime_binary);
+    free(p->log_dir);
+    free(p);
+}
+
+/* ---- the turn ---- */
+
+static void unloads_look(struct pool *p, uint64_t gone_serial)
+{
+    for (struct unload_op **at = &p->unloads; *at;) {
+        struct unload_op *op = *at;
+        for (size_t k = 0; k < op->n; k++)
+            if (op->serials[k] == gone_serial)
+                op->serials[k--] = op->serials[--op->n];
+        if (op->n > 0) {
+            at = &op->next;
+            continue;
+        }
+        *at = op->next;
+        if (op->done)
+            op->done(op->arg, RC_OK, NULL);
+        free(op->serials);
+        free(op);
+        at = &p->unloads; /* the callback may have added or ended others */
+    }
+}
+
+/* Tells operators whose unloads are complete. An instance is gone when its process is reaped. */
+static void unloads_finish(struct pool *p)
+{
+    for (struct unload_op *op = p->unloads; op;) {
+        uint64_t gone = 0;
+        for (size_t k = 0; k < op->n && !gone; k++) {
+            bool alive = false;
+            for (const struct pool_instance *i = p->instances; i; i = i->next)
+                alive |= i->serial == op->serials[k] && (i->state == POOL_DRAINING || i->jobs_closing > 0);
+            if (!alive)
+                gone = op->serials[k];
+        }
+        if (gone || op->n == 0) {
+            unloads_look(p, gone);
+            op = p->unloads;
+        } else {
+            op = op->next;
+        }
+    }
+}
+
+static void start_those_with_room(struct pool *p)
+{
+    for (bool again = true; again;) { /* the list may change with every launch */
+        again = false;
+        for (struct pool_instance *i = p->instances; i && !again; i = i->next)
+            if (i->state == POOL_PLANNED && i->victims_left == 0 && !p->stopping) {
+                load_room_made(i);
+                again = true;
+            }
+    }
+}
+
+static void look_at_blocked(struct pool *p)
+{
+    size_t n = 0;
+    for (const struct entry *e = p->blocked_first; e; e = e->next_blocked)
+        n++;
+    for (struct entry *e = p->blocked_first; e && n > 0; n--) {
+        struct entry *next = e->next_blocked;
+        if (e->wait_first)
+            load_try_room(e);
+        else
+            load_drop(e); /* nobody waits for it any more */
+        /* callbacks may have changed the list: go on only if the next one still is in it */
+        struct entry *found = p->blocked_first;
+        while (found && found != next)
+            found = found->next_blocked;
+        e = found;
+    }
+}
+
+static void on_pool_closed(uv_handle_t *h)
+{
+    struct pool *p = h->data;
+    if (--p->handles == 0 && p->stopped)
+        p->stopped(p->stopped_arg); /* may free the pool */
+}
+
+static void end_if_stopped(struct pool *p)
+{
+    if (!p->stopping || p->instances || p->n_work > 0 || p->unloads || p->told_stopped)
+        return;
+    p->told_stopped = true;
+    uv_close((uv_handle_t *)&p->idle, on_pool_closed);
+    uv_close((uv_handle_t *)&p->timer, on_pool_closed);
+}
+
+static void pool_turn(struct pool *p)
+{
+    if (p->opt.queue_wait_ms)
+        for (size_t k = 0; k < p->n_entries; k++)
+            wait_expire(p->entries[k]);
+    start_those_with_room(p);
+    if (!p->stopping)
+        look_at_blocked(p);
+    if (p->stopping) /* failed ones are shown no longer */
+        for (size_t k = 0; k < p->n_entries; k++)
+            if (p->entries[k]->record)
+                instance_detach(p->entries[k]->record);
+    unloads_finish(p);
+    instance_sweep(p);
+    pool_retime(p);
+    end_if_stopped(p);
+}
+
+static void on_idle(uv_idle_t *h)
+{
+    struct pool *p = h->data;
+    p->idle_on = false;
+    uv_idle_stop(h);
+    pool_turn(p);
+}
+
+void pool_kick(struct pool *p)
+{
+    if (p->idle_on || p->told_stopped)
+        return;
+    p->idle_on = true;
+    uv_idle_start(&p->idle, on_idle);
+}
+
+void pool_retime(struct pool *p)
+{
+    bool wanted = p->blocked_first != NULL;
+    for (size_t k = 0; p->opt.queue_wait_ms && k < p->n_entries && !wanted; k++)
+        wanted = p->entries[k]->wait_first != NULL;
+    if (wanted == p->timer_on || p->told_stopped)
+        return;
+    p->timer_on = wanted;
+    if (wanted)
+        uv_timer_start(&p->timer, on_recheck, POOL_RECHECK_MS, POOL_RECHECK_MS);
+    else
+        uv_timer_stop(&p->timer);
+}
+
+void pool_inventory_changed(struct pool *p)
+{
+    if (p->blocked_first)
+        pool_kick(p);
+}
+
+/* Its memory is free from now on: for the load that it made room for, and for the view until the next sample.
+ */
+void pool_gone(struct pool *p, struct pool_instance *i)
+{
+    i->gone = true;
+    if (i->room_for) {
+        if (i->room_for->victims_left > 0)
+            i->room_for->victims_left--;
+        i->room_for = NULL;
+    }
+    for (struct pool_instance *v = p->instances; v; v = v->next)
+        if (v->room_for == i)
+            v->room_for = NULL;
+    if (i->ready_wall_ms > 0) { /* before that the view did not count on it being in a sample */
+        struct gone *oldest = &p->gone[0];
+        for (size_t k = 1; k < POOL_GONE; k++)
+            if (p->gone[k].wall_ms < oldest->wall_ms)
+                oldest = &p->gone[k];
+        oldest->ready_wall_ms = i->ready_wall_ms;
+        oldest->wall_ms = p->deps.wall_ms();
+        oldest->freed = i->reserve;
+        oldest->freed.host_bytes =
+            i->anon_bytes < i->reserve.host_bytes ? i->anon_bytes : i->reserve.host_bytes;
+    }
+    if (p->opt.hooks.want_sample)
+        p->opt.hooks.want_sample(p->opt.hooks.arg);
+    pool_kick(p);
+}
+
+/* ---- leases ---- */
+
+static enum pool_answer refuse_stopping(struct err *err)
+{
+    (void)err_set(err, RC_BUSY, "the daemon is stopping");
+    return POOL_REFUSED;
+}
+
+/* After a failure the model is left alone for a while: the cause is told at once. */
+static bool in_back_off(const struct entry *e, struct err *err)
+{
+    if (e->retry_at_ms <= e->pool->deps.now_ms())
+        return false;
+    (void)err_set(err, RC_BACKEND, "model %s is held back for %u s after a failure: %.300s", e->id,
+                  load_retry_after_s(e), e->cause.message);
+    err_hint(err, "%s", e->cause.hint);
+    return true;
+}
+
+enum pool_answer pool_acquire(struct pool *p, struct str model, pool_acquire_cb cb, void *arg,
+                              struct pool_lease *ret_lease, struct pool_wait **ret_wait,
+                              uint32_t *ret_retry_after_s, struct err *err)
+{
+    *ret_retry_after_s = 0;
+    if (p->stopping)
+        return refuse_stopping(err);
+    struct entry *e = entry_find(p, model);
+    if (!e) {
+        (void)entry_unknown(p, model, err);
+        return POOL_REFUSED;
+    }
+    if (e->current && e->current->state == POOL_READY && !e->current->suspect) {
+        lease_fill(e->current, ret_lease);
+        return POOL_GRANTED;
+    }
+    if (e->demand == DEMAND_NONE && in_back_off(e, err)) {
+        *ret_retry_after_s = load_retry_after_s(e);
+        p->count.refused++;
+        return POOL_REFUSED;
+    }
+    if (e->n_waiting >= p->opt.max_waiting) {
+        (void)err_set(err, RC_BUSY, "%u requests wait for model %s already", e->n_waiting, e->id);
+        err_hint(err, "ask again later; max_waiting sets how many may wait");
+        *ret_retry_after_s = load_retry_after_s(e);
+        p->count.refused++;
+        return POOL_REFUSED;
+    }
+    *ret_wait = wait_add(e, cb, NULL, arg);
+    if (e->demand == DEMAND_NONE)
+        load_begin(e);
+    return POOL_WAITING;
+}
+
+void pool_cancel(struct pool *p, struct pool_wait *w)
+{
+    wait_remove(w);
+    if (p->blocked_first)
+        pool_kick(p);
+}
+
+void pool_release(struct pool *p, struct pool_lease *lease, bool upstream_broken)
+{
+    struct pool_instance *i = take_ptr(lease->ref);
+    if (!i)
+        return;
+    if (i->busy > 0)
+        i->busy--;
+    i->last_used_ms = p->deps.now_ms();
+    if (upstream_broken)
+        instance_check(i);
+    if (i->busy == 0) {
+        instance_idle(i);
+        pool_kick(p); /* others may wait for it to be idle */
+    }
+}
+
+/* ---- operator's commands ---- */
+
+void pool_load(struct pool *p, struct str model, pool_done_cb cb, void *arg)
+{
+    struct err err;
+    struct entry *e = entry_find(p, model);
+    if (p->stopping || !e) {
+        if (p->stopping)
+            (void)refuse_stopping(&err);
+        else
+            (void)entry_unknown(p, model, &err);
+        if (cb)
+            cb(arg, err.code, &err);
+        return;
+    }
+    if (e->current && e->current->state == POOL_READY && !e->current->suspect) {
+        if (cb)
+            cb(arg, RC_OK, NULL);
+        return;
+    }
+    e->retry_at_ms = 0; /* somebody looks after it: no back-off, from the top of the ladder */
+    if (e->demand == DEMAND_NONE)
+        e->failures = e->crashes = e->ladder = 0;
+    (void)wait_add(e, NULL, cb, arg);
+    if (e->demand == DEMAND_NONE)
+        load_begin(e);
+}
+
+static void cancel_demand(struct entry *e)
+{
+    struct err err;
+    load_drop(e);
+    e->cause = (struct err){0};
+    e->failures = e->crashes = e->ladder = 0;
+    e->retry_at_ms = 0;
+    enum rc rc = err_set(&err, RC_BUSY, "model %s was unloaded while it was asked for", e->id);
+    wait_fail_all(e, rc, &err, 1);
+}
+
+static void unload_entry(struct entry *e, bool force, struct unload_op *op)
+{
+    struct pool *p = e->pool;
+    struct pool_instance *i = e->current;
+    struct plan_reason r;
+    if (e->record)
+        instance_detach(e->record);
+    if (i) {
+        reason_set(&r, "asked", "unload was asked for%s", force ? ", by force" : "");
+        decide(p, "unload", e, i, &r, 1, NULL, 0);
+        instance_detach(i);
+        instance_stop(i, force ? STOP_TERM : STOP_DRAIN);
+    }
+    for (struct pool_instance *k = p->instances; k; k = k->next) {
+        if (strcmp(k->model, e->id) != 0 || k->state != POOL_DRAINING)
+            continue;
+        if (force)
+            instance_stop(k, STOP_TERM);
+        op->serials = mem_realloc(op->serials, op->n + 1, sizeof *op->serials);
+        op->serials[op->n++] = k->serial;
+    }
+}
+
+void pool_unload(struct pool *p, struct str model, bool force, pool_done_cb cb, void *arg)
+{
+    struct err err;
+    struct entry *one = model.n ? entry_find(p, model) : NULL;
+    if (model.n && !one) {
+        (void)entry_unknown(p, model, &err);
+        if (cb)
+            cb(arg, err.code, &err);
+        return;
+    }
+    struct unload_op *op = mem_new(struct unload_op);
+    op->done = cb;
+    op->arg = arg;
+    size_t n = one ? 1 : p->n_entries;
+    struct entry **list = mem_calloc(n + 1, sizeof *list);
+    for (size_t k = 0; k < n; k++) {
+        list[k] = one ? one : p->entries[k];
+        unload_entry(list[k], force, op);
+    }
+    op->next = p->unloads;
+    p->unloads = op;
+    for (size_t k = 0; k < n; k++)
+        cancel_demand(list[k]);
+    free(list);
+    pool_kick(p);
+}
+
+enum rc pool_pin(struct pool *p, struct str model, bool on, struct err *err)
+{
+    struct entry *e = entry_find(p, model);
+    if (!e)
+        return entry_unknown(p, model, err);
+    e->pinned = on;
+    pool_kick(p);
+    return RC_OK;
+}
+
+/* ---- stopping ---- */
+
+void pool_stop(struct pool *p, bool hurry, void (*stopped)(void *arg), void *arg)
+{
+    bool first = !p->stopping;
+    p->stopping = true;
+    p->hurry |= hurry;
+    if (stopped) {
+        p->stopped = stopped;
+        p->stopped_arg = arg;
+    }
+    for (size_t k = 0; first && k < p->n_entries; k++) {
+        struct err err;
+        load_drop(p->entries[k]);
+        (void)refuse_stopping(&err);
+        wait_fail_all(p->entries[k], RC_BUSY, &err, 0);
+    }
+    for (struct pool_instance *i = p->instances; i; i = i->next) {
+        if (first && i->state != POOL_FAILED && i->state != POOL_STOPPED && i->state != POOL_DRAINING) {
+            struct plan_reason r;
+            reason_set(&r, "daemon_stops", "the daemon stops");
+            decide(p, "unload", i->entry, i, &r, 1, NULL, 0);
+        }
+        i->room_for = NULL;
+        instance_detach(i);
+        instance_stop(i, p->hurry ? STOP_KILL : STOP_DRAIN);
+    }
+    pool_kick(p);
+}

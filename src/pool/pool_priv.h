@@ -1,0 +1,300 @@
+/* Shared by the files of pool/. Layer pool; loop thread, but for `prep` work, which touches only its own
+ * struct and the probe cache behind its mutex.
+ *
+ *   pool.c      public entry points: leases, commands, stopping
+ *   models.c    the set of models, names, replacing the set
+ *   load.c      from demand to a running instance: facts, placement, failure, ladder, back-off
+ *   admit.c     the machine as a load sees it, and the question whether there is room
+ *   instance.c  one instance: states, process, timers, end
+ *   wait.c      callers that wait for a model
+ *   health.c    GET /health on the loop, and free ports
+ *   views.c     JSON, counters, decisions
+ *
+ * Re-entry: callbacks of callers may call back into the pool, so nothing is kept across them but what is
+ * checked again. Work that callers must not see inside their own call is put off to pool_turn (an idle
+ * handle). */
+#ifndef POOL_POOL_PRIV_H
+#define POOL_POOL_PRIV_H
+
+#include "base/mem.h"
+#include "pool/pool.h"
+
+#define POOL_MAX_LADDER    8
+#define POOL_BACKOFF_MS    1000u
+#define POOL_BACKOFF_MAX   (5u * 60 * 1000)
+#define POOL_CRASH_MEMORY  (5u * 60 * 1000) /* crashes further apart than this are not a series */
+#define POOL_RECHECK_MS    250u             /* blocked loads and waiting deadlines are looked at so often */
+#define POOL_PORT_TRIES    3
+#define POOL_CHECK_TRIES   3
+#define POOL_CHECK_MS      500u
+#define POOL_HEALTH_MS     2000u /* one GET /health */
+#define POOL_PROBE_MIN_MS  50u
+#define POOL_PROBE_MAX_MS  250u
+#define POOL_PROBE_SOON_MS 5u
+#define POOL_GONE          16
+
+/* What the pool calls; tests put their own here. */
+struct pool_deps {
+    const struct launch_ops *launch;
+    const struct runtime_ops *runtime;
+    enum rc (*facts)(const char *path, struct model **ret_model,
+                     struct err *err); /* work pool; a reference */
+    void (*facts_unref)(struct model *m);
+    enum rc (*pack)(const struct model *m, const struct plan_policy *policy,
+                    const struct plan_machine *machine, const struct plan_resident *residents,
+                    size_t n_residents, struct plan *ret_plan, struct plan_victims *ret_victims,
+                    struct err *err);
+    enum rc (*find_runtime)(const char *explicit_path, char *ret_path, size_t cap,
+                            struct err *err);           /* work pool */
+    bool (*anon_bytes)(pid_t pid, uint64_t *ret_bytes); /* private memory of a process; false if unknown */
+    bool (*liveness)(pid_t pid, uint64_t *ret_stamp);   /* changes while a process loads; false if unknown */
+    uint64_t (*now_ms)(void);                           /* monotonic */
+    int64_t (*wall_ms)(void);
+};
+extern const struct pool_deps pool_deps_real;
+enum rc pool_new_with(const struct pool_options *opt, const struct pool_deps *deps, struct pool **ret_pool,
+                      struct err *err);
+
+/* ---- reservations ---- */
+
+struct reserve_row {
+    char key[96]; /* UUID, else the device's name */
+    char name[24];
+    uint64_t bytes;
+};
+struct reserve { /* what an instance takes, by device */
+    struct reserve_row rows[PLAN_MAX_DEVICES];
+    size_t n;
+    uint64_t host_bytes;
+    uint64_t host_mapped_bytes; /* part of host_bytes: weights in the page cache, which the kernel calls
+                                   available */
+};
+uint64_t reserve_on(const struct reserve *r, const char *key);
+
+struct gone { /* an instance that ended after the latest sample: its memory is free though the sample says not
+               */
+    int64_t ready_wall_ms, wall_ms; /* the sample shows its memory in use if it lies between the two */
+    struct reserve freed;
+};
+
+/* ---- waiting callers ---- */
+
+struct pool_wait {
+    struct pool_wait *prev, *next;
+    struct entry *entry;
+    pool_acquire_cb acquire; /* one of the two */
+    pool_done_cb done;
+    void *arg;
+    uint64_t since_ms, round;
+};
+
+/* ---- models ---- */
+
+enum demand { DEMAND_NONE, DEMAND_PREPARING, DEMAND_BLOCKED, DEMAND_PLACED };
+
+struct entry {
+    struct pool *pool;
+    struct entry *next_blocked;
+    /* settings: own copies */
+    char *id, *path, *mmproj, *binary, *device;
+    char **aliases, **extra_args;
+    size_t n_aliases, n_extra_args;
+    struct plan_policy policy;
+    int priority;
+    bool pinned, embedding;
+    uint64_t ttl_ms, settings_hash;
+    bool keep; /* while the set is replaced */
+    /* demand */
+    enum demand demand;
+    struct prep *prep;
+    struct pool_wait *wait_first, *wait_last;
+    uint32_t n_waiting;
+    uint64_t round;      /* of failing: who came later is not told of an earlier failure */
+    uint64_t blocked_ms; /* since when */
+    bool told_waiting;   /* the decision that it waits for memory was handed out */
+    /* what preparation found */
+    struct model *facts;
+    struct runtime_caps *caps; /* own copy */
+    uint64_t mmproj_bytes;
+    /* instances */
+    struct pool_instance *current; /* planned, starting or ready */
+    struct pool_instance *record;  /* the failed one that views show */
+    uint32_t serial;
+    uint64_t loads;
+    char *last_log; /* tail of the last one that was unloaded */
+    /* failure */
+    struct err cause;
+    unsigned failures, crashes;
+    uint64_t retry_at_ms, crashed_ms;
+    uint32_t ladder;
+};
+
+/* ---- instances ---- */
+
+enum timer_for { TIMER_NONE, TIMER_PROBE, TIMER_TTL, TIMER_DRAIN, TIMER_KILL, TIMER_CHECK };
+
+struct pool_instance {
+    struct pool *pool;
+    struct entry *entry; /* NULL when its model has vanished or changed, or another instance took its place */
+    struct pool_instance *next;
+    char id[POOL_ID_MAX];
+    char model[POOL_ID_MAX * 2];
+    uint64_t serial; /* never used again */
+    enum pool_state state;
+    uint64_t since_ms, start_ms, last_used_ms;
+    int64_t ready_wall_ms; /* 0 = not yet */
+    /* placement */
+    struct model *facts; /* a reference */
+    struct plan plan;
+    struct plan_machine machine;
+    struct reserve reserve;
+    uint32_t cache_ram_mib;
+    struct pool_instance *room_for; /* it leaves so that this one can start; NULL else */
+    uint32_t victims_left;          /* a planned one starts when this is 0 */
+    /* process */
+    struct launch_job *job; /* NULL when its process is over or being forgotten */
+    unsigned jobs_closing;  /* forgotten, not yet closed */
+    bool gone;              /* pool_gone was told about the latest process */
+    uint16_t port;
+    unsigned port_tries;
+    char **argv;
+    char *log_path, *log_tail; /* tail: of one that has ended */
+    bool term_sent, kill_sent;
+    struct health *health;
+    uint64_t anon_bytes; /* as last read */
+    /* load */
+    double progress;
+    uint64_t progress_ms, liveness;
+    uint32_t probe_ms;
+    struct runtime_measured measured;
+    double load_seconds;
+    /* use */
+    uint32_t busy;
+    bool suspect; /* its health is being checked: no new lease until it is known */
+    unsigned check_failures;
+    struct err cause;
+    /* timer */
+    uv_timer_t timer;
+    enum timer_for timer_for;
+    bool timer_open;
+};
+
+struct unload_op {
+    struct unload_op *next;
+    pool_done_cb done;
+    void *arg;
+    uint64_t *serials;
+    size_t n;
+};
+
+struct probe_cache;
+
+struct pool {
+    struct pool_deps deps;
+    struct pool_options opt;
+    char *runtime_binary, *log_dir;
+    uv_loop_t *loop;
+    uv_idle_t idle;
+    uv_timer_t timer;
+    bool idle_on, timer_on;
+    unsigned handles;       /* open handles of the pool itself */
+    struct entry **entries; /* sorted by id */
+    size_t n_entries;
+    struct name *names; /* ids and aliases, sorted */
+    size_t n_names;
+    struct pool_instance *instances;
+    uint64_t next_serial;
+    struct entry *blocked_first; /* first come, first looked at */
+    struct gone gone[POOL_GONE];
+    struct unload_op *unloads;
+    unsigned n_work; /* preparations on the work pool */
+    struct probe_cache *probes;
+    struct runtime_caps *default_caps; /* of the pool's own binary, once known */
+    struct pool_counters count;        /* gauges are filled by pool_counters */
+    bool stopping, hurry, told_stopped;
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+};
+
+struct name {
+    struct str text;
+    struct entry *entry;
+};
+
+/* models.c */
+struct entry *entry_find(const struct pool *p, struct str name);
+enum rc entry_unknown(const struct pool *p, struct str name,
+                      struct err *err); /* RC_NOT_FOUND with near names */
+void models_release(struct pool *p);
+
+/* wait.c */
+struct pool_wait *wait_add(struct entry *e, pool_acquire_cb acquire, pool_done_cb done, void *arg);
+void wait_remove(struct pool_wait *w); /* frees it */
+void wait_grant_all(struct entry *e);  /* current is ready */
+void wait_fail_all(struct entry *e, enum rc rc, const struct err *err, uint32_t retry_after_s);
+void wait_expire(struct entry *e);
+void lease_fill(struct pool_instance *i, struct pool_lease *ret_lease); /* counts it */
+
+/* load.c */
+void load_begin(struct entry *e);    /* DEMAND_NONE → PREPARING */
+void load_try_room(struct entry *e); /* PREPARING or BLOCKED → PLACED, BLOCKED, or failed */
+void load_room_made(struct pool_instance *i);
+void load_ready(struct pool_instance *i);
+void load_failed(struct pool_instance *i, enum runtime_failure failure, const struct err *cause);
+void load_crashed(struct pool_instance *i, const struct err *cause);
+void load_drop(struct entry *e); /* takes demand back; the waiting callers are told by the caller of this */
+uint32_t load_retry_after_s(const struct entry *e);
+void blocked_remove(struct entry *e);
+void load_warm_up(struct pool *p); /* probes the pool's own binary in the background */
+struct probe_cache *probe_cache_new(void);
+void probe_cache_free(struct probe_cache *c);
+
+/* admit.c */
+enum admit { ADMIT_GO, ADMIT_WAIT, ADMIT_REFUSE };
+struct admission {
+    struct plan plan;
+    struct plan_machine machine;
+    struct reserve reserve;
+    uint32_t cache_ram_mib;
+    struct pool_instance *victims[PLAN_MAX_RESIDENTS];
+    size_t n_victims;
+    bool patience; /* the victims are busy ones, whose time is up */
+};
+void admit_machine(struct pool *p, const struct runtime_caps *caps, struct plan_machine *ret_machine);
+enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct admission *ret_admission,
+                     struct err *err);
+
+/* instance.c */
+struct pool_instance *instance_new(struct entry *e, const struct admission *a);
+void instance_set_state(struct pool_instance *i, enum pool_state s);
+enum rc instance_launch(struct pool_instance *i,
+                        struct err *err); /* PLANNED or STARTING: (re)starts the process */
+enum stop_mode { STOP_DRAIN, STOP_TERM, STOP_KILL };
+void instance_stop(struct pool_instance *i, enum stop_mode mode);
+void instance_detach(struct pool_instance *i); /* its entry forgets it */
+void instance_fail(struct pool_instance *i, const struct err *cause);
+void instance_idle(struct pool_instance *i);  /* after the last lease: ttl, or the end of a drain */
+void instance_check(struct pool_instance *i); /* GET /health now; suspect until answered */
+void instance_sweep(struct pool *p);          /* frees those that are over */
+bool instance_holds_memory(const struct pool_instance *i);
+
+/* pool.c */
+void pool_kick(struct pool *p);                          /* pool_turn soon */
+void pool_retime(struct pool *p);                        /* timer on or off */
+void pool_gone(struct pool *p, struct pool_instance *i); /* its process is over */
+
+/* health.c */
+struct health;
+typedef void (*health_cb)(void *arg, int http_status); /* -1: no answer */
+struct health *health_get(uv_loop_t *loop, const char *host, uint16_t port, const char *path, health_cb cb,
+                          void *arg);
+void health_cancel(struct health *h); /* no callback; NULL is fine */
+enum rc port_choose(const char *host, uint16_t *ret_port, struct err *err);
+
+/* views.c */
+__attribute__((format(printf, 3, 4))) void reason_set(struct plan_reason *r, const char *code,
+                                                      const char *fmt, ...);
+void decide(struct pool *p, const char *kind, const struct entry *e, const struct pool_instance *i,
+            const struct plan_reason *reasons, size_t n, const struct plan *plan, double seconds);
+
+#endif
