@@ -11,7 +11,14 @@
 #include "commands_built.def"
 #undef CLI_COMMAND
 
-static const struct cli_command *const commands[] = {
+enum {
+    N_COMMANDS = 0
+#define CLI_COMMAND(name) +1
+#include "commands_built.def"
+#undef CLI_COMMAND
+};
+
+static const struct cli_command *const commands[N_COMMANDS] = {
 #define CLI_COMMAND(name) &cmd_##name,
 #include "commands_built.def"
 #undef CLI_COMMAND
@@ -19,13 +26,13 @@ static const struct cli_command *const commands[] = {
 
 const struct cli_command *const *cli_commands(size_t *ret_n)
 {
-    *ret_n = TABLE_COUNT(commands);
+    *ret_n = N_COMMANDS;
     return commands;
 }
 
 const struct cli_command *cli_find(const char *name)
 {
-    for (size_t i = 0; i < TABLE_COUNT(commands); i++)
+    for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(commands[i]->name, name) == 0)
             return commands[i];
     return NULL;
@@ -33,9 +40,9 @@ const struct cli_command *cli_find(const char *name)
 
 static int unknown_command(const struct cli_call *call, const char *word)
 {
-    const char *names[TABLE_COUNT(commands)];
+    const char *names[N_COMMANDS];
     size_t n = 0;
-    for (size_t i = 0; i < TABLE_COUNT(commands); i++)
+    for (size_t i = 0; i < N_COMMANDS; i++)
         if (!commands[i]->hidden)
             names[n++] = commands[i]->name;
     const char *near = options_nearest(str_from(word), names, n);

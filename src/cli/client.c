@@ -418,7 +418,7 @@ enum rc client_json(const struct client_address *a, const struct client_request 
     struct buf body = {.max = CLIENT_BODY_MAX};
     enum rc rc = client_stream(a, r, collect, &body, err);
     if (rc == RC_OK && body.failed)
-        rc = err_set(err, RC_LIMIT, "the daemon's answer is longer than %u MiB", CLIENT_BODY_MAX >> 20);
+        rc = err_set(err, RC_LIMIT, "the daemon's answer is longer than %zu MiB", CLIENT_BODY_MAX >> 20);
     if (rc == RC_OK)
         rc = json_parse(buf_str(&body), "the daemon's answer", ret_doc, err);
     buf_release(&body);

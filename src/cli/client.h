@@ -11,9 +11,9 @@
 #include "base/json.h"
 
 #define CLIENT_BASE_MAX   256
-#define CLIENT_PATH_MAX   108                 /* of a Unix socket, by the kernel */
-#define CLIENT_BODY_MAX   (64u * 1024 * 1024) /* of an answer that is collected */
-#define CLIENT_HEADER_MAX (64u * 1024)
+#define CLIENT_PATH_MAX   108                /* of a Unix socket, by the kernel */
+#define CLIENT_BODY_MAX   ((size_t)64 << 20) /* of an answer that is collected */
+#define CLIENT_HEADER_MAX ((size_t)64 << 10)
 #define CLIENT_TIMEOUT_MS 30000u /* what a question to the daemon may take */
 
 struct client_address {

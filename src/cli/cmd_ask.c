@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define DEFAULT_URL     "http://127.0.0.1:11435"
-#define PROMPT_MAX      (16u * 1024 * 1024)
+#define PROMPT_MAX      ((size_t)16 << 20)
 #define EXIT_INTERRUPT  130
 #define STATUS_QUESTION 3000u /* ms for asking the control socket where the data plane is */
 
@@ -71,7 +71,7 @@ static enum rc read_prompt(const struct cli_call *call, struct buf *out, struct 
             return err_sys(err, RC_IO, "cannot read the question from standard input");
     }
     if (out->failed)
-        return err_set(err, RC_LIMIT, "the question is longer than %u MiB", PROMPT_MAX >> 20);
+        return err_set(err, RC_LIMIT, "the question is longer than %zu MiB", PROMPT_MAX >> 20);
     if (str_trim(buf_str(out)).n == 0) {
         enum rc rc = err_set(err, RC_INVALID, "the question is empty");
         err_hint(err, "usage: arriero ask [-m MODEL] PROMPT…");

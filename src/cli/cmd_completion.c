@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { MODELS_TIMEOUT_MS = 1000 };
+enum { MODELS_TIMEOUT_MS = 1000, MAX_SHOWN = 64 };
 
 enum value_kind { VALUE_NONE, VALUE_ANY, VALUE_FILE, VALUE_DIR, VALUE_MODEL, VALUE_ON_OFF };
 
@@ -250,12 +250,12 @@ static const struct {
 
 static int run(struct cli_call *call)
 {
-    const struct cli_command *shown[64];
+    const struct cli_command *shown[MAX_SHOWN];
     size_t n, n_shown = 0;
     const struct cli_command *const *commands = cli_commands(&n);
     if (strcmp(call->args[0], "models") == 0)
         return list_models(call);
-    for (size_t i = 0; i < n && n_shown < TABLE_COUNT(shown); i++)
+    for (size_t i = 0; i < n && n_shown < MAX_SHOWN; i++)
         if (!commands[i]->hidden)
             shown[n_shown++] = commands[i];
     for (size_t i = 0; i < TABLE_COUNT(shells); i++)

@@ -13,7 +13,7 @@ void sse_release(struct sse *s)
 
 static enum rc too_long(struct err *err)
 {
-    return err_set(err, RC_LIMIT, "an event of the stream is longer than %u MiB", SSE_EVENT_MAX >> 20);
+    return err_set(err, RC_LIMIT, "an event of the stream is longer than %zu MiB", SSE_EVENT_MAX >> 20);
 }
 
 static enum rc end_event(struct sse *s, sse_event_fn fn, void *arg, struct err *err)

@@ -6,7 +6,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-#define SSE_EVENT_MAX (8u * 1024 * 1024) /* bytes of one event's data, and of one line */
+#define SSE_EVENT_MAX ((size_t)8 << 20) /* bytes of one event's data, and of one line */
 
 /* event: its name, "message" if it has none. False ends the reading. Both are borrowed during the call. */
 typedef bool (*sse_event_fn)(void *arg, struct str event, struct str data);
