@@ -1,7 +1,7 @@
 /* arriero load MODEL: loads a model now and says where it went. */
 #include "cli/control.h"
 
-static int report(struct cli_call *call)
+static int report(struct cli_call *call, struct str model)
 {
     yyjson_doc *doc;
     struct err err;
@@ -9,8 +9,8 @@ static int report(struct cli_call *call)
         return cli_fail(call, &err);
     struct buf out = {0};
     yyjson_val *instances = yyjson_obj_get(yyjson_doc_get_root(doc), "instances");
-    yyjson_val *v = control_instance(instances, str_from(call->args[0]));
-    text_put_safe(&out, v ? json_str(v, "model", STR("?")) : str_from(call->args[0]), false);
+    yyjson_val *v = control_instance(instances, model);
+    text_put_safe(&out, model, false);
     buf_puts(&out, " is ready");
     if (v) {
         buf_puts(&out, " on ");
@@ -36,8 +36,10 @@ static int run(struct cli_call *call)
         return cli_fail(call, &err);
     if (call->json)
         return control_print(doc);
+    /* an alias was loaded under its canonical name */
+    int status = report(call, json_str(yyjson_doc_get_root(doc), "model", str_from(call->args[0])));
     yyjson_doc_free(doc);
-    return report(call);
+    return status;
 }
 
 const struct cli_command cmd_load = {

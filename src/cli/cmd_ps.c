@@ -6,16 +6,23 @@
 static void add_row(struct cli_table *t, yyjson_val *v)
 {
     char time[24];
-    struct buf devices = {0};
+    struct buf cell = {0};
     struct str model = json_str(v, "model", STR("?")), state = json_str(v, "state", STR("?"));
     uint64_t pid = json_u64(v, "pid", 0), port = json_u64(v, "port", 0), busy = json_u64(v, "busy", 0);
     uint64_t waiting = json_u64(v, "waiting", 0), ctx = json_u64(yyjson_obj_get(v, "params"), "ctx", 0);
     cli_table_cell(t, "%.*s", STR_ARG(model));
-    cli_table_cell(t, "%.*s%s", STR_ARG(state), json_bool(v, "pinned", false) ? ", pinned" : "");
+    double progress = json_double(v, "progress", 0);
+    buf_put_str(&cell, state);
+    if (str_eq_c(state, "starting") && progress > 0 && progress <= 1)
+        buf_printf(&cell, " %.0f%%", progress * 100);
+    if (json_bool(v, "pinned", false))
+        buf_puts(&cell, ", pinned");
+    cli_table_cell(t, "%s", cell.data);
     cli_table_cell(t, pid ? "%llu" : "-", (unsigned long long)pid);
     cli_table_cell(t, port ? "%llu" : "-", (unsigned long long)port);
-    control_devices(v, &devices);
-    cli_table_cell(t, "%s", devices.data);
+    buf_clear(&cell);
+    control_devices(v, &cell);
+    cli_table_cell(t, "%s", cell.data);
     cli_table_cell(t, ctx ? "%llu" : "-", (unsigned long long)ctx);
     cli_table_cell(t, waiting ? "%llu (+%llu)" : "%llu", (unsigned long long)busy,
                    (unsigned long long)waiting);
@@ -23,7 +30,7 @@ static void add_row(struct cli_table *t, yyjson_val *v)
         cli_table_cell(t, "-");
     else
         cli_table_cell(t, "%s", control_duration(json_u64(v, "idle_ms", 0), time, sizeof time));
-    buf_release(&devices);
+    buf_release(&cell);
 }
 
 /* A failure's cause is worth more than a column. */

@@ -80,7 +80,7 @@ void control_devices(yyjson_val *instance, struct buf *out)
     {
         char size[24];
         struct str name = json_str(d, "name", STR("?"));
-        uint64_t bytes = json_u64(d, "measured_bytes", 0);
+        uint64_t bytes = json_u64(yyjson_obj_get(d, "measured"), "total_bytes", 0);
         if (!bytes)
             bytes = json_u64(d, "predicted_bytes", 0);
         if (!bytes)

@@ -20,8 +20,8 @@
 static const char instances[] =
     "{\"instances\":[{\"id\":\"smol-1\",\"model\":\"smol\",\"state\":\"ready\",\"pid\":4711,\"port\":40001,"
     "\"busy\":0,\"waiting\":0,\"idle_ms\":192000,\"pinned\":true,\"params\":{\"ctx\":8192},\"devices\":["
-    "{\"name\":\"CUDA0\",\"predicted_bytes\":1000,\"measured_bytes\":4939212390},"
-    "{\"name\":\"Host\",\"predicted_bytes\":325058560}]},"
+    "{\"name\":\"CUDA0\",\"predicted_bytes\":1000,\"measured\":{\"total_bytes\":4939212390}},"
+    "{\"name\":\"Host\",\"predicted_bytes\":325058560,\"measured\":null}]},"
     "{\"id\":\"big-1\",\"model\":\"big\",\"state\":\"failed\",\"waiting\":2,\"last_error\":{\"message\":\"it "
     "\\u001b[2Jdied\","
     "\"hint\":\"look at its log\"}}]}";
