@@ -108,8 +108,8 @@ void model_cache_clear(void);
 
 /* Metadata. key without a dot-prefix rule: model_u64(m, "general.file_type", …) takes the full key;
  * the _arch forms put "{arch}." before it. Any integer or bool width is accepted; a number of another kind,
- * a string, or an absent key gives false. The _f64 forms take any number that is finite. Strings over 4096 bytes
- * and the chat template are not kept: they give false too. */
+ * a string, or an absent key gives false. The _f64 forms take any number that is finite. Strings over 4096
+ * bytes and the chat template are not kept: they give false too. */
 bool model_key_u64(const struct model *m, const char *key, uint64_t *ret_value);
 bool model_key_f64(const struct model *m, const char *key, double *ret_value);
 bool model_key_str(const struct model *m, const char *key, struct str *ret_value);
