@@ -70,8 +70,14 @@ struct plan_params {
     uint32_t n_overrides;
     bool kv_offload, repack, swa_full, embedding, mmap;
     enum plan_outputs outputs;
+    unsigned
+        host_isa; /* enum plan_isa bits of the host's processor: decides which weights are packed again */
 };
+/* llama-server's defaults; host_isa is that of the processor this runs on. */
 void plan_params_default(struct plan_params *p);
+
+enum plan_isa { PLAN_AVX2 = 1, PLAN_AVX512 = 2, PLAN_NEON_DOTPROD = 4, PLAN_NEON_I8MM = 8 };
+unsigned plan_isa_here(void);
 
 enum plan_kind { PLAN_GPU, PLAN_HOST, PLAN_REMOTE };
 

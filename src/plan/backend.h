@@ -1,0 +1,24 @@
+/* Traits of a kind of device. Layer plan, internal. */
+#ifndef PLAN_BACKEND_H
+#define PLAN_BACKEND_H
+
+#include "plan/graph.h"
+#include "plan/plan.h"
+
+struct backend_traits {
+    const char *stem;
+    enum plan_kind kind;
+    uint32_t alignment;
+    uint64_t max_chunk;
+    uint32_t offload_batch;
+    bool reorders, pads_rows, pinned_host;
+    uint64_t overhead_mib;
+    double bandwidth_gbps, tflops, link_gbps;
+};
+const struct backend_traits *backend_traits(enum plan_backend b);
+/* As the graph's memory sees it. */
+struct graph_backend backend_graph(enum plan_backend b);
+/* The host's; pinned: its compute buffer lies in the first device's pinned memory. */
+struct graph_backend backend_graph_host(bool pinned);
+
+#endif

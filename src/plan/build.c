@@ -1,0 +1,191 @@
+/* Parts shared by the families' graphs, and the choice of layers to build. Layer plan; see build.h. */
+#include "plan/build.h"
+
+#include <string.h>
+
+int32_t build_weight(struct build *b, int32_t weight)
+{
+    const struct layout *l = b->l;
+    const struct tensor *t = b->f->weights[weight].t;
+    int dev = l->weight_device[weight];
+    unsigned flags = GF_WEIGHT | (dev == layout_host(l) && !l->weight_repacked[weight] ? GF_HOST : 0u);
+    return graph_stored(b->g, t->type, t->ne, dev, flags);
+}
+
+int32_t build_product(struct build *b, int32_t weight, int32_t cur)
+{
+    return graph_mul_mat(b->g, build_weight(b, weight), cur);
+}
+
+int32_t build_product_bias(struct build *b, int32_t weight, int32_t bias, int32_t cur)
+{
+    cur = build_product(b, weight, cur);
+    return bias < 0 ? cur : graph_binary(b->g, OP_ADD, cur, build_weight(b, bias));
+}
+
+int32_t build_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias)
+{
+    cur = graph_unary(b->g, OP_RMS_NORM, cur);
+    if (weight >= 0)
+        cur = graph_binary(b->g, OP_MUL, cur, build_weight(b, weight));
+    if (bias >= 0)
+        cur = graph_binary(b->g, OP_ADD, cur, build_weight(b, bias));
+    return cur;
+}
+
+/* Three ways in are reserved at once: token ids, embeddings given by the caller, and both mixed. Text uses
+ * the first, but all keep their memory. */
+int32_t build_embeddings(struct build *b)
+{
+    struct graph *g = b->g;
+    uint32_t n = b->n_tokens;
+    b->token_embd = build_weight(b, b->f->global[ROLE_TOKEN_EMBD]);
+    int32_t ids = graph_input(g, GGML_I32, n, 1, 1, 1);
+    int32_t embd = graph_get_rows(g, b->token_embd, ids);
+    int32_t mixed_ids = graph_input(g, GGML_I32, n, 1, 1, 1);
+    int32_t mixed = graph_get_rows(g, b->token_embd, mixed_ids);
+    int32_t given = graph_input(g, GGML_F32, b->f->n_embd, n, 1, 1);
+    int32_t slots = graph_input(g, GGML_I64, n, 1, 1, 1);
+    int32_t written = graph_set_rows(g, graph_unary(g, OP_DUP, given), mixed, slots);
+    graph_expand(g, embd);
+    graph_expand(g, mixed);
+    graph_expand(g, graph_input(g, GGML_F32, b->f->n_embd, n, 1, 1));
+    graph_expand(g, written);
+    if (b->f->arch->flags & SCALES_INPUT)
+        embd = graph_unary(g, OP_SCALE, embd);
+    if (b->f->arch->flags & ROWS_SCALED)
+        embd = graph_binary(g, OP_MUL, embd, graph_input(g, GGML_F32, 1, n, 1, 1));
+    return embd;
+}
+
+int32_t build_out_rows(struct build *b)
+{
+    if (b->out_rows < 0)
+        b->out_rows = graph_input(b->g, GGML_I32, b->l->n_outputs, 1, 1, 1);
+    return b->out_rows;
+}
+
+static int32_t output_matrix(struct build *b)
+{
+    const struct layout *l = b->l;
+    int32_t embd = b->f->global[ROLE_TOKEN_EMBD];
+    if (!b->f->tied)
+        return build_weight(b, b->f->global[ROLE_OUTPUT]);
+    if (l->output_device == l->weight_device[embd] && !l->output_repacked)
+        return b->token_embd;
+    const struct tensor *t = b->f->weights[embd].t;
+    unsigned flags = GF_WEIGHT | (l->output_device == layout_host(l) && !l->output_repacked ? GF_HOST : 0u);
+    return graph_stored(b->g, t->type, t->ne, l->output_device, flags);
+}
+
+void build_head(struct build *b, int32_t cur)
+{
+    struct graph *g = b->g;
+    cur = build_norm(b, cur, b->f->global[ROLE_OUTPUT_NORM], b->f->global[ROLE_OUTPUT_NORM_B]);
+    g->t[cur].flags |= GF_OUTPUT;
+    cur = graph_mul_mat(g, output_matrix(b), cur);
+    if (b->f->global[ROLE_OUTPUT_B] >= 0)
+        cur = graph_binary(g, OP_ADD, cur, build_weight(b, b->f->global[ROLE_OUTPUT_B]));
+    if (b->f->arch->flags & LOGIT_CAP) {
+        cur = graph_unary(g, OP_SCALE, cur);
+        cur = graph_unary(g, OP_UNARY, cur);
+        cur = graph_unary(g, OP_SCALE, cur);
+    }
+    g->t[cur].flags |= GF_OUTPUT;
+    graph_expand(g, cur);
+}
+
+/* ---- which layers ---- */
+
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+    h ^= v + 0x9e3779b97f4a7c15ull + (h << 6) + (h >> 2);
+    return h * 0xff51afd7ed558ccdull;
+}
+
+/* Layers with equal signatures need equal memory in equal order. Sizes of weights count only where weights
+ * may be copied to a device, which is for those in plain host memory. */
+static uint64_t signature(const struct layout *l, uint32_t il)
+{
+    const struct layer_facts *lf = &l->f->layers[il];
+    uint64_t h = mix((uint64_t)lf->n_head << 32 | lf->n_head_kv, (uint64_t)lf->d_k << 32 | lf->d_v);
+    h = mix(h, (uint64_t)(uint8_t)l->layer_device[il] << 8 | (uint64_t)lf->sliding << 1 | lf->recurrent);
+    bool copies = false;
+    for (int d = 0; d < l->n_devices; d++)
+        copies = copies || backend_traits(l->devices[d].backend)->offload_batch;
+    for (unsigned r = 0; r < ROLE_COUNT; r++) {
+        int32_t i = lf->tensor[r];
+        if (i < 0)
+            continue;
+        const struct tensor *t = l->f->weights[i].t;
+        h = mix(h, (uint64_t)r << 16 | (uint64_t)(uint8_t)l->weight_device[i] << 1 | l->weight_repacked[i]);
+        h = mix(h, t->ne[1]);
+        if (copies && l->weight_device[i] == layout_host(l))
+            h = mix(h, t->bytes);
+    }
+    return h;
+}
+
+#define MAX_PERIOD 12
+#define KEEP_FIRST 3 /* periods of a run that are built, and one at its end */
+
+/* How many times the block of `period` layers at `at` follows itself. */
+static uint32_t repeats(const uint64_t *sig, uint32_t at, uint32_t end, uint32_t period)
+{
+    uint32_t n = 1;
+    while (at + (n + 1) * period <= end && !memcmp(&sig[at], &sig[at + n * period], period * sizeof sig[0]))
+        n++;
+    return n;
+}
+
+static void choose_layers(struct build *b, bool whole)
+{
+    uint64_t sig[FACTS_MAX_LAYERS];
+    uint32_t n = b->f->n_layer,
+             end = n - 1; /* the last layer differs: rows without an output are dropped in it */
+    for (uint32_t il = 0; il < n; il++)
+        sig[il] = signature(b->l, il);
+    b->n_emit = 0;
+    for (uint32_t il = 0; il < n;) {
+        uint32_t period = 1, times = 1;
+        for (uint32_t p = 1; p <= MAX_PERIOD && !whole && il < end; p++) {
+            uint32_t r = repeats(sig, il, end, p);
+            if (r > KEEP_FIRST + 1 && r * p > period * times) {
+                period = p;
+                times = r;
+            }
+        }
+        uint32_t kept = times > KEEP_FIRST + 1 ? KEEP_FIRST * period : times * period;
+        for (uint32_t k = 0; k < kept; k++)
+            b->emit[b->n_emit++] = (uint16_t)(il + k);
+        for (uint32_t k = 0; k < period && times > KEEP_FIRST + 1; k++)
+            b->emit[b->n_emit++] = (uint16_t)(il + (times - 1) * period + k);
+        il += times * period;
+    }
+}
+
+void build_graph(struct build *b, struct graph *g, const struct layout *l, bool whole)
+{
+    *b = (struct build){.g = g,
+                        .l = l,
+                        .f = l->f,
+                        .n_tokens = l->n_tokens,
+                        .n_seqs = l->n_seqs,
+                        .positions = -1,
+                        .out_rows = -1,
+                        .k_rows = {-1, -1},
+                        .v_rows = {-1, -1},
+                        .mask = {-1, -1},
+                        .k_rot = {-1, -1},
+                        .v_rot = {-1, -1},
+                        .state_rows = -1,
+                        .state_main = -1,
+                        .state_extra = -1};
+    memset(b->rope_factors, 0xff, sizeof b->rope_factors);
+    graph_reset(g);
+    choose_layers(b, whole);
+    if (l->f->arch->family == FAMILY_MAMBA)
+        build_mamba(b);
+    else
+        build_transformer(b);
+}

@@ -1,0 +1,54 @@
+/* Builds the graph of one batch as the runtime reserves it: the worst case, a full micro-batch over a full
+ * cache. Layer plan, internal. Node order follows the runtime's: sources are created when needed and expanded
+ * where it does.
+ *
+ *   build.c          inputs, weights, norms, products, the head; which layers are built
+ *   build_attn.c     attention over the cache, with and without flash attention
+ *   build_ffn.c      feed-forward, experts
+ *   build_models.c   one function a family
+ *
+ * Equal layers repeat the same pattern of births and deaths, so long runs of them are shortened to a few
+ * periods. */
+#ifndef PLAN_BUILD_H
+#define PLAN_BUILD_H
+
+#include "plan/graph.h"
+#include "plan/layout.h"
+
+struct build {
+    struct graph *g;
+    const struct layout *l;
+    const struct facts *f;
+    uint32_t n_tokens, n_seqs;
+    /* graph inputs, made when first used; [1] = of the sliding cache */
+    int32_t positions, out_rows, k_rows[2], v_rows[2], mask[2], k_rot[2], v_rot[2];
+    int32_t state_rows, state_main, state_extra; /* recurrent: which state each slot reads */
+    int32_t rope_factors[LAYOUT_MAX_BACKENDS];
+    int32_t token_embd;
+    uint16_t emit[FACTS_MAX_LAYERS]; /* layers to build, ascending */
+    uint32_t n_emit;
+};
+
+/* The whole graph of the layout's model. whole: no layer is left out (tests). */
+void build_graph(struct build *b, struct graph *g, const struct layout *l, bool whole);
+
+/* parts */
+int32_t build_weight(struct build *b, int32_t weight);
+static inline int32_t layer_weight(const struct build *b, uint32_t il, enum role r)
+{
+    return b->f->layers[il].tensor[r];
+}
+int32_t build_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias);
+int32_t build_product(struct build *b, int32_t weight, int32_t cur);
+int32_t build_product_bias(struct build *b, int32_t weight, int32_t bias, int32_t cur);
+int32_t build_embeddings(struct build *b);
+int32_t build_out_rows(struct build *b);
+void build_head(struct build *b, int32_t cur);
+int32_t build_rope(struct build *b, int32_t cur, uint32_t il);
+/* q, k, v are [width, heads, tokens]; returns the output product's result. */
+int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il);
+int32_t build_ffn(struct build *b, int32_t cur, uint32_t il);
+void build_transformer(struct build *b);
+void build_mamba(struct build *b);
+
+#endif

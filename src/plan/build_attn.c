@@ -1,0 +1,209 @@
+/* Attention over the cache. Layer plan; see build.h. */
+#include "plan/build.h"
+
+int32_t build_rope(struct build *b, int32_t cur, uint32_t il)
+{
+    struct graph *g = b->g;
+    if (b->positions < 0)
+        b->positions = graph_input(g, GGML_I32, b->n_tokens, 1, 1, 1);
+    int32_t id = graph_binary(g, OP_ROPE, cur, b->positions);
+    g->t[id].nb[0] = 4; /* the result is contiguous even when cur is a view with gaps */
+    int32_t factors = b->f->global[ROLE_ROPE_FREQS];
+    if (factors >= 0) {
+        int dev = b->l->layer_device[il];
+        const struct tensor *t = b->f->weights[factors].t;
+        if (b->rope_factors[dev] < 0)
+            b->rope_factors[dev] =
+                graph_stored(g, t->type, t->ne, dev, GF_WEIGHT | (dev == layout_host(b->l) ? GF_HOST : 0u));
+        graph_src(g, id, b->rope_factors[dev]);
+    }
+    return id;
+}
+
+/* Widest Hadamard matrix for keys: the largest power of two that divides the head. */
+static uint32_t rotation(uint32_t width)
+{
+    uint32_t n = 64;
+    while (width % (n * 2) == 0)
+        n *= 2;
+    return n;
+}
+
+static int32_t rotate(struct build *b, int32_t cur, int32_t *matrix, uint32_t n)
+{
+    struct graph *g = b->g;
+    if (*matrix < 0)
+        *matrix = graph_input(g, GGML_F32, n, n, 1, 1);
+    uint64_t ne[4];
+    for (int i = 0; i < 4; i++)
+        ne[i] = g->t[cur].ne[i];
+    int32_t flat = graph_reshape(g, cur, n, ne[0] * ne[1] * ne[2] * ne[3] / n, 1, 1);
+    return graph_reshape(g, graph_mul_mat(g, *matrix, flat), ne[0], ne[1], ne[2], ne[3]);
+}
+
+struct cache { /* one layer's, as stored */
+    int32_t k, v;
+    uint64_t k_row, v_row; /* elements */
+    uint64_t cells, streams;
+    int side; /* 1 = the sliding cache */
+    bool v_transposed;
+};
+
+static struct cache cache_of(struct build *b, uint32_t il)
+{
+    const struct layout *l = b->l;
+    const struct layer_facts *lf = &b->f->layers[il];
+    struct cache c = {.side = lf->sliding, .streams = l->n_streams, .v_transposed = !l->p->flash_attn};
+    c.cells = lf->sliding ? l->cells_window : l->cells;
+    c.k_row = (uint64_t)lf->n_head_kv * lf->d_k;
+    c.v_row = c.v_transposed ? b->f->v_width_max : (uint64_t)lf->n_head_kv * lf->d_v;
+    int dev = layout_cache_device(l, il);
+    unsigned flags = dev == layout_host(l) ? GF_HOST : 0u;
+    const uint64_t k_ne[4] = {c.k_row, c.cells, c.streams, 1}, v_ne[4] = {c.v_row, c.cells, c.streams, 1};
+    c.k = graph_stored(b->g, l->p->type_k, k_ne, dev, flags);
+    c.v = graph_stored(b->g, l->p->type_v, v_ne, dev, flags);
+    return c;
+}
+
+static bool contiguous_rows(const struct gtensor *t)
+{
+    return t->nb[2] == t->nb[1] * t->ne[1];
+}
+
+static int32_t flat_rows(struct build *b, int32_t cur)
+{
+    struct gtensor t = b->g->t[cur];
+    return graph_view(b->g, cur, t.ne[0] * t.ne[1], t.ne[2], 1, 1, t.nb[2], t.nb[2] * t.ne[2],
+                      t.nb[2] * t.ne[2], 0);
+}
+
+static void store_k(struct build *b, const struct cache *c, int32_t k)
+{
+    struct graph *g = b->g;
+    if (b->k_rows[c->side] < 0)
+        b->k_rows[c->side] = graph_input(g, GGML_I64, b->n_tokens, 1, 1, 1);
+    int32_t values = flat_rows(b, k), into = c->k;
+    if (c->streams > 1)
+        into = graph_reshape(g, into, c->k_row, c->cells * c->streams, 1, 1);
+    graph_expand(g, graph_set_rows(g, into, values, b->k_rows[c->side]));
+}
+
+static void store_v(struct build *b, const struct cache *c, int32_t v)
+{
+    struct graph *g = b->g;
+    uint64_t rows = c->v_transposed ? (uint64_t)b->n_tokens * b->f->v_width_max : b->n_tokens;
+    if (b->v_rows[c->side] < 0)
+        b->v_rows[c->side] = graph_input(g, GGML_I64, rows, 1, 1, 1);
+    struct gtensor t = g->t[v];
+    int32_t values, into = c->v;
+    if (!c->v_transposed) {
+        values = flat_rows(b, v);
+        if (c->streams > 1)
+            into = graph_reshape(g, into, c->v_row, c->cells * c->streams, 1, 1);
+    } else {
+        uint64_t width = t.ne[0] * t.ne[1];
+        if (contiguous_rows(&t)) {
+            values = graph_reshape(g, v, width, t.ne[2], 1, 1);
+        } else {
+            values = graph_new(g, OP_CONT, GGML_F32, width, t.ne[2], 1, 1);
+            graph_src(g, values, v);
+        }
+        values = graph_reshape(g, values, 1, width * t.ne[2], 1, 1);
+        into = graph_reshape(g, into, 1, c->v_row * c->cells * c->streams, 1, 1);
+    }
+    graph_expand(g, graph_set_rows(g, into, values, b->v_rows[c->side]));
+}
+
+static int32_t mask_of(struct build *b, const struct cache *c)
+{
+    if (b->mask[c->side] < 0)
+        b->mask[c->side] = graph_input(b->g, b->l->p->flash_attn ? GGML_F16 : GGML_F32, c->cells,
+                                       b->n_tokens / c->streams, 1, c->streams);
+    return b->mask[c->side];
+}
+
+static int32_t view_k(struct build *b, const struct cache *c, const struct layer_facts *lf)
+{
+    struct graph *g = b->g;
+    uint64_t head = 0, row = g->t[c->k].nb[1];
+    if (!ggml_row_bytes(b->l->p->type_k, lf->d_k, &head))
+        g->failed = true;
+    return graph_view(g, c->k, lf->d_k, lf->n_head_kv, c->cells, c->streams, head, row, row * c->cells, 0);
+}
+
+static int32_t view_v(struct build *b, const struct cache *c, const struct layer_facts *lf)
+{
+    struct graph *g = b->g;
+    uint64_t head = 0, row = g->t[c->v].nb[1];
+    if (!c->v_transposed) {
+        if (!ggml_row_bytes(b->l->p->type_v, lf->d_v, &head))
+            g->failed = true;
+        return graph_view(g, c->v, lf->d_v, lf->n_head_kv, c->cells, c->streams, head, row, row * c->cells,
+                          0);
+    }
+    uint64_t element = g->t[c->v].nb[0], column = element * c->cells;
+    return graph_view(g, c->v, c->cells, lf->n_head_kv, lf->d_v, c->streams, column * lf->d_v, column,
+                      column * c->v_row, 0);
+}
+
+static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v)
+{
+    struct graph *g = b->g;
+    int32_t kq = graph_mul_mat(g, k, q);
+    if (b->f->arch->flags & SCORE_CAP) {
+        kq = graph_unary(g, OP_SCALE, kq);
+        kq = graph_unary(g, OP_UNARY, kq);
+        kq = graph_unary(g, OP_SCALE, kq);
+    }
+    kq = graph_binary(g, OP_SOFT_MAX, kq, mask_of(b, c));
+    int32_t kqv = graph_mul_mat(g, v, kq);
+    int32_t merged = graph_permute(g, kqv, 0, 2, 1, 3);
+    struct gtensor t = g->t[merged];
+    int32_t cur = graph_new(g, OP_CONT, GGML_F32, t.ne[0] * t.ne[1], t.ne[2] * t.ne[3], 1, 1);
+    graph_src(g, cur, merged);
+    return cur;
+}
+
+static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v)
+{
+    struct graph *g = b->g;
+    int32_t cur =
+        graph_new(g, OP_FLASH_ATTN, GGML_F32, g->t[v].ne[0], g->t[q].ne[2], g->t[q].ne[1], g->t[q].ne[3]);
+    graph_src(g, cur, q);
+    graph_src(g, cur, k);
+    graph_src(g, cur, v);
+    graph_src(g, cur, mask_of(b, c));
+    struct gtensor t = g->t[cur];
+    return graph_reshape(g, cur, t.ne[0] * t.ne[1], t.ne[2] * t.ne[3], 1, 1);
+}
+
+int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il)
+{
+    struct graph *g = b->g;
+    const struct layer_facts *lf = &b->f->layers[il];
+    struct cache c = cache_of(b, il);
+    if (b->l->k_rotated) {
+        q = rotate(b, q, &b->k_rot[c.side], rotation(lf->d_k));
+        k = rotate(b, k, &b->k_rot[c.side], rotation(lf->d_k));
+    }
+    if (b->l->v_rotated)
+        v = rotate(b, v, &b->v_rot[c.side], 64);
+    graph_expand(g, q);
+    /* caches with a window expand the keys first, the plain cache the values */
+    graph_expand(g, b->f->arch->flags & SLIDING ? k : v);
+    graph_expand(g, b->f->arch->flags & SLIDING ? v : k);
+    store_k(b, &c, k);
+    store_v(b, &c, v);
+    struct gtensor t = g->t[q];
+    uint64_t n = t.ne[2] / c.streams;
+    int32_t heads = graph_view(g, q, t.ne[0], t.ne[1], n, c.streams, t.nb[1], t.nb[2], t.nb[2] * n, 0);
+    heads = graph_permute(g, heads, 0, 2, 1, 3);
+    int32_t keys = graph_permute(g, view_k(b, &c, lf), 0, 2, 1, 3);
+    int32_t values = graph_permute(g, view_v(b, &c, lf), 0, 2, 1, 3);
+    int32_t cur =
+        b->l->p->flash_attn ? flash(b, &c, heads, keys, values) : scores(b, &c, heads, keys, values);
+    graph_expand(g, cur);
+    if (b->l->v_rotated)
+        cur = rotate(b, cur, &b->v_rot[c.side], 64);
+    return build_product_bias(b, lf->tensor[ROLE_O], lf->tensor[ROLE_O_B], cur);
+}

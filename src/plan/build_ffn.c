@@ -1,0 +1,110 @@
+/* Feed-forward blocks: gated, fused, sequential; routed and shared experts. Layer plan; see build.h. */
+#include "plan/build.h"
+
+static int32_t gated(struct build *b, int32_t cur, const int32_t *t, enum role gate, enum role up,
+                     enum role down)
+{
+    struct graph *g = b->g;
+    int32_t u = build_product(b, t[up], cur);
+    int32_t mid = graph_binary(g, OP_GLU, build_product(b, t[gate], cur), u);
+    return build_product(b, t[down], mid);
+}
+
+static int32_t dense(struct build *b, int32_t cur, uint32_t il)
+{
+    struct graph *g = b->g;
+    const int32_t *t = b->f->layers[il].tensor;
+    if (t[ROLE_GATE] >= 0 && t[ROLE_GATE_B] < 0 && t[ROLE_UP_B] < 0 && t[ROLE_DOWN_B] < 0)
+        return gated(b, cur, t, ROLE_GATE, ROLE_UP, ROLE_DOWN);
+    int32_t up = build_product_bias(b, t[ROLE_UP], t[ROLE_UP_B], cur), mid;
+    uint64_t width = b->f->weights[t[ROLE_DOWN]].t->ne[0];
+    if (t[ROLE_GATE] >= 0) {
+        mid = graph_binary(g, OP_GLU, build_product_bias(b, t[ROLE_GATE], t[ROLE_GATE_B], cur), up);
+    } else if (g->t[up].ne[0] == 2 * width) { /* gate and up in one matrix */
+        mid = graph_new(g, OP_GLU, GGML_F32, width, g->t[up].ne[1], 1, 1);
+        graph_src(g, mid, up);
+    } else {
+        mid = graph_unary(g, OP_UNARY, up);
+    }
+    return build_product_bias(b, t[ROLE_DOWN], t[ROLE_DOWN_B], mid);
+}
+
+/* Weights of the chosen experts, [1, used, tokens]; *ret_chosen are their numbers. */
+static int32_t route(struct build *b, int32_t cur, uint32_t il, int32_t *ret_chosen)
+{
+    struct graph *g = b->g;
+    uint64_t n = g->t[cur].ne[1], experts = b->f->n_expert, used = b->f->n_expert_used;
+    int32_t logits = build_product(b, layer_weight(b, il, ROLE_ROUTER), cur);
+    int32_t probs = graph_unary(g, OP_SOFT_MAX, logits);
+    int32_t sorted = graph_new(g, OP_ARGSORT, GGML_I32, experts, n, 1, 1);
+    graph_src(g, sorted, probs);
+    uint64_t row = g->t[sorted].nb[1];
+    int32_t chosen = graph_view(g, sorted, used, n, 1, 1, row, row * n, row * n, 0);
+    int32_t weights = graph_get_rows(g, graph_reshape(g, probs, 1, experts, n, 1), chosen);
+    if (b->f->arch->flags & ROUTER_NORM) {
+        int32_t flat = graph_reshape(g, weights, used, n, 1, 1);
+        int32_t sum = graph_new(g, OP_SUM_ROWS, GGML_F32, 1, n, 1, 1);
+        graph_src(g, sum, flat);
+        int32_t clamped = graph_unary(g, OP_CLAMP, sum);
+        weights = graph_reshape(g, graph_binary(g, OP_DIV, flat, clamped), 1, used, n, 1);
+    }
+    graph_expand(g, weights);
+    *ret_chosen = chosen;
+    return weights;
+}
+
+static int32_t experts_product(struct build *b, int32_t weight, int32_t cur, int32_t chosen)
+{
+    return graph_mul_mat_id(b->g, build_weight(b, weight), cur, chosen);
+}
+
+static int32_t experts(struct build *b, int32_t cur, uint32_t il)
+{
+    struct graph *g = b->g;
+    const int32_t *t = b->f->layers[il].tensor;
+    uint64_t n = g->t[cur].ne[1], width = g->t[cur].ne[0], used = b->f->n_expert_used;
+    int32_t chosen, weights = route(b, cur, il, &chosen);
+    int32_t rows = graph_reshape(g, cur, width, 1, n, 1);
+    int32_t up = experts_product(b, t[ROLE_UP_EXPS], rows, chosen);
+    int32_t gate = experts_product(b, t[ROLE_GATE_EXPS], rows, chosen);
+    int32_t mid = graph_binary(g, OP_GLU, gate, up);
+    int32_t down = experts_product(b, t[ROLE_DOWN_EXPS], mid, chosen);
+    int32_t weighted = graph_binary(g, OP_MUL, down, weights);
+    graph_expand(g, weighted);
+    uint64_t row = g->t[weighted].nb[1], token = g->t[weighted].nb[2];
+    int32_t first = -1;
+    for (uint64_t i = 0; i < used; i++) {
+        int32_t part = graph_view(g, weighted, width, n, 1, 1, token, token * n, token * n, i * row);
+        graph_expand(g, part);
+        first = first < 0 ? part : first;
+    }
+    int32_t sum = first; /* the parts were made one after the other */
+    for (int32_t i = 1; i < (int32_t)used; i++)
+        sum = graph_binary(g, OP_ADD, sum, first + i);
+    if (used == 1)
+        sum = graph_unary(g, OP_CONT, first);
+    return sum;
+}
+
+/* An expert that every token passes, behind a gate of its own. */
+static int32_t shared_expert(struct build *b, int32_t cur, const int32_t *t)
+{
+    struct graph *g = b->g;
+    int32_t out = gated(b, cur, t, ROLE_GATE_SHEXP, ROLE_UP_SHEXP, ROLE_DOWN_SHEXP);
+    if (t[ROLE_ROUTER_SHEXP] < 0)
+        return out;
+    int32_t gate = build_product(b, t[ROLE_ROUTER_SHEXP], cur);
+    int32_t open = graph_binary(g, OP_DIV, graph_unary(g, OP_UNARY, gate), gate);
+    return graph_binary(g, OP_MUL, out, open);
+}
+
+int32_t build_ffn(struct build *b, int32_t cur, uint32_t il)
+{
+    const int32_t *t = b->f->layers[il].tensor;
+    if (t[ROLE_ROUTER] < 0)
+        return dense(b, cur, il);
+    int32_t out = experts(b, cur, il);
+    if (t[ROLE_UP_SHEXP] >= 0 && t[ROLE_GATE_SHEXP] >= 0 && t[ROLE_DOWN_SHEXP] >= 0)
+        out = graph_binary(b->g, OP_ADD, out, shared_expert(b, cur, t));
+    return out;
+}

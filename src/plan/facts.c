@@ -1,0 +1,259 @@
+/* Facts of one model for the planner. Layer plan; see facts.h. Keys and defaults are those of the GGUF
+ * convention; a missing key that changes memory is an error, never a guess. */
+#include "plan/facts.h"
+
+#include "base/mem.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct arch arches[] = {
+#define TRANSFORMER               FAMILY_TRANSFORMER
+#define MAMBA                     FAMILY_MAMBA
+#define ARCH(name, family, flags) {name, family, flags},
+#include "plan/architectures.def"
+#undef ARCH
+};
+
+const struct arch *arch_find(const char *name)
+{
+    for (size_t i = 0; i < TABLE_COUNT(arches); i++)
+        if (!strcmp(arches[i].name, name))
+            return &arches[i];
+    return NULL;
+}
+
+static const struct {
+    const char *name;
+    enum role_kind kind;
+} roles[ROLE_COUNT] = {
+#define ROLE(id, name, kind) [ROLE_##id] = {name, KIND_##kind},
+#include "plan/roles.def"
+#undef ROLE
+};
+
+enum role_kind role_kind(enum role r)
+{
+    return r < ROLE_COUNT ? roles[r].kind : KIND_ELEMENT;
+}
+
+static enum role role_from(const char *name)
+{
+    for (unsigned r = 0; r < ROLE_COUNT; r++)
+        if (!strcmp(roles[r].name, name))
+            return (enum role)r;
+    return ROLE_NONE;
+}
+
+/* "ffn_(up|down|gate|gate_up)_(ch|)exps", as the runtime's own option has it. */
+static bool is_routed_expert(const char *name)
+{
+    static const char *const stems[] = {"ffn_up_", "ffn_down_", "ffn_gate_", "ffn_gate_up_"};
+    for (size_t i = 0; i < TABLE_COUNT(stems); i++) {
+        const char *at = strstr(name, stems[i]);
+        if (!at)
+            continue;
+        at += strlen(stems[i]);
+        if (!strncmp(at, "exps", 4) || !strncmp(at, "chexps", 6))
+            return true;
+    }
+    return false;
+}
+
+static void weigh(struct facts *f, uint32_t i)
+{
+    const struct tensor *t = &f->m->tensors[i];
+    struct weight_facts *w = &f->weights[i];
+    *w = (struct weight_facts){.t = t, .role = ROLE_NONE};
+    const char *name = t->name;
+    if (t->layer >= 0 && (uint32_t)t->layer < f->n_layer) {
+        const char *dot = strchr(name, '.');
+        dot = dot ? strchr(dot + 1, '.') : NULL;
+        w->layer = t->layer;
+        w->role = (uint16_t)role_from(dot ? dot + 1 : name);
+        w->offloadable_experts = is_routed_expert(name);
+        if (w->role != ROLE_NONE)
+            f->layers[t->layer].tensor[w->role] = (int32_t)i;
+        return;
+    }
+    w->role = (uint16_t)role_from(name);
+    w->layer = t->cls == TENSOR_INPUT ? LAYER_INPUT : (int32_t)f->n_layer;
+    if (w->role == ROLE_ROPE_FREQS || w->role == ROLE_ROPE_LONG || w->role == ROLE_ROPE_SHORT)
+        w->per_layer_copy = true;
+    if (w->role != ROLE_NONE)
+        f->global[w->role] = (int32_t)i;
+}
+
+static enum rc need_u32(const struct model *m, const char *suffix, uint32_t max, uint32_t *ret,
+                        struct err *err)
+{
+    uint64_t v;
+    if (!model_arch_u64(m, suffix, &v))
+        return err_set(err, RC_INVALID, "%s: the key %s.%s is missing", m->path, m->architecture, suffix);
+    if (v == 0 || v > max)
+        return err_set(err, RC_INVALID, "%s: %s.%s is %" PRIu64 ", expected 1 to %u", m->path,
+                       m->architecture, suffix, v, max);
+    *ret = (uint32_t)v;
+    return RC_OK;
+}
+
+static uint32_t arch_u32(const struct model *m, const char *suffix, uint32_t fallback)
+{
+    uint64_t v;
+    return model_arch_u64(m, suffix, &v) && v <= UINT32_MAX ? (uint32_t)v : fallback;
+}
+
+#define MAX_HEADS      4096
+#define MAX_HEAD_WIDTH 8192
+#define MAX_WIDTH      (1u << 20)
+
+static enum rc attention_shape(struct facts *f, struct err *err)
+{
+    const struct model *m = f->m;
+    for (uint32_t il = 0; il < f->n_layer; il++) {
+        struct layer_facts *l = &f->layers[il];
+        uint64_t heads = 0, kv = 0;
+        if (!model_arch_layer_u64(m, "attention.head_count", il, &heads))
+            return err_set(err, RC_INVALID, "%s: the key %s.attention.head_count is missing", m->path,
+                           m->architecture);
+        if (!model_arch_layer_u64(m, "attention.head_count_kv", il, &kv))
+            kv = heads;
+        if (heads == 0 || heads > MAX_HEADS || kv == 0 || kv > heads || heads % kv)
+            return err_set(err, RC_INVALID, "%s: layer %u has %" PRIu64 " heads over %" PRIu64 " key heads",
+                           m->path, il, heads, kv);
+        l->n_head = (uint32_t)heads;
+        l->n_head_kv = (uint32_t)kv;
+        l->d_k = arch_u32(m, "attention.key_length", f->n_embd / (uint32_t)heads);
+        l->d_v = arch_u32(m, "attention.value_length", f->n_embd / (uint32_t)heads);
+        if (!l->d_k || !l->d_v || l->d_k > MAX_HEAD_WIDTH || l->d_v > MAX_HEAD_WIDTH)
+            return err_set(err, RC_INVALID, "%s: a head is %u wide for keys and %u for values", m->path,
+                           l->d_k, l->d_v);
+        if (l->n_head_kv * l->d_v > f->v_width_max)
+            f->v_width_max = l->n_head_kv * l->d_v;
+    }
+    return RC_OK;
+}
+
+/* Layers that see only a window: every one but each period-th, as the runtime's code has it for each
+ * architecture. */
+static void sliding_shape(struct facts *f)
+{
+    static const struct {
+        const char *arch;
+        uint32_t period, window;
+    } known[] = {{"gemma2", 2, 4096}, {"gemma3", 6, 0}};
+    if (!(f->arch->flags & SLIDING))
+        return;
+    uint32_t period = 0, window = 0;
+    for (size_t i = 0; i < TABLE_COUNT(known); i++) {
+        if (!strcmp(known[i].arch, f->arch->name)) {
+            period = known[i].period;
+            window = known[i].window;
+        }
+    }
+    f->window = arch_u32(f->m, "attention.sliding_window", window);
+    for (uint32_t il = 0; il < f->n_layer && f->window; il++)
+        f->layers[il].sliding = period && il % period < period - 1;
+}
+
+static enum rc mamba_shape(struct facts *f, struct err *err)
+{
+    enum rc rc = need_u32(f->m, "ssm.conv_kernel", 1024, &f->ssm_conv, err);
+    if (!rc)
+        rc = need_u32(f->m, "ssm.inner_size", MAX_WIDTH, &f->ssm_inner, err);
+    if (!rc)
+        rc = need_u32(f->m, "ssm.state_size", 65536, &f->ssm_state, err);
+    if (!rc)
+        rc = need_u32(f->m, "ssm.time_step_rank", MAX_WIDTH, &f->ssm_rank, err);
+    f->ssm_group = arch_u32(f->m, "ssm.group_count", 0);
+    for (uint32_t il = 0; !rc && il < f->n_layer; il++)
+        f->layers[il].recurrent = true;
+    return rc;
+}
+
+/* A weight that the graph needs but the file lacks would make an estimate of something else. */
+static enum rc check_tensors(const struct facts *f, struct err *err)
+{
+    static const enum role dense[] = {ROLE_ATTN_NORM, ROLE_O};
+    static const enum role mamba[] = {ROLE_ATTN_NORM, ROLE_SSM_IN, ROLE_SSM_CONV, ROLE_SSM_CONV_B,
+                                      ROLE_SSM_X,     ROLE_SSM_DT, ROLE_SSM_DT_B, ROLE_SSM_A,
+                                      ROLE_SSM_D,     ROLE_SSM_OUT};
+    bool ssm = f->arch->family == FAMILY_MAMBA;
+    const enum role *list = ssm ? mamba : dense;
+    size_t n = ssm ? TABLE_COUNT(mamba) : TABLE_COUNT(dense);
+    for (uint32_t il = 0; il < f->n_layer; il++) {
+        const int32_t *t = f->layers[il].tensor;
+        for (size_t i = 0; i < n; i++)
+            if (t[list[i]] < 0)
+                return err_set(err, RC_INVALID, "%s: blk.%u.%s is missing", f->m->path, il,
+                               roles[list[i]].name);
+        if (ssm)
+            continue;
+        if (t[ROLE_QKV] < 0 && (t[ROLE_Q] < 0 || t[ROLE_K] < 0 || t[ROLE_V] < 0))
+            return err_set(err, RC_INVALID, "%s: layer %u has no query, key or value matrix", f->m->path, il);
+        bool moe =
+            t[ROLE_ROUTER] >= 0 && t[ROLE_DOWN_EXPS] >= 0 && t[ROLE_UP_EXPS] >= 0 && t[ROLE_GATE_EXPS] >= 0;
+        bool ffn = t[ROLE_UP] >= 0 && t[ROLE_DOWN] >= 0;
+        if (!moe && !ffn)
+            return err_set(err, RC_INVALID, "%s: layer %u has no feed-forward matrices", f->m->path, il);
+        if (moe && (f->n_expert == 0 || f->n_expert_used == 0 || f->n_expert_used > f->n_expert))
+            return err_set(err, RC_INVALID, "%s: %u of %u experts are used", f->m->path, f->n_expert_used,
+                           f->n_expert);
+    }
+    if (f->global[ROLE_TOKEN_EMBD] < 0 || f->global[ROLE_OUTPUT_NORM] < 0)
+        return err_set(err, RC_INVALID, "%s: token_embd.weight or output_norm.weight is missing", f->m->path);
+    return RC_OK;
+}
+
+static enum rc load(struct facts *f, struct err *err)
+{
+    const struct model *m = f->m;
+    f->layers = mem_try_array(f->n_layer, sizeof *f->layers);
+    f->weights = mem_try_array(m->n_tensors ? m->n_tensors : 1, sizeof *f->weights);
+    if (!f->layers || !f->weights)
+        return err_set(err, RC_NOMEM, "no memory for the facts of %s", m->path);
+    memset(f->global, 0xff, sizeof f->global);
+    for (uint32_t il = 0; il < f->n_layer; il++)
+        memset(f->layers[il].tensor, 0xff, sizeof f->layers[il].tensor);
+    f->n_weights = m->n_tensors;
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        weigh(f, i);
+    f->tied = f->global[ROLE_OUTPUT] < 0;
+    enum rc rc = f->arch->family == FAMILY_MAMBA ? mamba_shape(f, err) : attention_shape(f, err);
+    if (rc)
+        return rc;
+    sliding_shape(f);
+    return check_tensors(f, err);
+}
+
+enum rc facts_init(struct facts *f, const struct model *m, struct err *err)
+{
+    *f = (struct facts){.m = m, .arch = arch_find(m->architecture)};
+    if (!f->arch) {
+        enum rc rc = err_set(err, RC_UNSUPPORTED, "no estimate for architecture '%s'", m->architecture);
+        err_hint(err, "load with --force to measure");
+        return rc;
+    }
+    if (m->n_layer == 0 || m->n_layer > FACTS_MAX_LAYERS || m->n_embd == 0 || m->n_embd > MAX_WIDTH ||
+        m->n_vocab == 0)
+        return err_set(err, RC_INVALID, "%s: %u layers of width %u over %u tokens make no model", m->path,
+                       m->n_layer, m->n_embd, m->n_vocab);
+    f->n_layer = m->n_layer;
+    f->n_embd = m->n_embd;
+    f->n_vocab = m->n_vocab;
+    f->n_expert = m->n_expert;
+    f->n_expert_used = m->n_expert_used;
+    enum rc rc = load(f, err);
+    if (rc)
+        facts_release(f);
+    return rc;
+}
+
+void facts_release(struct facts *f)
+{
+    free(f->layers);
+    free(f->weights);
+    f->layers = NULL;
+    f->weights = NULL;
+}

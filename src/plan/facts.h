@@ -1,0 +1,76 @@
+/* What the planner needs of one model, resolved once: architecture row, shape of every layer, every weight
+ * with its layer and its role. Layer plan, internal; read-only after facts_init; borrows the model. */
+#ifndef PLAN_FACTS_H
+#define PLAN_FACTS_H
+
+#include "gguf/model.h"
+
+enum arch_family { FAMILY_TRANSFORMER, FAMILY_MAMBA };
+
+enum arch_flag { /* see architectures.def */
+                 SCALES_INPUT = 1 << 0,
+                 ROWS_SCALED = 1 << 1,
+                 SCALES_Q = 1 << 2,
+                 SLIDING = 1 << 3,
+                 LOGIT_CAP = 1 << 4,
+                 SCORE_CAP = 1 << 5,
+                 ROUTER_NORM = 1 << 6,
+                 RESIDUAL_FIRST = 1 << 7,
+};
+
+struct arch {
+    const char *name;
+    enum arch_family family;
+    uint32_t flags;
+};
+/* NULL for an architecture without a row. */
+const struct arch *arch_find(const char *name);
+
+enum role {
+#define ROLE(id, name, kind) ROLE_##id,
+#include "plan/roles.def"
+#undef ROLE
+    ROLE_COUNT
+};
+#define ROLE_NONE ROLE_COUNT
+
+enum role_kind { KIND_ELEMENT, KIND_PRODUCT, KIND_EXPERTS, KIND_LOOKUP };
+enum role_kind role_kind(enum role r);
+
+struct layer_facts {
+    uint32_t n_head, n_head_kv, d_k, d_v;
+    bool sliding;
+    bool recurrent;
+    int32_t tensor[ROLE_COUNT]; /* index into weights, -1 = the layer has none */
+};
+
+#define LAYER_INPUT (-2) /* stays on the host */
+struct weight_facts {
+    const struct tensor *t;
+    int32_t layer;            /* 0 … n_layer-1; n_layer = with the output; LAYER_INPUT */
+    uint16_t role;            /* enum role */
+    bool offloadable_experts; /* what --n-cpu-moe moves */
+    bool per_layer_copy;      /* rope factors: one copy a buffer that has layers */
+};
+
+#define FACTS_MAX_LAYERS 512 /* the runtime's own bound */
+struct facts {
+    const struct model *m;
+    const struct arch *arch;
+    uint32_t n_layer, n_embd, n_vocab;
+    uint32_t n_expert, n_expert_used;
+    uint32_t window; /* sliding attention: cells back; 0 = none */
+    uint32_t ssm_conv, ssm_inner, ssm_state, ssm_rank, ssm_group;
+    uint32_t v_width_max; /* widest V of all layers, elements */
+    struct layer_facts *layers;
+    struct weight_facts *weights;
+    uint32_t n_weights;
+    int32_t global[ROLE_COUNT]; /* weights outside the layers */
+    bool tied;                  /* no output matrix of its own: token_embd serves */
+};
+
+/* RC_UNSUPPORTED: no row for the architecture; RC_INVALID: a key is missing or makes no sense. */
+enum rc facts_init(struct facts *f, const struct model *m, struct err *err);
+void facts_release(struct facts *f);
+
+#endif

@@ -1,0 +1,276 @@
+/* Making tensors of the compute graph and ordering them. Layer plan; see graph.h. */
+#include "plan/graph.h"
+
+#include <string.h>
+
+static const bool op_inplace[OP_COUNT] = {
+#define GRAPH_OP(name, inplace, view) [OP_##name] = inplace,
+#include "plan/ops.def"
+#undef GRAPH_OP
+};
+
+bool graph_op_inplace(uint8_t op)
+{
+    return op_inplace[op];
+}
+
+void graph_reset(struct graph *g)
+{
+    g->n_t = g->n_nodes = g->n_leafs = g->n_order = g->n_first = g->n_splits = 0;
+    g->failed = false;
+}
+
+void graph_release(struct graph *g)
+{
+    free(g->t);
+    free(g->nodes);
+    free(g->leafs);
+    free(g->order);
+    free(g->first);
+    free(g->scratch);
+    for (size_t b = 0; b < GRAPH_MAX_BACKENDS; b++)
+        for (size_t c = 0; c < TABLE_COUNT(g->chunks[b]); c++)
+            free(g->chunks[b][c]);
+    *g = (struct graph){0};
+}
+
+#define GRAPH_LIMIT (1 << 20) /* tensors: far above any real graph */
+
+static int32_t tensor_add(struct graph *g)
+{
+    if (g->n_t == g->cap_t) {
+        int32_t cap = g->cap_t ? g->cap_t * 2 : 512;
+        if (cap > GRAPH_LIMIT) {
+            g->failed = true;
+            return 0;
+        }
+        g->t = mem_realloc(g->t, (size_t)cap, sizeof *g->t);
+        g->cap_t = cap;
+    }
+    return g->n_t++;
+}
+
+/* Bytes between the first and the last element, as strides have it. */
+static uint64_t span(const struct gtensor *t, const struct ggml_type_info *info)
+{
+    for (int i = 0; i < 4; i++)
+        if (!t->ne[i])
+            return 0;
+    uint64_t n =
+        info->block == 1 ? info->block_bytes + (t->ne[0] - 1) * t->nb[0] : t->ne[0] * t->nb[0] / info->block;
+    for (int i = 1; i < 4; i++)
+        n += (t->ne[i] - 1) * t->nb[i];
+    return n;
+}
+
+int32_t graph_new(struct graph *g, enum graph_op op, uint32_t type, uint64_t ne0, uint64_t ne1, uint64_t ne2,
+                  uint64_t ne3)
+{
+    const struct ggml_type_info *info = ggml_type_info(type);
+    int32_t id = tensor_add(g);
+    if (!info || g->failed) {
+        g->failed = true;
+        return 0;
+    }
+    struct gtensor *t = &g->t[id];
+    *t = (struct gtensor){.ne = {ne0, ne1, ne2, ne3},
+                          .view_src = -1,
+                          .copy_head = -1,
+                          .copy_next = -1,
+                          .op = (uint8_t)op,
+                          .type = (uint8_t)type,
+                          .buf = -1,
+                          .backend = -1};
+    memset(t->src, 0xff, sizeof t->src);
+    t->nb[0] = info->block_bytes;
+    t->nb[1] = ne0 / info->block * info->block_bytes;
+    t->nb[2] = t->nb[1] * ne1;
+    t->nb[3] = t->nb[2] * ne2;
+    t->bytes = span(t, info);
+    return id;
+}
+
+int32_t graph_input(struct graph *g, uint32_t type, uint64_t ne0, uint64_t ne1, uint64_t ne2, uint64_t ne3)
+{
+    int32_t id = graph_new(g, OP_NONE, type, ne0, ne1, ne2, ne3);
+    g->t[id].flags = GF_INPUT;
+    return id;
+}
+
+int32_t graph_stored(struct graph *g, uint32_t type, const uint64_t ne[4], int buf, unsigned flags)
+{
+    int32_t id = graph_new(g, OP_NONE, type, ne[0], ne[1], ne[2], ne[3]);
+    g->t[id].buf = (int8_t)buf;
+    g->t[id].flags = (uint8_t)flags;
+    return id;
+}
+
+void graph_src(struct graph *g, int32_t t, int32_t src)
+{
+    for (int i = 0; i < GRAPH_MAX_SRC; i++) {
+        if (g->t[t].src[i] < 0) {
+            g->t[t].src[i] = src;
+            return;
+        }
+    }
+    g->failed = true;
+}
+
+int32_t graph_unary(struct graph *g, enum graph_op op, int32_t a)
+{
+    struct gtensor s = g->t[a];
+    int32_t id = graph_new(g, op, s.type, s.ne[0], s.ne[1], s.ne[2], s.ne[3]);
+    graph_src(g, id, a);
+    return id;
+}
+
+int32_t graph_binary(struct graph *g, enum graph_op op, int32_t a, int32_t b)
+{
+    int32_t id = graph_unary(g, op, a);
+    graph_src(g, id, b);
+    return id;
+}
+
+static int32_t view_of(struct graph *g, enum graph_op op, int32_t a, uint64_t offset)
+{
+    int32_t id = graph_new(g, op, g->t[a].type, g->t[a].ne[0], g->t[a].ne[1], g->t[a].ne[2], g->t[a].ne[3]);
+    struct gtensor *t = &g->t[id];
+    const struct gtensor *s = &g->t[a];
+    t->view_src = s->view_src >= 0 ? s->view_src : a;
+    t->view_offs = s->view_offs + offset;
+    t->src[0] = a;
+    return id;
+}
+
+static void set_layout(struct graph *g, int32_t id, const uint64_t ne[4], const uint64_t nb[4])
+{
+    struct gtensor *t = &g->t[id];
+    memcpy(t->ne, ne, sizeof t->ne);
+    memcpy(t->nb, nb, sizeof t->nb);
+    const struct ggml_type_info *info = ggml_type_info(t->type);
+    t->bytes = info ? span(t, info) : 0;
+}
+
+int32_t graph_view(struct graph *g, int32_t a, uint64_t ne0, uint64_t ne1, uint64_t ne2, uint64_t ne3,
+                   uint64_t nb1, uint64_t nb2, uint64_t nb3, uint64_t offset)
+{
+    int32_t id = view_of(g, OP_VIEW, a, offset);
+    uint64_t ne[4] = {ne0, ne1, ne2, ne3}, nb[4] = {g->t[id].nb[0], nb1, nb2, nb3};
+    set_layout(g, id, ne, nb);
+    return id;
+}
+
+int32_t graph_reshape(struct graph *g, int32_t a, uint64_t ne0, uint64_t ne1, uint64_t ne2, uint64_t ne3)
+{
+    int32_t id = view_of(g, OP_RESHAPE, a, 0);
+    const struct ggml_type_info *info = ggml_type_info(g->t[id].type);
+    if (!info)
+        return id;
+    uint64_t row = ne0 / info->block * info->block_bytes;
+    uint64_t ne[4] = {ne0, ne1, ne2, ne3}, nb[4] = {info->block_bytes, row, row * ne1, row * ne1 * ne2};
+    set_layout(g, id, ne, nb);
+    return id;
+}
+
+int32_t graph_permute(struct graph *g, int32_t a, int a0, int a1, int a2, int a3)
+{
+    int32_t id = view_of(g, OP_PERMUTE, a, 0);
+    const struct gtensor *s = &g->t[a];
+    const int axis[4] = {a0, a1, a2, a3};
+    uint64_t ne[4], nb[4];
+    for (int i = 0; i < 4; i++) {
+        ne[axis[i]] = s->ne[i];
+        nb[axis[i]] = s->nb[i];
+    }
+    set_layout(g, id, ne, nb);
+    return id;
+}
+
+int32_t graph_transpose(struct graph *g, int32_t a)
+{
+    int32_t id = graph_permute(g, a, 1, 0, 2, 3);
+    g->t[id].op = OP_TRANSPOSE;
+    return id;
+}
+
+int32_t graph_mul_mat(struct graph *g, int32_t a, int32_t b)
+{
+    int32_t id =
+        graph_new(g, OP_MUL_MAT, GGML_F32, g->t[a].ne[1], g->t[b].ne[1], g->t[b].ne[2], g->t[b].ne[3]);
+    graph_src(g, id, a);
+    graph_src(g, id, b);
+    return id;
+}
+
+int32_t graph_mul_mat_id(struct graph *g, int32_t a, int32_t b, int32_t ids)
+{
+    int32_t id = graph_new(g, OP_MUL_MAT_ID, GGML_F32, g->t[a].ne[1], g->t[ids].ne[0], g->t[b].ne[2], 1);
+    graph_src(g, id, a);
+    graph_src(g, id, b);
+    graph_src(g, id, ids);
+    return id;
+}
+
+int32_t graph_get_rows(struct graph *g, int32_t a, int32_t rows)
+{
+    uint32_t type = g->t[a].type == GGML_I32 ? GGML_I32 : GGML_F32;
+    int32_t id =
+        graph_new(g, OP_GET_ROWS, type, g->t[a].ne[0], g->t[rows].ne[0], g->t[rows].ne[1], g->t[rows].ne[2]);
+    graph_src(g, id, a);
+    graph_src(g, id, rows);
+    return id;
+}
+
+/* The result is a view of `dst`, as for every operation that writes into a tensor of others. */
+static int32_t writes_into(struct graph *g, enum graph_op op, int32_t dst)
+{
+    int32_t id = view_of(g, op, dst, 0);
+    uint64_t ne[4], nb[4];
+    memcpy(ne, g->t[dst].ne, sizeof ne);
+    memcpy(nb, g->t[dst].nb, sizeof nb);
+    set_layout(g, id, ne, nb);
+    g->t[id].src[0] = -1;
+    return id;
+}
+
+int32_t graph_set_rows(struct graph *g, int32_t dst, int32_t values, int32_t rows)
+{
+    int32_t id = writes_into(g, OP_SET_ROWS, dst);
+    graph_src(g, id, values);
+    graph_src(g, id, rows);
+    graph_src(g, id, dst);
+    return id;
+}
+
+int32_t graph_cpy(struct graph *g, int32_t from, int32_t to)
+{
+    int32_t id = writes_into(g, OP_CPY, to);
+    graph_src(g, id, from);
+    graph_src(g, id, to);
+    return id;
+}
+
+static void list_add(struct graph *g, int32_t **list, int32_t *n, int32_t *cap, int32_t value)
+{
+    if (g->failed)
+        return;
+    if (*n == *cap) {
+        *cap = *cap ? *cap * 2 : 512;
+        *list = mem_realloc(*list, (size_t)*cap, sizeof **list);
+    }
+    (*list)[(*n)++] = value;
+}
+
+/* The depth is bounded: a builder expands layer by layer, so a chain is a layer long. */
+void graph_expand(struct graph *g, int32_t t)
+{
+    if (g->failed || (g->t[t].flags & GF_VISITED))
+        return;
+    g->t[t].flags |= GF_VISITED;
+    for (int i = 0; i < GRAPH_MAX_SRC && g->t[t].src[i] >= 0; i++)
+        graph_expand(g, g->t[t].src[i]);
+    if (g->t[t].op == OP_NONE)
+        list_add(g, &g->leafs, &g->n_leafs, &g->cap_leafs, t);
+    else
+        list_add(g, &g->nodes, &g->n_nodes, &g->cap_nodes, t);
+}

@@ -1,0 +1,61 @@
+/* Bytes of the caches: keys and values of attention layers, states of recurrent ones. Layer plan; see
+ * layout.h. A layer keeps cells × streams rows; rows are n_head_kv × width values of the cache's type.
+ * Recurrent layers keep two F32 states a slot, independent of the context. Everything lies where the layer
+ * lies, or on the host. */
+#include "plan/layout.h"
+
+static uint64_t round_up(uint64_t n, uint32_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+static bool add(uint64_t *sum, uint64_t rows, uint64_t row_bytes, uint32_t alignment)
+{
+    uint64_t n;
+    if (__builtin_mul_overflow(rows, row_bytes, &n) || n > UINT64_MAX / 4)
+        return false;
+    return !__builtin_add_overflow(*sum, round_up(n, alignment), sum);
+}
+
+static bool attention_layer(struct layout *l, uint32_t il, uint64_t *sum, uint32_t alignment)
+{
+    const struct layer_facts *lf = &l->f->layers[il];
+    uint64_t cells = lf->sliding ? l->cells_window : l->cells;
+    /* without flash attention V lies transposed and every layer is as wide as the widest */
+    uint64_t v_width = l->p->flash_attn ? (uint64_t)lf->n_head_kv * lf->d_v : l->f->v_width_max;
+    uint64_t k_row, v_row;
+    if (!ggml_row_bytes(l->p->type_k, (uint64_t)lf->n_head_kv * lf->d_k, &k_row) ||
+        !ggml_row_bytes(l->p->type_v, v_width, &v_row))
+        return false;
+    return add(sum, cells * l->n_streams, k_row, alignment) &&
+           add(sum, cells * l->n_streams, v_row, alignment);
+}
+
+static bool recurrent_layer(struct layout *l, uint64_t *sum, uint32_t alignment)
+{
+    const struct facts *f = l->f;
+    uint64_t r = (uint64_t)(f->ssm_conv - 1) * (f->ssm_inner + 2ull * f->ssm_group * f->ssm_state);
+    uint64_t s = (uint64_t)f->ssm_state * f->ssm_inner;
+    return add(sum, l->n_seqs, r * 4, alignment) && add(sum, l->n_seqs, s * 4, alignment);
+}
+
+enum rc layout_cache(struct layout *l, struct err *err)
+{
+    const struct layer_facts *first = &l->f->layers[0];
+    const struct ggml_type_info *k = ggml_type_info(l->p->type_k), *v = ggml_type_info(l->p->type_v);
+    bool uniform = true;
+    for (uint32_t il = 0; il < l->f->n_layer; il++) {
+        const struct layer_facts *lf = &l->f->layers[il];
+        int dev = layout_cache_device(l, il);
+        uint32_t alignment = dev == layout_host(l) ? 32 : backend_traits(l->devices[dev].backend)->alignment;
+        bool ok = lf->recurrent ? recurrent_layer(l, &l->context_bytes[dev], alignment)
+                                : attention_layer(l, il, &l->context_bytes[dev], alignment);
+        if (!ok)
+            return err_set(err, RC_INVALID, "%s: the cache of layer %u has no sensible size", l->f->m->path,
+                           il);
+        uniform = uniform && lf->d_k == first->d_k && lf->d_v == first->d_v;
+    }
+    l->k_rotated = !first->recurrent && uniform && k->block > 1 && first->d_k % 64 == 0;
+    l->v_rotated = !first->recurrent && uniform && v->block > 1 && first->d_v % 64 == 0;
+    return RC_OK;
+}

@@ -1,0 +1,118 @@
+/* Exact memory of one model under one set of parameters: weights and caches from their sizes, the compute
+ * buffers from a replay of the graph. Layer plan; pure. */
+#include "plan/build.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "plan/memory.h"
+
+void estimator_release(struct estimator *e)
+{
+    facts_release(&e->facts);
+    free(e->layout.weight_device);
+    free(e->layout.weight_repacked);
+    graph_release(&e->graph);
+    *e = (struct estimator){0};
+}
+
+enum rc estimator_init(struct estimator *e, const struct model *m, struct err *err)
+{
+    *e = (struct estimator){0};
+    enum rc rc = facts_init(&e->facts, m, err);
+    if (rc)
+        return rc;
+    size_t n = e->facts.n_weights ? e->facts.n_weights : 1;
+    e->layout.weight_device = mem_try_array(n, sizeof(int8_t));
+    e->layout.weight_repacked = mem_try_array(n, sizeof(bool));
+    if (!e->layout.weight_device || !e->layout.weight_repacked) {
+        estimator_release(e);
+        return err_set(err, RC_NOMEM, "no memory to plan %s", m->path);
+    }
+    return RC_OK;
+}
+
+static enum rc measure_graph(struct estimator *e, bool whole, uint64_t *ret_bytes, struct err *err)
+{
+    struct layout *l = &e->layout;
+    struct graph_backend backends[LAYOUT_MAX_BACKENDS];
+    for (int d = 0; d < l->n_devices; d++)
+        backends[d] = backend_graph(l->devices[d].backend);
+    bool pinned = l->n_devices && backend_traits(l->devices[0].backend)->pinned_host;
+    backends[l->n_devices] = backend_graph_host(pinned);
+    build_graph(&e->build, &e->graph, l, whole);
+    graph_schedule(&e->graph, backends, l->n_devices + 1, l->pipelined ? GRAPH_MAX_COPIES : 1);
+    if (!graph_measure(&e->graph, backends, l->n_devices + 1, ret_bytes))
+        return err_set(err, RC_LIMIT, "the graph of %s passes the planner's bounds", l->f->m->path);
+    return RC_OK;
+}
+
+static void resolve_params(const struct layout *l, struct plan_params *ret)
+{
+    *ret = *l->p;
+    ret->ctx = l->n_ctx;
+    ret->batch = l->n_batch;
+    ret->ubatch = l->n_ubatch;
+    ret->gpu_layers = l->n_devices ? l->gpu_layers : 0;
+    /* the split as layers a device: the same layout for whoever repeats it */
+    ret->n_tensor_split = l->n_devices > 1 ? (uint32_t)l->n_devices : 0;
+    for (uint32_t d = 0; d < ret->n_tensor_split; d++)
+        ret->tensor_split[d] = 0;
+    for (uint32_t il = 0; il <= l->f->n_layer && ret->n_tensor_split; il++)
+        if (l->layer_device[il] < l->n_devices)
+            ret->tensor_split[l->layer_device[il]] += 1;
+}
+
+static void fill(const struct estimator *e, const uint64_t *compute, struct plan_estimate *ret)
+{
+    const struct layout *l = &e->layout;
+    *ret = (struct plan_estimate){.n_parts = (size_t)l->n_devices + 1};
+    resolve_params(l, &ret->params);
+    for (int d = 0; d <= l->n_devices; d++) {
+        struct plan_part *p = &ret->parts[d];
+        if (d < l->n_devices) {
+            snprintf(p->name, sizeof p->name, "%s", l->devices[d].name);
+            p->kind = backend_traits(l->devices[d].backend)->kind;
+            p->total_bytes = l->devices[d].total_bytes;
+            p->free_bytes = l->devices[d].free_bytes;
+            p->overhead_bytes = l->devices[d].overhead_bytes;
+        } else {
+            snprintf(p->name, sizeof p->name, "Host");
+            p->kind = PLAN_HOST;
+            p->repack_bytes = l->repack_bytes;
+        }
+        p->model_bytes = l->model_bytes[d];
+        p->context_bytes = l->context_bytes[d];
+        p->compute_bytes = compute[d];
+    }
+    for (uint32_t il = 0; il <= l->f->n_layer; il++) {
+        if (l->layer_device[il] == layout_host(l))
+            ret->layers_cpu++;
+        else
+            ret->layers_gpu++;
+    }
+}
+
+enum rc estimator_run(struct estimator *e, const struct plan_params *p, const struct plan_device *devices,
+                      size_t n_devices, bool whole, struct plan_estimate *ret_estimate, struct err *err)
+{
+    uint64_t compute[LAYOUT_MAX_BACKENDS] = {0};
+    enum rc rc = layout_init(&e->layout, &e->facts, p, devices, n_devices, err);
+    if (!rc)
+        rc = measure_graph(e, whole, compute, err);
+    if (!rc)
+        fill(e, compute, ret_estimate);
+    return rc;
+}
+
+enum rc plan_estimate(const struct model *m, const struct plan_params *p, const struct plan_device *devices,
+                      size_t n_devices, struct plan_estimate *ret_estimate, struct err *err)
+{
+    struct estimator e;
+    enum rc rc = estimator_init(&e, m, err);
+    if (rc)
+        return rc;
+    rc = estimator_run(&e, p, devices, n_devices, false, ret_estimate, err);
+    estimator_release(&e);
+    return rc;
+}

@@ -1,0 +1,22 @@
+/* An estimator keeps one model's facts and the graph's memory over many estimates, as a search needs. Layer
+ * plan, internal; one thread at a time. */
+#ifndef PLAN_MEMORY_H
+#define PLAN_MEMORY_H
+
+#include "plan/build.h"
+
+struct estimator {
+    struct facts facts;
+    struct layout layout;
+    struct build build;
+    struct graph graph;
+};
+
+/* Borrows the model until released. Errors as plan_estimate's. */
+enum rc estimator_init(struct estimator *e, const struct model *m, struct err *err);
+/* whole: no layer is left out of the graph (slower, the same result). */
+enum rc estimator_run(struct estimator *e, const struct plan_params *p, const struct plan_device *devices,
+                      size_t n_devices, bool whole, struct plan_estimate *ret_estimate, struct err *err);
+void estimator_release(struct estimator *e);
+
+#endif

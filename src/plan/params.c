@@ -1,0 +1,199 @@
+/* Parameters: defaults, and what the runtime makes of them. Layer plan; pure but for plan_isa_here, which
+ * asks the processor. Sources: llama.cpp's documented defaults and rules of context and batch sizes, checked
+ * against llama-fit-params. */
+#include "plan/layout.h"
+
+#include <math.h>
+
+unsigned plan_isa_here(void)
+{
+    unsigned isa = 0;
+#if defined __x86_64__ || defined __i386__
+    if (__builtin_cpu_supports("avx2"))
+        isa |= PLAN_AVX2;
+    if (__builtin_cpu_supports("avx512f"))
+        isa |= PLAN_AVX512;
+#elif defined __ARM_FEATURE_DOTPROD
+    isa |= PLAN_NEON_DOTPROD;
+#if defined __ARM_FEATURE_MATMUL_INT8
+    isa |= PLAN_NEON_I8MM;
+#endif
+#endif
+    return isa;
+}
+
+void plan_params_default(struct plan_params *p)
+{
+    *p = (struct plan_params){.batch = 2048,
+                              .ubatch = 512,
+                              .parallel = 4,
+                              .kv_unified = true,
+                              .flash_attn = true,
+                              .type_k = GGML_F16,
+                              .type_v = GGML_F16,
+                              .gpu_layers = PLAN_ALL_LAYERS,
+                              .kv_offload = true,
+                              .repack = true,
+                              .mmap = true,
+                              .outputs = PLAN_OUTPUTS_SLOTS,
+                              .host_isa = plan_isa_here()};
+}
+
+#define MAX_SEQS  256 /* the runtime's bound on slots */
+#define MAX_CTX   (1u << 28)
+#define MAX_BATCH (1u << 20)
+
+static bool cache_type_ok(uint32_t type)
+{
+    static const uint32_t allowed[] = {GGML_F32,  GGML_F16,    GGML_BF16, GGML_Q8_0, GGML_Q4_0,
+                                       GGML_Q4_1, GGML_IQ4_NL, GGML_Q5_0, GGML_Q5_1};
+    for (size_t i = 0; i < TABLE_COUNT(allowed); i++)
+        if (allowed[i] == type)
+            return true;
+    return false;
+}
+
+static bool quantised(uint32_t type)
+{
+    const struct ggml_type_info *info = ggml_type_info(type);
+    return info && info->block > 1;
+}
+
+static const char *type_word(uint32_t type)
+{
+    const struct ggml_type_info *info = ggml_type_info(type);
+    return info ? info->word : "unknown";
+}
+
+static enum rc check_ranges(const struct plan_params *p, struct err *err)
+{
+    if (p->parallel == 0 || p->parallel > MAX_SEQS)
+        return err_set(err, RC_INVALID, "%u slots: the runtime takes 1 to %d", p->parallel, MAX_SEQS);
+    if (p->ubatch == 0 || p->batch == 0 || p->batch > MAX_BATCH || p->ubatch > MAX_BATCH)
+        return err_set(err, RC_INVALID, "a batch of %u in parts of %u is out of range", p->batch, p->ubatch);
+    if (p->ctx > MAX_CTX)
+        return err_set(err, RC_INVALID, "a context of %u tokens is out of range", p->ctx);
+    if (p->gpu_layers < PLAN_ALL_LAYERS)
+        return err_set(err, RC_INVALID, "%d layers on the GPU: expected a number or all", p->gpu_layers);
+    if (!cache_type_ok(p->type_k) || !cache_type_ok(p->type_v))
+        return err_set(err, RC_INVALID, "a cache of %s and %s is not supported by the runtime",
+                       type_word(p->type_k), type_word(p->type_v));
+    if (p->n_tensor_split > PLAN_MAX_DEVICES)
+        return err_set(err, RC_INVALID, "a tensor split of %u parts: at most %d", p->n_tensor_split,
+                       PLAN_MAX_DEVICES);
+    for (uint32_t i = 0; i < p->n_tensor_split; i++)
+        if (!isfinite(p->tensor_split[i]) || p->tensor_split[i] < 0)
+            return err_set(err, RC_INVALID, "part %u of the tensor split is not a positive number", i + 1);
+    return RC_OK;
+}
+
+static enum rc check_cache_types(const struct layout *l, struct err *err)
+{
+    const struct plan_params *p = l->p;
+    if (l->f->arch->family == FAMILY_MAMBA)
+        return RC_OK;
+    if (!p->flash_attn && quantised(p->type_v)) {
+        enum rc rc =
+            err_set(err, RC_INVALID, "a V cache of type %s needs flash attention", type_word(p->type_v));
+        err_hint(err, "use --flash-attn on, or --cache-type-v f16");
+        return rc;
+    }
+    for (uint32_t il = 0; il < l->f->n_layer; il++) {
+        const struct layer_facts *lf = &l->f->layers[il];
+        const struct ggml_type_info *k = ggml_type_info(p->type_k), *v = ggml_type_info(p->type_v);
+        if (k && v && (lf->d_k % k->block || lf->d_v % v->block))
+            return err_set(
+                err, RC_INVALID,
+                "heads of %u and %u values cannot be cached as %s and %s: the blocks do not divide them",
+                lf->d_k, lf->d_v, k->word, v->word);
+    }
+    return RC_OK;
+}
+
+/* The batch is bounded by the context as asked; only then is the context padded. */
+static enum rc resolve_context(struct layout *l, struct err *err)
+{
+    const struct plan_params *p = l->p;
+    uint32_t ctx = p->ctx ? p->ctx : l->f->m->context_train;
+    if (ctx == 0)
+        return err_set(err, RC_INVALID, "%s names no context length: give one", l->f->m->path);
+    l->n_seqs = p->parallel;
+    l->n_batch = p->batch < ctx ? p->batch : ctx;
+    l->n_ubatch = p->ubatch < l->n_batch ? p->ubatch : l->n_batch;
+    l->n_ctx = pad_to(ctx, 256);
+    l->n_streams = p->kv_unified ? 1 : l->n_seqs;
+    l->n_ctx_seq = p->kv_unified ? l->n_ctx : pad_to(l->n_ctx / l->n_seqs, 256);
+    if (l->n_ctx_seq == 0)
+        return err_set(err, RC_INVALID, "a context of %u tokens leaves nothing for each of %u slots", ctx,
+                       l->n_seqs);
+    l->n_ctx = l->n_ctx_seq * l->n_streams;
+    l->n_tokens = l->n_ctx < l->n_ubatch ? l->n_ctx : l->n_ubatch;
+    uint32_t outputs = p->outputs == PLAN_OUTPUTS_BATCH ? l->n_batch : l->n_seqs;
+    l->n_outputs = l->n_tokens < outputs ? l->n_tokens : outputs;
+    l->n_tokens = (l->n_tokens + l->n_seqs - 1) / l->n_seqs * l->n_seqs;
+    l->cells = l->n_ctx_seq;
+    uint64_t window = (uint64_t)l->f->window * (p->kv_unified ? l->n_seqs : 1) + l->n_ubatch;
+    if (window > l->cells)
+        window = l->cells;
+    l->cells_window = p->swa_full ? l->cells : pad_to((uint32_t)window, 256);
+    return RC_OK;
+}
+
+/* Layers go to devices by cumulative shares in single precision, counted from the first offloaded one. */
+static enum rc split_layers(struct layout *l, struct err *err)
+{
+    const struct plan_params *p = l->p;
+    int32_t n = (int32_t)l->f->n_layer;
+    l->gpu_layers = p->gpu_layers == PLAN_ALL_LAYERS || p->gpu_layers > n + 1 ? n + 1 : p->gpu_layers;
+    l->full_offload = l->gpu_layers > n;
+    float share[PLAN_MAX_DEVICES], sum = 0;
+    bool given = false;
+    for (uint32_t i = 0; i < p->n_tensor_split; i++)
+        given = given || p->tensor_split[i] > 0;
+    for (int i = 0; i < l->n_devices; i++) {
+        float part =
+            given ? (i < (int)p->n_tensor_split ? p->tensor_split[i] : 0) : (float)l->devices[i].free_bytes;
+        share[i] = sum += part;
+    }
+    if (l->n_devices && !(sum > 0))
+        return err_set(err, RC_INVALID, "no device has free memory to split the layers by");
+    int32_t start = n + 1 - l->gpu_layers > 0 ? n + 1 - l->gpu_layers : 0;
+    for (int32_t il = 0; il <= n; il++) {
+        int8_t dev = (int8_t)layout_host(l);
+        if (l->n_devices && il >= start && il - start < l->gpu_layers) {
+            float at = (float)(il - start) / (float)l->gpu_layers;
+            int d = 0;
+            while (d < l->n_devices - 1 && !(at < share[d] / sum))
+                d++;
+            dev = (int8_t)d;
+        }
+        l->layer_device[il] = dev;
+    }
+    l->has_overrides = p->n_cpu_moe > 0 || p->n_overrides > 0;
+    l->pipelined = l->n_devices > 1 && l->full_offload && p->kv_offload && !l->has_overrides;
+    return RC_OK;
+}
+
+enum rc layout_init(struct layout *l, const struct facts *f, const struct plan_params *p,
+                    const struct plan_device *devices, size_t n_devices, struct err *err)
+{
+    int8_t *weight_device = l->weight_device;
+    bool *weight_repacked = l->weight_repacked;
+    *l = (struct layout){.f = f, .p = p, .devices = devices, .n_devices = (int)n_devices};
+    l->weight_device = weight_device;
+    l->weight_repacked = weight_repacked;
+    if (n_devices > PLAN_MAX_DEVICES)
+        return err_set(err, RC_INVALID, "%zu devices: at most %d", n_devices, PLAN_MAX_DEVICES);
+    enum rc rc = check_ranges(p, err);
+    if (!rc)
+        rc = check_cache_types(l, err);
+    if (!rc)
+        rc = resolve_context(l, err);
+    if (!rc)
+        rc = split_layers(l, err);
+    if (!rc)
+        rc = layout_weights(l, err);
+    if (!rc)
+        rc = layout_cache(l, err);
+    return rc;
+}

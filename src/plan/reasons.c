@@ -1,0 +1,93 @@
+/* Words for decisions. Layer plan; pure. Codes are stable and short; texts are whole sentences with their
+ * numbers. */
+#include "plan/place_priv.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+void reason_add(struct plan *p, const char *code, const char *fmt, ...)
+{
+    if (p->n_reasons == PLAN_MAX_REASONS)
+        return;
+    struct plan_reason *r = &p->reasons[p->n_reasons++];
+    r->code = code;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(r->text, sizeof r->text, fmt, ap);
+    va_end(ap);
+}
+
+const char *kv_word(uint32_t type)
+{
+    const struct ggml_type_info *info = ggml_type_info(type);
+    return info ? info->word : "unknown";
+}
+
+static void device_reasons(struct plan *out, const struct attempt *a)
+{
+    const struct plan_estimate *e = &a->estimate;
+    for (uint32_t i = 0; i < a->n_used; i++) {
+        const struct plan_part *p = &e->parts[i];
+        char need[32], have[32];
+        str_human_bytes(plan_part_total(p), need, sizeof need);
+        str_human_bytes(p->free_bytes, have, sizeof have);
+        reason_add(out, "device", "%s takes %s of the %s that are free.", p->name, need, have);
+    }
+}
+
+static void layer_reasons(struct search *s, const struct attempt *a)
+{
+    struct plan *out = s->out;
+    const struct plan_estimate *e = &a->estimate;
+    uint32_t all = s->est.facts.n_layer;
+    if (a->n_used == 0) {
+        if (s->machine->n_devices == 0)
+            reason_add(out, "cpu_no_gpu", "There is no GPU, so the CPU runs all %u layers.", all);
+        else
+            reason_add(
+                out, "cpu",
+                "No share of the model fits on the GPUs with a context of %u tokens, so the CPU runs it.",
+                e->params.ctx);
+    } else if (e->layers_cpu > 0) {
+        reason_add(out, "partial_offload", "%u of %u layers fit on the GPU; the other %u stay in RAM.",
+                   e->layers_gpu, all + 1, e->layers_cpu);
+    } else if (a->params.n_cpu_moe > 0) {
+        reason_add(out, "experts_on_cpu",
+                   "All layers are on the GPU, but the experts of the first %u of %u layers stay in RAM.",
+                   a->params.n_cpu_moe, all);
+    } else if (a->n_used == 1) {
+        reason_add(out, "single_gpu", "All %u layers and the cache fit on %s alone.", all, e->parts[0].name);
+    } else {
+        reason_add(out, "multi_gpu", "No single GPU holds it; %u GPUs are the fewest that do.", a->n_used);
+    }
+}
+
+void reasons_of(struct search *s, const struct attempt *a)
+{
+    struct plan *out = s->out;
+    const struct plan_params *p = &a->estimate.params;
+    layer_reasons(s, a);
+    device_reasons(out, a);
+    if (a->params.ctx < s->want_ctx && s->ctx_given)
+        reason_add(out, "ctx_shortened",
+                   "The context is %u tokens instead of the %u asked for: more does not fit.", p->ctx,
+                   s->want_ctx);
+    else if (a->params.ctx < s->want_ctx)
+        reason_add(out, "ctx_shortened", "The context is %u tokens of the %u the model was trained for.",
+                   p->ctx, s->want_ctx);
+    else
+        reason_add(out, "ctx", "The context is %u tokens.", p->ctx);
+    if (!s->policy->kv_type_fixed && (a->params.type_k != GGML_F16 || a->params.type_v != GGML_F16))
+        reason_add(out, a->params.type_k == GGML_Q8_0 ? "kv_q8_0" : "kv_q4_0",
+                   "The cache is stored as %s, which takes %.0f %% less than f16.", kv_word(a->params.type_k),
+                   a->params.type_k == GGML_Q8_0 ? 46.9 : 71.9);
+    if (!p->kv_offload)
+        reason_add(out, "kv_host", "The cache lies in RAM.");
+    const struct plan_part *host = &a->estimate.parts[a->estimate.n_parts - 1];
+    char need[32];
+    reason_add(out, "host", "RAM holds %s of it.", str_human_bytes(plan_part_total(host), need, sizeof need));
+    reason_add(out, "speed",
+               "About %.1f tokens/s when writing and %.0f when reading a prompt; %.1f s to load.",
+               a->speed.decode_tps, a->speed.prefill_tps, a->speed.load_seconds);
+}
