@@ -11,7 +11,7 @@ build=build-fuzz
 [[ -f $build/build.ninja ]] || CC=clang meson setup "$build" --buildtype=debugoptimized -Dtests=true \
   -Dfuzzers=true -Db_sanitize=address,undefined -Db_lundef=false
 ninja -C "$build"
-mapfile -t targets < <(find "$build/tests/fuzz" -maxdepth 1 -type f -perm -u+x -name 'fuzz[_-]*' ! -name '*replay*' | sort)
+mapfile -t targets < <(find "$build/tests/fuzz" -maxdepth 2 -type f -perm -u+x -name 'fuzz[_-]*' ! -name '*replay*' | sort)
 ((${#targets[@]})) || die "no fuzz target was built" "see tests/fuzz/meson.build"
 rc=0
 for t in "${targets[@]}"; do

@@ -43,18 +43,57 @@ bool json_bool(yyjson_val *obj, const char *key, bool fallback)
     return yyjson_is_bool(v) ? yyjson_get_bool(v) : fallback;
 }
 
+/* Length of the valid UTF-8 sequence at p, or 0. */
+static size_t utf8_sequence(const unsigned char *p, size_t n)
+{
+    size_t len = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : 0;
+    if (p[0] >= 0xf0 && p[0] < 0xf5)
+        len = 4;
+    if (len == 0 || len > n)
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
+        (p[0] == 0xf4 && p[1] > 0x8f))
+        return 0;
+    return len;
+}
+
+/* Appends s with U+FFFD in place of each byte that is no UTF-8 (file names may hold any bytes). */
+static void append_utf8(struct buf *out, const char *s, size_t n)
+{
+    size_t from = 0, i = 0;
+    while (i < n) {
+        size_t len = utf8_sequence((const unsigned char *)s + i, n - i);
+        if (len == 0) {
+            buf_append(out, s + from, i - from);
+            buf_append(out, "\xef\xbf\xbd", 3);
+            from = i + 1;
+        }
+        i += len ? len : 1;
+    }
+    buf_append(out, s + from, n - from);
+}
+
 enum rc json_write(const yyjson_mut_doc *doc, bool pretty, struct buf *out, struct err *err)
 {
     size_t n;
     yyjson_write_err e;
-    char *text = yyjson_mut_write_opts(doc, pretty ? YYJSON_WRITE_PRETTY_TWO_SPACES : YYJSON_WRITE_NOFLAG,
-                                       NULL, &n, &e);
+    yyjson_write_flag flags = pretty ? YYJSON_WRITE_PRETTY_TWO_SPACES : YYJSON_WRITE_NOFLAG;
+    char *text = yyjson_mut_write_opts(doc, flags, NULL, &n, &e);
+    if (text) {
+        buf_append(out, text, n);
+    } else if (e.code == YYJSON_WRITE_ERROR_INVALID_STRING) {
+        text = yyjson_mut_write_opts(doc, flags | YYJSON_WRITE_ALLOW_INVALID_UNICODE, NULL, &n, &e);
+        if (text)
+            append_utf8(out, text, n);
+    }
     if (!text)
         return err_set(err, RC_INTERNAL, "cannot write JSON: %s", e.msg);
-    buf_append(out, text, n);
+    free(text);
     if (pretty)
         buf_append(out, "\n", 1);
-    free(text);
     return out->failed ? err_set(err, RC_NOMEM, "JSON text of %zu bytes is over the limit", n) : RC_OK;
 }
 

@@ -137,11 +137,31 @@ static void test_json(void **state)
     assert_int_equal(json_parse(STR(""), "request body", &doc, &e), RC_INVALID);
 }
 
+static void test_json_of_any_bytes(void **state)
+{
+    (void)state;
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    yyjson_mut_doc_set_root(doc, o);
+    assert_true(json_add_str(doc, o, "path", STR("a\xff/\xc3\xa9\xe2\x82")));
+    struct buf out = {0};
+    struct err e;
+    assert_int_equal(json_write(doc, false, &out, &e), RC_OK);
+    assert_string_equal(out.data, "{\"path\":\"a\xef\xbf\xbd/\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\"}");
+    buf_release(&out);
+    yyjson_mut_doc_free(doc);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_err), cmocka_unit_test(test_numbers), cmocka_unit_test(test_slices),
-        cmocka_unit_test(test_buf), cmocka_unit_test(test_arena),   cmocka_unit_test(test_json),
+        cmocka_unit_test(test_err),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_slices),
+        cmocka_unit_test(test_buf),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_json_of_any_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
