@@ -43,7 +43,7 @@ struct door {
     struct http_route routes[16];
     size_t n_routes;
     uint16_t port, backend_port;
-    int backend;
+    int backend, filler[4]; /* connections that fill the backlog; -1 = none */
     bool started, failed, draining;
     enum order order;
     bool order_done;
@@ -406,14 +406,14 @@ static void *run(void *arg)
     return NULL;
 }
 
-static int listen_backend(uint16_t *ret_port)
+static int listen_backend(uint16_t *ret_port, int backlog)
 {
     struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof sa;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof sa), 0);
-    assert_int_equal(listen(fd, 64), 0);
+    assert_int_equal(listen(fd, backlog), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
     *ret_port = ntohs(sa.sin_port);
     return fd;
@@ -426,13 +426,25 @@ void backend_close_listener(struct door *d)
     d->backend = -1;
 }
 
+static int fill_backlog(uint16_t port)
+{
+    struct sockaddr_in sa = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    assert_true(fd >= 0);
+    (void)connect(fd, (struct sockaddr *)&sa, sizeof sa);
+    return fd;
+}
+
 struct door *door_start(const struct door_setup *setup)
 {
     struct door *d = mem_new(struct door);
     d->setup = *setup;
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->changed, NULL);
-    d->backend = listen_backend(&d->backend_port);
+    d->backend = listen_backend(&d->backend_port, setup->full_backlog ? 0 : 64);
+    for (size_t i = 0; i < TABLE_COUNT(d->filler); i++)
+        d->filler[i] = setup->full_backlog ? fill_backlog(d->backend_port) : -1;
     if (setup->dead_port)
         backend_close_listener(d);
     assert_int_equal(pthread_create(&d->thread, NULL, run, d), 0);
@@ -495,6 +507,9 @@ void door_stop(struct door *d, bool abort)
         fail_msg("the server does not end");
     assert_int_equal(d->leases_out, 0);
     assert_int_equal(d->n_waits, 0);
+    for (size_t i = 0; i < TABLE_COUNT(d->filler); i++)
+        if (d->filler[i] >= 0)
+            close(d->filler[i]);
     backend_close_listener(d);
     pthread_mutex_destroy(&d->lock);
     pthread_cond_destroy(&d->changed);

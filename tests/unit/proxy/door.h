@@ -20,6 +20,7 @@ struct door_setup {
     uint32_t retry_after_s;
     const char *unix_path; /* also listen there, as control */
     bool dead_port;        /* leases point to a port where nobody listens */
+    bool full_backlog;     /* … to one where no handshake completes */
 };
 struct door_setup door_default(void);
 struct door *door_start(const struct door_setup *setup);

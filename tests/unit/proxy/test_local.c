@@ -141,7 +141,7 @@ static const struct {
     {"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501},
     {"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: "
      "chunked\r\n\r\n0\r\n\r\n",
-     501},
+     400},
     {"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400},
     {"POST /echo HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
     {"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400},
@@ -158,7 +158,7 @@ static const struct {
     {"GET /hello HTTP/2.0\r\nHost: a\r\n\r\n", 505},
     {"GET /hello HTTP/1.2\r\nHost: a\r\n\r\n", 505},
     {"GET /hello HTTP/0.9\r\nHost: a\r\n\r\n", 505},
-    {"GET /hello\r\n\r\n", 400},
+    {"GET /hello\r\n\r\n", 505},
     {"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405},
     {"NONSENSE /hello HTTP/1.1\r\nHost: a\r\n\r\n", 501},
     {"GET hello HTTP/1.1\r\nHost: a\r\n\r\n", 400},
