@@ -3,11 +3,25 @@
 
 #include <string.h>
 
+/* No kernel for selective scans of the first kind, nor for products with quantised matrices whose rows have
+ * gaps (the heads of a quantised cache without flash attention). */
+static bool vulkan_refuses(const struct graph *g, const struct gtensor *t)
+{
+    if (t->op == OP_SSM_SCAN)
+        return true;
+    if (t->op != OP_MUL_MAT || t->src[0] < 0)
+        return false;
+    const struct gtensor *a = &g->t[t->src[0]];
+    const struct ggml_type_info *info = ggml_type_info(a->type);
+    return info && info->block > 1 && a->nb[1] != a->ne[0] / info->block * info->block_bytes;
+}
+
 static const struct backend_traits traits[] = {
-#define BACKEND(id, stem, kind, align, chunk, batch, reorders, pads, pinned, overhead, gbps, tflops, link)   \
-    [PLAN_##id] = {stem,     kind,     align,  (chunk) ? (chunk) : UINT64_MAX,                               \
-                   batch,    reorders, pads,   pinned,                                                       \
-                   overhead, gbps,     tflops, link},
+#define LIMIT(n) ((n) ? (uint64_t)(n) : UINT64_MAX)
+#define BACKEND(id, stem, kind, align, chunk, tensor, refuses, batch, reorders, pads, pinned, overhead,      \
+                gbps, tflops, link)                                                                          \
+    [PLAN_##id] = {stem,     kind, align,  LIMIT(chunk), LIMIT(tensor), refuses, batch,                      \
+                   reorders, pads, pinned, overhead,     gbps,          tflops,  link},
 #include "plan/backends.def"
 #undef BACKEND
 };
@@ -24,12 +38,15 @@ struct graph_backend backend_graph(enum plan_backend b)
                                   .max_chunk = t->max_chunk,
                                   .offload_batch = t->offload_batch,
                                   .reorders = t->reorders,
-                                  .pads_rows = t->pads_rows};
+                                  .pads_rows = t->pads_rows,
+                                  .max_tensor = t->max_tensor,
+                                  .refuses = t->refuses};
 }
 
 struct graph_backend backend_graph_host(bool pinned)
 {
-    return (struct graph_backend){.alignment = pinned ? 64 : 32, .max_chunk = UINT64_MAX};
+    return (struct graph_backend){
+        .alignment = pinned ? 64 : 32, .max_chunk = UINT64_MAX, .max_tensor = UINT64_MAX};
 }
 
 void plan_device_named(struct plan_device *d, struct str name, uint64_t total_bytes, uint64_t free_bytes)

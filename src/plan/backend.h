@@ -9,7 +9,8 @@ struct backend_traits {
     const char *stem;
     enum plan_kind kind;
     uint32_t alignment;
-    uint64_t max_chunk;
+    uint64_t max_chunk, max_tensor;
+    bool (*refuses)(const struct graph *g, const struct gtensor *t);
     uint32_t offload_batch;
     bool reorders, pads_rows, pinned_host;
     uint64_t overhead_mib;

@@ -61,6 +61,7 @@ struct graph_node {
     int8_t backend;
 };
 
+struct graph;
 /* One backend's buffer, as far as sizes depend on it. */
 struct graph_backend {
     uint32_t alignment;
@@ -68,6 +69,9 @@ struct graph_backend {
     uint32_t offload_batch; /* takes over products with host weights from so many rows on; 0 = never */
     bool reorders;          /* reorder.c */
     bool pads_rows;         /* quantised rows are padded to 512 elements (CUDA, ROCm) */
+    uint64_t max_tensor;    /* operations on larger tensors are refused */
+    bool (*refuses)(const struct graph *g,
+                    const struct gtensor *t); /* operations it has no kernel for; may be NULL */
 };
 
 struct galloc_chunk;

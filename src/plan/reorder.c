@@ -1,9 +1,255 @@
-/* The order in which a Vulkan device runs the nodes of a split. Layer plan; see graph.h. */
+/* The order in which a Vulkan device runs the nodes of a split. Layer plan; see graph.h.
+ *
+ * The device gathers, from the next 20 nodes, those that need no other of them, so that they can overlap; it
+ * keeps together what its fused kernels expect (a norm and its weight, a product and its addition, rotary
+ * positions and the write into the cache, the choice of experts). Views follow at the end of a set. What
+ * lives how long follows from this order. Source: the rules of ggml's Vulkan backend, checked against
+ * llama-fit-params. */
 #include "plan/graph.h"
+
+#include <string.h>
+
+#define WINDOW  20
+#define NEAR    15
+#define MAX_SET 128
+
+struct reorder {
+    struct graph *g;
+    const int32_t *node; /* nodes of the split */
+    int32_t n;
+    bool *used;
+    int32_t *out;
+    int32_t n_out;
+    int32_t set[MAX_SET];
+    int32_t n_set;
+    int32_t first; /* first node not placed yet */
+};
+
+static const struct gtensor *at(const struct reorder *r, int32_t i)
+{
+    return &r->g->t[r->node[i]];
+}
+
+static uint8_t op_of(const struct reorder *r, int32_t i)
+{
+    return at(r, i)->op;
+}
+
+static bool is_empty(uint8_t op)
+{
+    return op == OP_NONE || graph_op_view(op);
+}
+
+static bool depends(const struct reorder *r, int32_t i, int32_t on)
+{
+    const struct gtensor *t = at(r, i), *u = at(r, on);
+    for (int s = 0; s < GRAPH_MAX_SRC && t->src[s] >= 0; s++)
+        if (t->src[s] == r->node[on])
+            return true;
+    int32_t a = t->view_src >= 0 ? t->view_src : r->node[i], b = u->view_src >= 0 ? u->view_src : r->node[on];
+    return a == b;
+}
+
+static const uint8_t patterns[][11] = {
+    {OP_SOFT_MAX, OP_RESHAPE, OP_ARGSORT, OP_VIEW, OP_GET_ROWS, OP_RESHAPE, OP_SUM_ROWS, OP_CLAMP, OP_DIV,
+     OP_RESHAPE},
+    {OP_UNARY, OP_RESHAPE, OP_ADD, OP_ARGSORT, OP_VIEW, OP_GET_ROWS, OP_RESHAPE, OP_SUM_ROWS, OP_CLAMP,
+     OP_DIV, OP_RESHAPE},
+    {OP_SOFT_MAX, OP_RESHAPE, OP_ARGSORT, OP_VIEW, OP_GET_ROWS},
+    {OP_ARGSORT, OP_VIEW, OP_GET_ROWS, OP_RESHAPE, OP_SOFT_MAX, OP_RESHAPE},
+};
+
+/* Length of the first pattern that begins at i with unplaced nodes; 0 if none does. */
+static int32_t pattern_at(const struct reorder *r, int32_t i)
+{
+    uint8_t op = op_of(r, i);
+    if (op != OP_SOFT_MAX && op != OP_UNARY && op != OP_ARGSORT)
+        return 0;
+    for (size_t p = 0; p < TABLE_COUNT(patterns); p++) {
+        int32_t k = 0, len = 0;
+        while (len < (int32_t)sizeof patterns[p] && patterns[p][len] != OP_NONE)
+            len++;
+        while (k < len && i + k < r->n && op_of(r, i + k) == patterns[p][k] && !r->used[i + k])
+            k++;
+        if (k == len)
+            return len;
+    }
+    return 0;
+}
+
+static void set_add(struct reorder *r, int32_t i)
+{
+    if (r->n_set == MAX_SET)
+        r->g->failed = true;
+    else
+        r->set[r->n_set++] = i;
+}
+
+static void skip_used(struct reorder *r)
+{
+    while (r->first < r->n && r->used[r->first])
+        r->first++;
+}
+
+/* j directly after the set's last node c may join it when one kernel does both. */
+static bool fuses(const struct reorder *r, int32_t c, int32_t j)
+{
+    static const uint8_t pairs[][2] = {
+        {OP_RMS_NORM, OP_MUL}, {OP_MUL_MAT, OP_ADD},  {OP_MUL_MAT_ID, OP_ADD_ID}, {OP_MUL_MAT_ID, OP_MUL},
+        {OP_ADD, OP_ADD},      {OP_SSM_CONV, OP_ADD}, {OP_SSM_CONV, OP_UNARY}};
+    if (j != c + 1 || c != r->set[r->n_set - 1])
+        return false;
+    for (size_t i = 0; i < TABLE_COUNT(pairs); i++)
+        if (op_of(r, c) == pairs[i][0] && op_of(r, j) == pairs[i][1])
+            return true;
+    return false;
+}
+
+static bool ready(const struct reorder *r, int32_t j)
+{
+    for (int32_t c = r->first; c < j; c++)
+        if (!r->used[c] && depends(r, j, c) && !fuses(r, c, j))
+            return false;
+    return true;
+}
+
+static int32_t last_before(const struct reorder *r, int32_t j, int32_t reach)
+{
+    return j + reach < r->n ? j + reach : r->n;
+}
+
+/* Node k of `op` whose first source is j, and whose second needs nothing new; -1 if there is none near. */
+static int32_t consumer(const struct reorder *r, int32_t j, uint8_t op, bool check_second)
+{
+    for (int32_t k = j + 1; k < last_before(r, j, NEAR); k++) {
+        const struct gtensor *t = at(r, k);
+        if (t->op != op || t->src[0] != r->node[j])
+            continue;
+        if (!check_second || t->src[1] < 0)
+            return k;
+        int32_t second = t->src[1];
+        bool placed = r->g->t[second].op == OP_NONE;
+        for (int32_t i = 0; i < r->n_out && !placed; i++)
+            placed = r->out[i] == second;
+        if (placed)
+            return k;
+    }
+    return -1;
+}
+
+static void pull(struct reorder *r, int32_t k)
+{
+    if (k < 0)
+        return;
+    set_add(r, k);
+    r->used[k] = true;
+}
+
+static int32_t rope_after_norm(struct reorder *r, int32_t j)
+{
+    for (int32_t k = j + 1; k < last_before(r, j, NEAR); k++) {
+        const struct gtensor *t = at(r, k);
+        if (t->op == OP_ROPE && t->src[0] == r->node[j] && r->g->t[t->src[1]].op == OP_NONE &&
+            (t->src[2] < 0 || r->g->t[t->src[2]].op == OP_NONE)) {
+            pull(r, k);
+            return k;
+        }
+    }
+    return j;
+}
+
+static void cache_write_after_rope(struct reorder *r, int32_t rope)
+{
+    int32_t view = -1;
+    for (int32_t k = rope + 1; k < last_before(r, rope, 10); k++) {
+        if (view < 0 && op_of(r, k) == OP_VIEW && at(r, k)->src[0] == r->node[rope]) {
+            view = k;
+        } else if (view >= 0 && op_of(r, k) == OP_SET_ROWS && at(r, k)->src[0] == r->node[view]) {
+            pull(r, view);
+            pull(r, k);
+            return;
+        }
+    }
+}
+
+static void take(struct reorder *r, int32_t j)
+{
+    uint8_t op = op_of(r, j), before = j > 0 ? op_of(r, j - 1) : (uint8_t)OP_NONE;
+    int32_t rope = j;
+    set_add(r, j);
+    if (op == OP_MUL && before == OP_RMS_NORM)
+        rope = rope_after_norm(r, j);
+    if (op_of(r, rope) == OP_ROPE)
+        cache_write_after_rope(r, rope);
+    if (op == OP_ADD_ID && before == OP_MUL_MAT_ID)
+        pull(r, consumer(r, j, OP_MUL, true));
+    if (op == OP_ADD && before == OP_MUL_MAT)
+        pull(r, consumer(r, j, OP_ADD, true));
+    if (op == OP_ADD && before == OP_SSM_CONV)
+        pull(r, consumer(r, j, OP_UNARY, false));
+}
+
+static bool in_set(const struct reorder *r, int32_t c)
+{
+    for (int32_t i = 0; i < r->n_set; i++)
+        if (r->set[i] == c)
+            return true;
+    return false;
+}
+
+static void take_views(struct reorder *r)
+{
+    if (op_of(r, r->set[r->n_set - 1]) == OP_ADD)
+        return; /* an addition waits for its norm or its second addition */
+    for (int32_t j = r->first + 1; j < last_before(r, r->first, WINDOW); j++) {
+        if (r->used[j] || !is_empty(op_of(r, j)))
+            continue;
+        bool ok = true;
+        for (int32_t c = r->first; c < j && ok; c++)
+            ok = r->used[c] || !depends(r, j, c) || in_set(r, c);
+        if (ok)
+            set_add(r, j);
+    }
+}
+
+static void emit(struct reorder *r, int32_t i)
+{
+    r->out[r->n_out++] = r->node[i];
+    r->used[i] = true;
+}
+
+static void next_set(struct reorder *r)
+{
+    r->n_set = 0;
+    set_add(r, r->first);
+    for (int32_t j = r->first + 1; j < last_before(r, r->first, WINDOW); j++)
+        if (!r->used[j] && !is_empty(op_of(r, j)) && !pattern_at(r, j) && ready(r, j))
+            take(r, j);
+    take_views(r);
+    for (int32_t i = 0; i < r->n_set; i++)
+        emit(r, r->set[i]);
+}
 
 void graph_reorder(struct graph *g, int32_t from, int32_t to)
 {
-    (void)g;
-    (void)from;
-    (void)to;
+    int32_t n = to - from;
+    if (n < 2 || g->failed)
+        return;
+    if (g->cap_scratch < n * 2) {
+        g->scratch = mem_realloc(g->scratch, (size_t)n * 2, sizeof *g->scratch);
+        g->cap_scratch = n * 2;
+    }
+    struct reorder r = {
+        .g = g, .node = g->nodes + from, .n = n, .out = g->scratch, .used = (bool *)(g->scratch + n)};
+    memset(r.used, 0, (size_t)n * sizeof *r.used);
+    while (r.first < n && !g->failed) {
+        int32_t len = pattern_at(&r, r.first);
+        for (int32_t k = 0; k < len; k++)
+            emit(&r, r.first + k);
+        if (!len)
+            next_set(&r);
+        skip_used(&r);
+    }
+    if (!g->failed)
+        memcpy(g->nodes + from, r.out, (size_t)n * sizeof *r.out);
 }

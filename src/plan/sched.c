@@ -25,6 +25,19 @@ static uint64_t batch_size(const struct gtensor *t)
     }
 }
 
+static bool supports(const struct sched *s, int backend, const struct gtensor *t)
+{
+    const struct graph_backend *b = &s->backends[backend];
+    if (b->max_tensor != UINT64_MAX) {
+        if (t->bytes > b->max_tensor)
+            return false;
+        for (int i = 0; i < GRAPH_MAX_SRC && t->src[i] >= 0; i++)
+            if (s->g->t[t->src[i]].bytes > b->max_tensor)
+                return false;
+    }
+    return !b->refuses || !b->refuses(s->g, t);
+}
+
 static int backend_from_current(const struct sched *s, const struct gtensor *t)
 {
     const struct gtensor *all = s->g->t;
@@ -42,7 +55,8 @@ static int backend_from_current(const struct sched *s, const struct gtensor *t)
             continue;
         if (src->buf == s->host && (src->flags & GF_HOST))
             for (int b = 0; b < s->host; b++)
-                if (s->backends[b].offload_batch && batch_size(t) >= s->backends[b].offload_batch)
+                if (s->backends[b].offload_batch && batch_size(t) >= s->backends[b].offload_batch &&
+                    supports(s, b, t))
                     return b;
         return src->buf;
     }
@@ -61,8 +75,34 @@ static void spread(const struct sched *s, bool down, bool devices_only)
             continue;
         if (t->backend >= 0)
             cur = devices_only && t->backend == s->host ? -1 : t->backend;
-        else if (cur >= 0)
+        else if (cur >= 0 && supports(s, cur, t))
             t->backend = (int8_t)cur;
+    }
+}
+
+static bool readable(const struct sched *s, const struct gtensor *t, int backend);
+
+/* Nodes that no neighbour's backend could take go where most of their sources can be read. */
+static void assign_rest(const struct sched *s)
+{
+    struct graph *g = s->g;
+    for (int32_t i = 0; i < g->n_nodes; i++) {
+        struct gtensor *t = &g->t[g->nodes[i]];
+        int best = -1;
+        for (int b = 0; b <= s->host && t->backend < 0 && !graph_op_view(t->op); b++) {
+            int n = 0;
+            for (int j = 0; j < GRAPH_MAX_SRC && t->src[j] >= 0; j++) {
+                const struct gtensor *src = &g->t[t->src[j]];
+                bool known = src->backend >= 0 || (src->view_src >= 0 && g->t[src->view_src].backend >= 0);
+                n += known && readable(s, src, b);
+            }
+            if (n > best && supports(s, b, t)) {
+                best = n;
+                g->t[g->nodes[i]].at_buffer = (int8_t)b;
+            }
+        }
+        if (best >= 0)
+            t->backend = t->at_buffer;
     }
 }
 
@@ -80,6 +120,7 @@ static void assign(const struct sched *s)
     spread(s, false, true);
     spread(s, true, false);
     spread(s, false, false);
+    assign_rest(s);
     for (int32_t i = 0; i < g->n_nodes; i++) {
         struct gtensor *t = &g->t[g->nodes[i]];
         if (t->view_src >= 0 && t->backend < 0)

@@ -140,6 +140,14 @@ static void per_layer_copies(struct layout *l, uint32_t i)
     }
 }
 
+/* A device holds only what it can compute with. */
+static bool device_takes(const struct layout *l, int dev, const struct weight_facts *w)
+{
+    const struct backend_traits *b = backend_traits(l->devices[dev].backend);
+    struct gtensor scan = {.op = OP_SSM_SCAN};
+    return w->t->bytes <= b->max_tensor && !(w->role == ROLE_SSM_A && b->refuses && b->refuses(NULL, &scan));
+}
+
 static void place_weight(struct layout *l, const struct overrides *o, uint32_t i)
 {
     const struct weight_facts *w = &l->f->weights[i];
@@ -154,6 +162,8 @@ static void place_weight(struct layout *l, const struct overrides *o, uint32_t i
     if (forced >= 0)
         dev = forced;
     else if (w->offloadable_experts && w->layer >= 0 && (uint32_t)w->layer < l->p->n_cpu_moe)
+        dev = host;
+    if (dev != host && !device_takes(l, dev, w))
         dev = host;
     l->weight_device[i] = (int8_t)dev;
     l->weight_repacked[i] =
