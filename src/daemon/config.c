@@ -165,12 +165,17 @@ static enum rc read_flags(struct config *c, const struct config_request *req, st
 
 /* ---- what must hold between keys ---- */
 
+void config_model_inherit(struct config_model *m, const struct config_model *base)
+{
+    for (size_t i = 0; i < config_n_model_keys; i++)
+        if (!(m->set & (1ull << i)) && !(config_model_keys[i].flags & CONFIG_ONLY_MODEL))
+            config_value_copy(&config_model_keys[i], m, base);
+}
+
 static void inherit(struct config *c)
 {
     for (size_t m = 0; m < c->n_models; m++)
-        for (size_t i = 0; i < config_n_model_keys; i++)
-            if (!(c->models[m].m.set & (1ull << i)) && !(config_model_keys[i].flags & CONFIG_ONLY_MODEL))
-                config_value_copy(&config_model_keys[i], &c->models[m].m, &c->defaults);
+        config_model_inherit(&c->models[m].m, &c->defaults);
 }
 
 struct name {

@@ -64,13 +64,17 @@ struct config {
     const char *log_level;
     const char *api_keys_file;
     struct config_list api_keys;
+    const char *cors_origin; /* "loopback", "none", "*" or one origin */
+    const char *half_close;
     const char *llama_server;
     uint64_t reserve_host; /* UINT64_MAX = auto */
     struct config_budget *budgets;
     size_t n_budgets;
     uint64_t max_body, body_budget;
     uint64_t header_timeout, idle_timeout, connect_timeout, load_timeout, drain_timeout,
-        stop_timeout; /* ms */
+        stop_timeout;                 /* ms */
+    uint64_t write_timeout, patience; /* ms */
+    uint32_t max_connections;
     uint32_t max_waiting;
     uint64_t queue_wait;      /* ms; 0 = unlimited */
     uint64_t sample_interval; /* ms */
@@ -108,6 +112,8 @@ void config_free(struct config *c); /* NULL is fine */
 
 /* Settings of a model: its own entry's, or the defaults. Borrowed from c. */
 const struct config_model *config_model_for(const struct config *c, struct str id);
+/* Fills what was not set in m (see `set`) from base. Texts stay borrowed from where they were. */
+void config_model_inherit(struct config_model *m, const struct config_model *base);
 /* Paths of the keys that differ and that a reload does not apply, into out; how many. Static strings. */
 size_t config_restart_keys(const struct config *a, const struct config *b, const char **out, size_t max);
 

@@ -1,0 +1,343 @@
+/* The control API. Layer daemon; loop thread; reads of the history on the work pool.
+ *
+ * An answer that comes later is a struct later: it lives until both the work has ended and the exchange is
+ * answered or gone. */
+#include "daemon/daemon_priv.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- answers that come later ---- */
+
+typedef enum rc (*history_fn)(struct store *s, struct str model, unsigned limit, struct buf *out,
+                              struct err *err);
+
+struct later {
+    struct daemon *d;
+    struct http_exchange *ex; /* NULL once the client is gone */
+    uv_work_t work;
+    /* a read of the history */
+    history_fn read;
+    const char *member; /* of the answer's object */
+    char model[256];
+    unsigned limit;
+    struct buf out;
+    enum rc rc;
+    struct err err;
+};
+
+static void on_gone(void *arg)
+{
+    ((struct later *)arg)->ex = NULL;
+}
+
+static struct later *later_new(struct daemon *d, struct http_exchange *ex)
+{
+    struct later *l = mem_new(struct later);
+    l->d = d;
+    l->ex = ex;
+    l->work.data = l;
+    http_on_abort(ex, on_gone, l);
+    return l;
+}
+
+static void later_free(struct later *l)
+{
+    buf_release(&l->out);
+    free(l);
+}
+
+/* ---- views ---- */
+
+void api_gpus(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    d->doing = "GET gpus";
+    yyjson_mut_doc_set_root(doc, hw_json(doc, sampler_latest(d->sampler)));
+    reply_doc(ex, doc);
+}
+
+void api_models(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    yyjson_mut_val *root;
+    yyjson_mut_doc *doc = doc_new(&root);
+    d->doing = "GET models";
+    yyjson_mut_obj_add_val(doc, root, "models", pool_models_json(d->pool, doc));
+    reply_doc(ex, doc);
+}
+
+void api_instances(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    yyjson_mut_val *root;
+    yyjson_mut_doc *doc = doc_new(&root);
+    d->doing = "GET instances";
+    yyjson_mut_obj_add_val(doc, root, "instances", pool_json(d->pool, doc));
+    reply_doc(ex, doc);
+}
+
+void api_config(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_doc_set_root(doc, config_json(d->config, doc, true));
+    reply_doc(ex, doc);
+}
+
+static void reply_invalid(struct http_exchange *ex, const char *message, const char *hint)
+{
+    struct err err;
+    err.code = err_set(&err, RC_INVALID, "%s", message);
+    err_hint(&err, "%s", hint);
+    http_reply_err(ex, &err, 0);
+}
+
+void api_logs(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    char id[256];
+    struct str tail;
+    struct err err;
+    if (!http_query(ex, "id", id, sizeof id) || !id[0]) {
+        reply_invalid(ex, "no id is given", "add ?id= and a model or an instance");
+        return;
+    }
+    if (pool_log(d->pool, str_from(id), &tail, &err) != RC_OK) {
+        http_reply_err(ex, &err, 0);
+        return;
+    }
+    struct buf out = {0};
+    buf_puts(&out, "{\"log\":");
+    buf_put_json(&out, tail);
+    buf_puts(&out, "}");
+    http_reply(ex, 200, "application/json", buf_str(&out));
+    buf_release(&out);
+}
+
+/* ---- history ---- */
+
+static void read_history(uv_work_t *work)
+{
+    struct later *l = work->data;
+    buf_printf(&l->out, "{\"%s\":", l->member);
+    l->rc = l->read(l->d->store, str_from(l->model), l->limit, &l->out, &l->err);
+    buf_puts(&l->out, "}");
+}
+
+static void answer_history(uv_work_t *work, int status)
+{
+    struct later *l = work->data;
+    (void)status;
+    if (l->ex && l->rc == RC_OK)
+        http_reply(l->ex, 200, "application/json", buf_str(&l->out));
+    else if (l->ex)
+        http_reply_err(l->ex, &l->err, 0);
+    later_free(l);
+}
+
+static void history(struct daemon *d, struct http_exchange *ex, history_fn read, const char *member)
+{
+    char limit[16], model[256] = "";
+    uint64_t n = 100;
+    (void)http_query(ex, "model", model, sizeof model);
+    if (http_query(ex, "limit", limit, sizeof limit) && (!str_u64(str_from(limit), &n) || n > 10000)) {
+        reply_invalid(ex, "limit is not a number up to 10000", "?limit=100");
+        return;
+    }
+    struct later *l = later_new(d, ex);
+    const char *known = model[0] ? pool_resolve(d->pool, str_from(model)) : NULL;
+    snprintf(l->model, sizeof l->model, "%s", known ? known : model);
+    l->limit = (unsigned)n;
+    l->read = read;
+    l->member = member;
+    uv_queue_work(d->loop, &l->work, read_history, answer_history);
+}
+
+void api_decisions(void *daemon, struct http_exchange *ex)
+{
+    history(daemon, ex, store_decisions_json, "decisions");
+}
+
+void api_requests(void *daemon, struct http_exchange *ex)
+{
+    history(daemon, ex, store_requests_json, "requests");
+}
+
+void api_measures(void *daemon, struct http_exchange *ex)
+{
+    history(daemon, ex, store_measures_json, "measures");
+}
+
+void api_history(void *daemon, struct http_exchange *ex)
+{
+    history(daemon, ex, store_instances_json, "instances");
+}
+
+/* ---- commands ---- */
+
+/* The body as an object, and its "model". False: answered with an error. */
+static bool body_of(struct http_exchange *ex, bool need_model, yyjson_doc **ret_doc, struct str *ret_model)
+{
+    struct err err;
+    yyjson_doc *doc = NULL;
+    struct str body = http_body(ex);
+    if (json_parse(body.n ? body : STR("{}"), "the request's body", &doc, &err) != RC_OK) {
+        http_reply_err(ex, &err, 0);
+        return false;
+    }
+    yyjson_val *root = yyjson_doc_get_root(doc);
+    struct str model = json_str(root, "model", STR(""));
+    if (!yyjson_is_obj(root) || (need_model && model.n == 0)) {
+        yyjson_doc_free(doc);
+        reply_invalid(ex, "the body names no model", "send {\"model\": \"ID\"}");
+        return false;
+    }
+    *ret_doc = doc;
+    *ret_model = model;
+    return true;
+}
+
+static void on_done(void *arg, enum rc rc, const struct err *err)
+{
+    struct later *l = arg;
+    if (l->ex && rc == RC_OK) {
+        yyjson_mut_val *root;
+        yyjson_mut_doc *doc = doc_new(&root);
+        yyjson_mut_obj_add_bool(doc, root, "success", true);
+        yyjson_mut_obj_add_strcpy(doc, root, "model", l->model);
+        reply_doc(l->ex, doc);
+    } else if (l->ex) {
+        http_reply_err(l->ex, err, 0);
+    }
+    later_free(l);
+}
+
+static struct later *command(struct daemon *d, struct http_exchange *ex, struct str model)
+{
+    struct later *l = later_new(d, ex);
+    const char *known = pool_resolve(d->pool, model);
+    snprintf(l->model, sizeof l->model, "%.*s", known ? (int)strlen(known) : (int)model.n,
+             known ? known : model.p);
+    return l;
+}
+
+void api_load(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    yyjson_doc *doc;
+    struct str model;
+    d->doing = "POST load";
+    if (!body_of(ex, true, &doc, &model))
+        return;
+    pool_load(d->pool, model, on_done, command(d, ex, model));
+    yyjson_doc_free(doc);
+}
+
+void api_unload(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    yyjson_doc *doc;
+    struct str model;
+    d->doing = "POST unload";
+    if (!body_of(ex, false, &doc, &model))
+        return;
+    /* "" means all, and must be meant: a forgotten member is no order to stop everything. */
+    if (model.n == 0 && !yyjson_is_str(yyjson_obj_get(yyjson_doc_get_root(doc), "model")))
+        reply_invalid(ex, "the body names no model", "send {\"model\": \"ID\"}, or \"\" for all of them");
+    else
+        pool_unload(d->pool, model, json_bool(yyjson_doc_get_root(doc), "force", false), on_done,
+                    command(d, ex, model));
+    yyjson_doc_free(doc);
+}
+
+void api_pin(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    yyjson_doc *doc;
+    struct str model;
+    struct err err;
+    if (!body_of(ex, true, &doc, &model))
+        return;
+    bool on = json_bool(yyjson_doc_get_root(doc), "on", true);
+    if (pool_pin(d->pool, model, on, &err) != RC_OK) {
+        http_reply_err(ex, &err, 0);
+    } else {
+        yyjson_mut_val *root;
+        yyjson_mut_doc *out = doc_new(&root);
+        yyjson_mut_obj_add_bool(out, root, "success", true);
+        json_add_str(out, root, "model", model);
+        yyjson_mut_obj_add_bool(out, root, "pinned", on);
+        reply_doc(ex, out);
+    }
+    yyjson_doc_free(doc);
+}
+
+/* Members of the body that stand for settings of a model are read like those of the configuration. */
+static enum rc policy_of(struct daemon *d, yyjson_val *root, struct str model, struct plan_policy *ret,
+                         bool *ret_any, struct err *err)
+{
+    const char *known = pool_resolve(d->pool, model);
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *outer = yyjson_mut_obj(doc), *models = yyjson_mut_obj(doc);
+    yyjson_mut_val *own = yyjson_val_mut_copy(doc, root);
+    yyjson_mut_doc_set_root(doc, outer);
+    yyjson_mut_obj_remove_key(own, "model");
+    *ret_any = yyjson_mut_obj_size(own) > 0;
+    yyjson_mut_obj_add_val(doc, models, "m", own);
+    yyjson_mut_obj_add_val(doc, outer, "models", models);
+    struct buf text = {0};
+    struct config *c = NULL;
+    enum rc rc = json_write(doc, false, &text, err);
+    if (rc == RC_OK)
+        rc = config_parse(buf_str(&text), "body", &c, err);
+    buf_release(&text);
+    yyjson_mut_doc_free(doc);
+    if (rc != RC_OK)
+        return rc;
+    /* What the body leaves open comes from the model's own settings. */
+    struct config_model m = c->models[0].m;
+    const struct config_model *base = config_model_for(d->config, str_from(known ? known : ""));
+    config_model_inherit(&m, base);
+    model_set_policy(&m, ret);
+    if (ret->device)
+        ret->device = mem_strdup(ret->device); /* outlives c; freed by the caller */
+    config_free(c);
+    return RC_OK;
+}
+
+void api_plan(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    yyjson_doc *body;
+    struct str model;
+    struct err err;
+    struct plan_policy policy;
+    bool any = false;
+    d->doing = "POST plan";
+    if (!body_of(ex, true, &body, &model))
+        return;
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *plan = NULL;
+    enum rc rc = policy_of(d, yyjson_doc_get_root(body), model, &policy, &any, &err);
+    if (rc == RC_OK) {
+        rc = pool_plan(d->pool, model, any ? &policy : NULL, doc, &plan, &err);
+        free((void *)(uintptr_t)policy.device);
+    }
+    if (rc == RC_OK) {
+        yyjson_mut_doc_set_root(doc, plan);
+        reply_doc(ex, doc);
+    } else {
+        yyjson_mut_doc_free(doc);
+        http_reply_err(ex, &err, 0);
+    }
+    yyjson_doc_free(body);
+}
+
+void api_reload(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    reload_begin(d, false);
+    http_reply(ex, 202, "application/json", STR("{\"success\":true}"));
+}

@@ -1,0 +1,493 @@
+/* Start, signals, stop. Layer daemon; the main thread, which runs the loop.
+ *
+ * Start: configuration, lock, store, first sample, loop, catalog (work pool), then pool, listeners, ready.
+ * Stop: listeners close and requests end while the pool drains; when both are through, the handles close, the
+ * loop ends, and what is queued for the history is written. */
+#include "daemon/daemon_priv.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/notify.h"
+#include "os/file.h"
+#include "proxy/sock.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* ---- options of the modules ---- */
+
+void daemon_pool_options(struct daemon *d, struct pool_options *ret)
+{
+    const struct config *c = d->config;
+    pool_options_default(ret);
+    ret->loop = d->loop;
+    ret->runtime_binary = c->llama_server[0] ? c->llama_server : NULL;
+    ret->log_dir = d->log_dir[0] ? d->log_dir : NULL;
+    ret->host_reserve_bytes = c->reserve_host;
+    ret->n_budgets = 0;
+    for (size_t i = 0; i < c->n_budgets && i < TABLE_COUNT(ret->budgets); i++) {
+        snprintf(ret->budgets[i].device, sizeof ret->budgets[i].device, "%s", c->budgets[i].device);
+        ret->budgets[i].bytes = c->budgets[i].bytes;
+        ret->n_budgets++;
+    }
+    ret->load_timeout_ms = c->load_timeout;
+    ret->drain_timeout_ms = c->drain_timeout;
+    ret->stop_timeout_ms = c->stop_timeout;
+    ret->max_waiting = c->max_waiting;
+    ret->queue_wait_ms = (uint32_t)c->queue_wait; /* bounded to a day */
+    ret->patience_ms = c->patience;
+}
+
+void daemon_http_options(struct daemon *d, struct http_options *ret)
+{
+    const struct config *c = d->config;
+    http_options_default(ret);
+    ret->loop = d->loop;
+    route_ops_init(d, &ret->route);
+    ret->max_body_bytes = c->max_body;
+    ret->body_budget_bytes = c->body_budget;
+    ret->header_timeout_ms = c->header_timeout;
+    ret->idle_timeout_ms = c->idle_timeout;
+    ret->write_timeout_ms = c->write_timeout;
+    ret->connect_timeout_ms = c->connect_timeout;
+    ret->max_connections = c->max_connections;
+    ret->half_close_keep = strcmp(c->half_close, "keep") == 0;
+    ret->cors_origin = strcmp(c->cors_origin, "loopback") == 0 ? NULL
+                       : strcmp(c->cors_origin, "none") == 0   ? ""
+                                                               : c->cors_origin;
+    ret->record = events_request;
+    ret->record_arg = d;
+    ret->api_keys = (const char *const *)d->keys.hex;
+    ret->n_api_keys = d->keys.n;
+}
+
+/* ---- hooks ---- */
+
+static const struct hw_inventory *on_inventory(void *arg)
+{
+    return sampler_latest(((struct daemon *)arg)->sampler);
+}
+
+static void on_want_sample(void *arg)
+{
+    sampler_want(((struct daemon *)arg)->sampler);
+}
+
+static void on_fresh(void *arg)
+{
+    struct daemon *d = arg;
+    d->doing = "a sample of the machine";
+    if (d->pool && !d->pool_stopped)
+        pool_inventory_changed(d->pool);
+}
+
+/* ---- places ---- */
+
+static bool is_loopback(const char *address)
+{
+    struct sockaddr_storage sa;
+    socklen_t n;
+    if (sock_parse_address(address, &sa, &n, NULL) != RC_OK)
+        return false;
+    if (sa.ss_family == AF_INET)
+        return ntohl(((struct sockaddr_in *)&sa)->sin_addr.s_addr) >> 24 == 127;
+    const struct in6_addr *a = &((struct sockaddr_in6 *)&sa)->sin6_addr;
+    return IN6_IS_ADDR_LOOPBACK(a) || (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
+}
+
+static enum rc check_open(const struct config *c, const struct key_list *keys, struct err *err)
+{
+    for (size_t i = 0; i < c->listen.n; i++) {
+        struct sockaddr_storage sa;
+        socklen_t n;
+        enum rc rc = sock_parse_address(c->listen.items[i], &sa, &n, err);
+        if (rc != RC_OK)
+            return rc;
+        if (keys->n || c->allow_open || is_loopback(c->listen.items[i]))
+            continue;
+        rc = err_set(err, RC_DENIED, "%s can be reached from other machines, and no API keys are set",
+                     c->listen.items[i]);
+        err_hint(err, "set api_keys_file, listen on 127.0.0.1, or allow it with allow_open: true");
+        return rc;
+    }
+    return RC_OK;
+}
+
+/* Two daemons on one state directory would mix their histories. Without a directory there is nothing to
+ * share. */
+static enum rc lock_state_dir(struct daemon *d, struct err *err)
+{
+    char path[4200];
+    struct err why;
+    d->lock_fd = -1;
+    if (file_mkdirs(d->state_dir, 0700, &why) != RC_OK) {
+        log_warn("%s: history and logs cannot be kept there", why.message);
+        return RC_OK;
+    }
+    snprintf(path, sizeof path, "%s/arriero.lock", d->state_dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        log_warn("cannot open %s: %s; nothing keeps a second daemon from %s", path, strerror(errno),
+                 d->state_dir);
+        return RC_OK;
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        char text[32] = "";
+        ssize_t n = pread(fd, text, sizeof text - 1, 0);
+        close(fd);
+        uint64_t pid = 0;
+        bool known = n > 0 && str_u64(str_trim((struct str){text, (size_t)n}), &pid);
+        enum rc rc = known ? err_set(err, RC_BUSY, "the state directory %s is in use by process %llu",
+                                     d->state_dir, (unsigned long long)pid)
+                           : err_set(err, RC_BUSY, "the state directory %s is in use", d->state_dir);
+        err_hint(err, "stop the other daemon, or choose another directory with --state-dir");
+        return rc;
+    }
+    char text[32];
+    int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n)
+        log_debug("cannot write %s: %s", path, strerror(errno));
+    d->lock_fd = fd;
+    return RC_OK;
+}
+
+static void find_places(struct daemon *d)
+{
+    const struct config *c = d->config;
+    if (c->state_dir[0])
+        snprintf(d->state_dir, sizeof d->state_dir, "%s", c->state_dir);
+    else
+        file_dir(FILE_DIR_STATE, d->state_dir, sizeof d->state_dir);
+    snprintf(d->history_path, sizeof d->history_path, "%s/history.db", d->state_dir);
+    char runtime[480];
+    if (c->socket[0]) {
+        snprintf(d->socket, sizeof d->socket, "%s", c->socket);
+    } else {
+        file_dir(FILE_DIR_RUNTIME, runtime, sizeof runtime);
+        snprintf(d->socket, sizeof d->socket, "%s/arriero.sock", runtime);
+    }
+}
+
+static void find_log_dir(struct daemon *d)
+{
+    struct err err;
+    snprintf(d->log_dir, sizeof d->log_dir, "%s/logs", d->state_dir);
+    if (d->lock_fd >= 0 && file_mkdirs(d->log_dir, 0700, &err) == RC_OK)
+        return;
+    if (d->lock_fd >= 0)
+        log_err(LOG_WARN, "instances' logs are kept in memory only", &err);
+    d->log_dir[0] = '\0';
+}
+
+static enum rc make_socket_dir(const struct daemon *d, struct err *err)
+{
+    char dir[512];
+    snprintf(dir, sizeof dir, "%s", d->socket);
+    char *slash = strrchr(dir, '/');
+    if (!slash || slash == dir)
+        return RC_OK;
+    *slash = '\0';
+    return file_mkdirs(dir, 0700, err);
+}
+
+/* ---- summary ---- */
+
+static void put_machine(struct daemon *d, struct buf *out)
+{
+    char a[24], b[24];
+    const struct hw_inventory *inv = sampler_latest(d->sampler);
+    for (size_t i = 0; i < inv->n_devices; i++) {
+        const struct hw_device *g = &inv->devices[i];
+        buf_printf(out, "  %-12s%s %s, %s free of %s\n", i ? "" : "GPUs", g->name, g->model,
+                   str_human_bytes(g->free_bytes, a, sizeof a), str_human_bytes(g->total_bytes, b, sizeof b));
+    }
+    if (inv->n_devices == 0)
+        buf_printf(out, "  %-12snone: models run on the CPU\n", "GPUs");
+    buf_printf(out, "  %-12s%u cores, %s usable of %s\n", "host", inv->host.physical_cores,
+               str_human_bytes(inv->host.usable_free_bytes, a, sizeof a),
+               str_human_bytes(inv->host.ram_total_bytes, b, sizeof b));
+}
+
+static void put_summary(struct daemon *d, struct buf *out)
+{
+    buf_printf(out, "arriero " ARRIERO_VERSION "\n");
+    if (d->config->file[0])
+        buf_printf(out, "  %-12s%s\n", "config", d->config->file);
+    buf_printf(out, "  %-12s%zu found", "models", d->set->n);
+    for (size_t i = 0; i < d->set->n && i < 4; i++)
+        buf_printf(out, "%s%s", i ? ", " : ": ", d->set->models[i].id);
+    buf_puts(out, d->set->n > 4 ? ", …\n" : "\n");
+    put_machine(d, out);
+    if (d->runtime_path[0])
+        buf_printf(out, "  %-12s%s\n", "runtime", d->runtime_path);
+    else
+        buf_printf(out, "  %-12sno llama-server: %s\n", "runtime", d->runtime_err.hint);
+    struct store_health h;
+    store_health(d->store, &h);
+    buf_printf(out, "  %-12s%s%s%s\n", "history", h.writable ? d->history_path : "in memory only",
+               h.message[0] ? ": " : "", h.message);
+    size_t n = 0;
+    for (size_t i = 0; http_server_address(d->server, i)[0]; i++)
+        if (http_server_address(d->server, i)[0] != '/')
+            buf_printf(out, "  %-12shttp://%s/v1\n", n++ ? "" : "address", http_server_address(d->server, i));
+    buf_printf(out, "  %-12s%s\n", "socket", d->socket);
+    if (d->keys.n)
+        buf_printf(out, "  %-12s%zu API keys\n", "keys", d->keys.n);
+}
+
+/* ---- serving ---- */
+
+static enum rc listen_all(struct daemon *d, struct err *err)
+{
+    for (size_t i = 0; i < d->config->listen.n; i++) {
+        enum rc rc = http_listen_tcp(d->server, d->config->listen.items[i], false, err);
+        if (rc != RC_OK)
+            return rc;
+    }
+    enum rc rc = make_socket_dir(d, err);
+    return rc == RC_OK ? http_listen_unix(d->server, d->socket, true, err) : rc;
+}
+
+enum rc daemon_begin_serving(struct daemon *d, struct err *err)
+{
+    struct pool_options pool_opt;
+    struct http_options http_opt;
+    daemon_pool_options(d, &pool_opt);
+    pool_opt.hooks = (struct pool_hooks){
+        .arg = d, .decision = events_decision, .inventory = on_inventory, .want_sample = on_want_sample};
+    enum rc rc = pool_new(&pool_opt, &d->pool, err);
+    if (rc != RC_OK)
+        return rc;
+    pool_set_models(d->pool, d->set->models, d->set->n);
+    daemon_http_options(d, &http_opt);
+    http_opt.routes = d->routes = routes_make(d, &http_opt.n_routes);
+    rc = http_server_new(&http_opt, &d->server, err);
+    if (rc == RC_OK)
+        rc = listen_all(d, err);
+    if (rc != RC_OK)
+        return rc;
+    d->serving = true;
+    if (!d->runtime_path[0])
+        log_err(LOG_WARN, "nothing can be loaded", &d->runtime_err);
+    struct buf summary = {0};
+    put_summary(d, &summary);
+    if (d->opt->ready)
+        d->opt->ready(d->opt->arg, buf_str(&summary));
+    buf_release(&summary);
+    notify_send("READY=1\nSTATUS=%zu models", d->set->n);
+    for (size_t i = 0; i < d->set->n_preload; i++)
+        pool_load(d->pool, str_from(d->set->preload[i]), NULL, NULL);
+    return RC_OK;
+}
+
+/* ---- stopping ---- */
+
+static void close_handles(struct daemon *d)
+{
+    uv_close((uv_handle_t *)&d->on_term, NULL);
+    uv_close((uv_handle_t *)&d->on_int, NULL);
+    uv_close((uv_handle_t *)&d->on_hup, NULL);
+    uv_close((uv_handle_t *)&d->stop_timer, NULL);
+    watchdog_stop(d);
+    sampler_stop(d->sampler);
+}
+
+static void end_if_through(struct daemon *d)
+{
+    if (d->pool_stopped && d->server_closed && !uv_is_closing((uv_handle_t *)&d->on_term))
+        close_handles(d);
+}
+
+static void on_pool_stopped(void *arg)
+{
+    struct daemon *d = arg;
+    d->pool_stopped = true;
+    /* No instance is left to answer from: what still hangs on a connection cannot end well. */
+    if (!d->server_closed)
+        http_server_abort(d->server);
+    end_if_through(d);
+}
+
+static void on_server_closed(void *arg)
+{
+    struct daemon *d = arg;
+    d->server_closed = true;
+    end_if_through(d);
+}
+
+static void on_stop_timer(uv_timer_t *t)
+{
+    struct daemon *d = t->data;
+    log_warn("requests did not end in time: they are cut off");
+    daemon_stop(d, true);
+}
+
+void daemon_stop(struct daemon *d, bool hurry)
+{
+    if (d->stopping && (!hurry || d->hurried))
+        return;
+    bool first = !d->stopping;
+    d->stopping = true;
+    d->hurried |= hurry;
+    if (first) {
+        notify_send("STOPPING=1");
+        events_end(d);
+        uint64_t ms = d->config->drain_timeout + 2 * d->config->stop_timeout + 5000;
+        uv_timer_start(&d->stop_timer, on_stop_timer, ms, 0);
+        d->pool_stopped = !d->pool;
+        d->server_closed = !d->server;
+        if (d->server)
+            http_server_drain(d->server, on_server_closed, d);
+    }
+    if (hurry && d->server && !d->server_closed)
+        http_server_abort(d->server);
+    if (d->pool && !d->pool_stopped)
+        pool_stop(d->pool, hurry, on_pool_stopped, d);
+    end_if_through(d);
+}
+
+static void on_signal(uv_signal_t *s, int signo)
+{
+    struct daemon *d = s->data;
+    if (signo == SIGHUP) {
+        reload_begin(d, false);
+        return;
+    }
+    log_info(d->stopping ? "%s again: ending at once" : "%s: ending when running requests have ended",
+             signo == SIGINT ? "SIGINT" : "SIGTERM");
+    daemon_stop(d, d->stopping);
+}
+
+static void start_signals(struct daemon *d)
+{
+    const struct {
+        uv_signal_t *handle;
+        int signo;
+    } rows[] = {{&d->on_term, SIGTERM}, {&d->on_int, SIGINT}, {&d->on_hup, SIGHUP}};
+    for (size_t i = 0; i < TABLE_COUNT(rows); i++) {
+        uv_signal_init(d->loop, rows[i].handle);
+        rows[i].handle->data = d;
+        uv_signal_start(rows[i].handle, on_signal, rows[i].signo);
+    }
+    uv_timer_init(d->loop, &d->stop_timer);
+    d->stop_timer.data = d;
+}
+
+/* ---- the whole ---- */
+
+/* Thousands of streams need a descriptor each, on both sides. */
+static void raise_file_limit(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+        r.rlim_cur = r.rlim_max < 1048576 ? r.rlim_max : 1048576;
+        if (setrlimit(RLIMIT_NOFILE, &r) != 0)
+            log_debug("cannot raise the limit of open files: %s", strerror(errno));
+    }
+}
+
+static enum rc open_store(struct daemon *d, struct err *err)
+{
+    struct store_options opt;
+    store_options_default(&opt);
+    opt.max_age_ms = d->config->history_max_age;
+    opt.max_requests = d->config->history_max_requests;
+    enum rc rc = store_open_with(d->history_path, &opt, &d->store, err);
+    if (rc != RC_OK)
+        return rc;
+    struct store_health h;
+    store_health(d->store, &h);
+    d->store_was_writable = h.writable;
+    if (h.message[0])
+        log_warn("history: %s", h.message);
+    return RC_OK;
+}
+
+static enum rc prepare(struct daemon *d, struct err *err)
+{
+    enum log_level level;
+    enum rc rc = config_load(&d->opt->config, &d->config, err);
+    if (rc != RC_OK)
+        return rc;
+    if (log_level_from(d->config->log_level, &level))
+        log_setup(level, notify_stderr_is_journal());
+    rc = key_list_load(d->config, &d->keys, err);
+    if (rc == RC_OK)
+        rc = check_open(d->config, &d->keys, err);
+    if (rc != RC_OK)
+        return rc;
+    find_places(d);
+    rc = lock_state_dir(d, err);
+    if (rc != RC_OK)
+        return rc;
+    find_log_dir(d);
+    return open_store(d, err);
+}
+
+static enum rc run_loop(struct daemon *d, struct err *err)
+{
+    uv_loop_t loop;
+    if (uv_loop_init(&loop) != 0)
+        return err_sys(err, RC_IO, "cannot make the event loop");
+    uv_loop_configure(&loop, UV_METRICS_IDLE_TIME);
+    d->loop = &loop;
+    enum rc rc = sampler_start(&loop, d->config->sample_interval, on_fresh, d, &d->sampler, err);
+    if (rc == RC_OK) {
+        start_signals(d);
+        watchdog_start(d);
+        reload_begin(d, true);
+    }
+    uv_run(&loop, UV_RUN_DEFAULT);
+    pool_free(d->pool);
+    http_server_free(d->server);
+    if (uv_loop_close(&loop) != 0)
+        log_error("a handle of the loop was left open");
+    return rc;
+}
+
+static void release(struct daemon *d)
+{
+    store_close(d->store);
+    metrics_free(d->metrics);
+    model_set_free(d->set);
+    catalog_free(d->catalog);
+    buf_release(&d->models_json);
+    key_list_release(&d->keys);
+    config_free(d->config);
+    free((void *)(uintptr_t)d->routes);
+    if (d->lock_fd >= 0)
+        close(d->lock_fd);
+    free(d);
+}
+
+enum rc daemon_run(const struct daemon_options *opt, struct err *err)
+{
+    struct daemon *d = mem_new(struct daemon);
+    d->opt = opt;
+    d->lock_fd = -1;
+    d->start_wall_ms = clock_wall_ms();
+    d->start_mono_ms = clock_mono_ms();
+    d->metrics = metrics_new();
+    signal(SIGPIPE, SIG_IGN);
+    raise_file_limit();
+    enum rc rc = prepare(d, err);
+    if (rc == RC_OK)
+        rc = run_loop(d, err);
+    if (rc == RC_OK && d->failure != RC_OK) {
+        rc = d->failure;
+        if (err)
+            *err = d->failure_err;
+    }
+    if (rc == RC_OK)
+        log_info("stopped");
+    release(d);
+    return rc;
+}

@@ -1,0 +1,111 @@
+/* Shared by the files of the daemon. Everything here belongs to the loop thread.
+ *
+ *   daemon.c    start, signals, stop
+ *   reload.c    configuration and catalog: read on the work pool, applied on the loop
+ *   route.c     the proxy's abstract route over the pool
+ *   routes.c    the table of paths; data.c answers those of the data plane, api.c those of the control API
+ *   events.c    decisions: to the log, the store, metrics and the listeners of /events
+ *   telemetry.c metrics and the joined status
+ *   watchdog.c  turns of the loop that take too long; the service manager's watchdog */
+#ifndef DAEMON_DAEMON_PRIV_H
+#define DAEMON_DAEMON_PRIV_H
+
+#include "daemon/daemon.h"
+#include "daemon/keys.h"
+#include "daemon/model_set.h"
+#include "daemon/sampler.h"
+#include "pool/pool.h"
+#include "proxy/http.h"
+#include "store/store.h"
+#include "watch/metrics.h"
+
+#define DAEMON_API           "/api/arriero/v1"
+#define DAEMON_LISTENERS_MAX 64 /* of /events at a time */
+#define DAEMON_SLOW_TURN_US  20000
+
+struct reload; /* one under way */
+
+struct daemon {
+    const struct daemon_options *opt;
+    uv_loop_t *loop;
+    int64_t start_wall_ms;
+    uint64_t start_mono_ms;
+    char socket[512], state_dir[4096], history_path[4200], log_dir[4200];
+    int lock_fd;     /* -1 = none */
+    enum rc failure; /* what ended the loop early */
+    struct err failure_err;
+
+    /* replaced as a whole by a reload */
+    struct config *config;
+    struct catalog *catalog;
+    struct model_set *set;
+    struct key_list keys;
+    struct buf models_json; /* GET /v1/models */
+
+    struct sampler *sampler;
+    struct store *store;
+    struct metrics *metrics;
+    struct pool *pool;
+    struct http_server *server;
+    const struct http_route *routes; /* owned; borrowed by the server */
+    struct reload *reload;
+    bool reload_again;
+    bool serving, stopping, hurried, pool_stopped, server_closed;
+    bool store_was_writable;
+    char runtime_path[512]; /* "" = none was found; why in runtime_err */
+    struct err runtime_err;
+
+    struct listener *listeners;
+    size_t n_listeners;
+    uint64_t event_serial;
+
+    uv_signal_t on_term, on_int, on_hup;
+    uv_timer_t stop_timer, tick;
+    uv_prepare_t prepare;
+    uint64_t turn_start_us, idle_before_ns;
+    const char *doing; /* static: what this turn has run, for the watchdog */
+    uint64_t slow_turns;
+    uint64_t notify_due_ms, notify_every_ms;
+};
+
+/* daemon.c */
+void daemon_stop(struct daemon *d, bool hurry);
+void daemon_pool_options(struct daemon *d, struct pool_options *ret);
+void daemon_http_options(struct daemon *d, struct http_options *ret);
+/* After the first catalog: makes pool and server and begins to serve. */
+enum rc daemon_begin_serving(struct daemon *d, struct err *err);
+
+/* reload.c */
+/* Reads the catalog (and, unless first, the configuration) on the work pool, then applies it. */
+void reload_begin(struct daemon *d, bool first);
+bool reload_busy(const struct daemon *d);
+
+/* route.c */
+void route_ops_init(struct daemon *d, struct route_ops *ret_ops);
+
+/* routes.c; the array belongs to the daemon that it was made for. */
+const struct http_route *routes_make(struct daemon *d, size_t *ret_n);
+
+/* data.c and api.c: see routes.def */
+void reply_doc(struct http_exchange *ex, yyjson_mut_doc *doc); /* frees doc */
+yyjson_mut_doc *doc_new(yyjson_mut_val **ret_root);
+#define ROUTE_GET(path, fn, control, open)  void fn(void *daemon, struct http_exchange *ex);
+#define ROUTE_POST(path, fn, control, open) void fn(void *daemon, struct http_exchange *ex);
+#include "daemon/routes.def" /* undefines them */
+
+/* events.c */
+void events_decision(void *daemon, const struct pool_decision *decision);
+void events_end(struct daemon *d); /* ends every listener */
+void events_request(void *daemon, const struct http_record *r);
+
+/* telemetry.c */
+void telemetry_text(struct daemon *d, struct buf *out);
+yyjson_mut_val *telemetry_status(struct daemon *d, yyjson_mut_doc *doc);
+yyjson_mut_val *telemetry_health(struct daemon *d, yyjson_mut_doc *doc);
+void telemetry_warnings(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *list);
+
+/* watchdog.c */
+void watchdog_start(struct daemon *d);
+void watchdog_stop(struct daemon *d);
+
+#endif

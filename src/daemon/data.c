@@ -1,0 +1,109 @@
+/* Answers of the data plane that are not relayed. Layer daemon; loop thread. */
+#include "daemon/daemon_priv.h"
+
+#include <string.h>
+
+yyjson_mut_doc *doc_new(yyjson_mut_val **ret_root)
+{
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    *ret_root = yyjson_mut_obj(doc);
+    yyjson_mut_doc_set_root(doc, *ret_root);
+    return doc;
+}
+
+void reply_doc(struct http_exchange *ex, yyjson_mut_doc *doc)
+{
+    struct buf out = {0};
+    struct err err;
+    if (json_write(doc, false, &out, &err) == RC_OK)
+        http_reply(ex, 200, "application/json", buf_str(&out));
+    else
+        http_reply_err(ex, &err, 0);
+    buf_release(&out);
+    yyjson_mut_doc_free(doc);
+}
+
+void data_root(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    struct buf out = {0};
+    buf_printf(&out,
+               "arriero " ARRIERO_VERSION " serves %zu models.\n\n"
+               "  OpenAI API  /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings\n"
+               "  State       /health, /status, /metrics\n",
+               d->set->n);
+    http_reply(ex, 200, "text/plain; charset=utf-8", buf_str(&out));
+    buf_release(&out);
+}
+
+void data_health(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    struct buf out = {0};
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    d->doing = "GET /health";
+    yyjson_mut_doc_set_root(doc, telemetry_health(d, doc));
+    (void)json_write(doc, false, &out, NULL);
+    http_reply(ex, d->stopping ? 503 : 200, "application/json", buf_str(&out));
+    buf_release(&out);
+    yyjson_mut_doc_free(doc);
+}
+
+void data_status(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    d->doing = "GET /status";
+    yyjson_mut_doc_set_root(doc, telemetry_status(d, doc));
+    reply_doc(ex, doc);
+}
+
+void data_metrics(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    struct buf out = {0};
+    d->doing = "GET /metrics";
+    telemetry_text(d, &out);
+    http_reply(ex, 200, METRICS_CONTENT_TYPE, buf_str(&out));
+    buf_release(&out);
+}
+
+void data_models(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    http_reply(ex, 200, "application/json", buf_str(&d->models_json));
+}
+
+/* 404 with the nearest names, in the words of the catalog. */
+static void unknown_model(struct daemon *d, struct http_exchange *ex, struct str id)
+{
+    const char *near[3];
+    struct err err;
+    struct buf hint = {0};
+    err.code =
+        err_set(&err, RC_NOT_FOUND, "no model is called \"%.*s\"", (int)(id.n < 200 ? id.n : 200), id.p);
+    size_t n = catalog_nearest(d->catalog, id, near, TABLE_COUNT(near));
+    for (size_t i = 0; i < n; i++)
+        buf_printf(&hint, "%s%s", i ? ", " : "did you mean ", near[i]);
+    if (n)
+        err_hint(&err, "%s?", hint.data);
+    else
+        err_hint(&err, "GET /v1/models lists what there is");
+    http_reply_err(ex, &err, 0);
+    buf_release(&hint);
+}
+
+void data_model(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    struct buf out = {0};
+    struct str id = http_path(ex);
+    id.p += strlen("/v1/models/");
+    id.n -= strlen("/v1/models/");
+    const char *known = pool_resolve(d->pool, id);
+    if (known && model_set_one_json(d->set, str_from(known), &out))
+        http_reply(ex, 200, "application/json", buf_str(&out));
+    else
+        unknown_model(d, ex, id);
+    buf_release(&out);
+}

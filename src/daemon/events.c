@@ -1,0 +1,296 @@
+/* What happens, told onward: a decision of the pool goes to the log, the store, the metrics and the listeners
+ * of /events; a finished request to the store and the metrics. Layer daemon; loop thread. */
+#include "daemon/daemon_priv.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct listener {
+    struct daemon *d;
+    struct http_exchange *ex;
+    struct listener *next;
+};
+
+/* ---- decisions ---- */
+
+static enum log_level level_of(const char *kind)
+{
+    static const char *const bad[] = {"fail", "crash", "refuse", "ladder"};
+    for (size_t i = 0; i < TABLE_COUNT(bad); i++)
+        if (strcmp(kind, bad[i]) == 0)
+            return LOG_WARN;
+    return LOG_INFO;
+}
+
+static void log_decision(const struct pool_decision *p)
+{
+    struct buf text = {.max = 1800};
+    for (size_t i = 0; i < p->n_reasons && !text.failed; i++)
+        buf_printf(&text, "%s%s", i ? "; " : ": ", p->reasons[i].text);
+    char seconds[40] = "";
+    if (p->seconds > 0)
+        snprintf(seconds, sizeof seconds, " after %.2f s", p->seconds);
+    log_write(level_of(p->kind), "%s %s%s%s", p->kind, p->model, seconds, text.data ? text.data : "");
+    buf_release(&text);
+}
+
+static void put_reasons(const struct pool_decision *p, struct buf *out)
+{
+    buf_puts(out, "[");
+    for (size_t i = 0; i < p->n_reasons; i++) {
+        buf_puts(out, i ? ",{\"code\":" : "{\"code\":");
+        buf_put_json(out, str_from(p->reasons[i].code));
+        buf_puts(out, ",\"text\":");
+        buf_put_json(out, str_from(p->reasons[i].text));
+        buf_puts(out, "}");
+    }
+    buf_puts(out, "]");
+}
+
+/* What the plan came to: enough to tell later what was placed where. */
+static void put_plan(const struct plan *plan, struct buf *out)
+{
+    const struct plan_estimate *e = &plan->estimate;
+    buf_printf(out, "{\"fits\":%s,\"strategy\":", plan->fits ? "true" : "false");
+    buf_put_json(out, str_from(plan_strategy_word(plan->strategy)));
+    buf_printf(out, ",\"ctx\":%u,\"parallel\":%u,\"layers_gpu\":%u,\"layers_cpu\":%u,\"devices\":[",
+               e->params.ctx, e->params.parallel, e->layers_gpu, e->layers_cpu);
+    for (size_t i = 0; i < e->n_parts; i++) {
+        buf_puts(out, i ? ",{\"name\":" : "{\"name\":");
+        buf_put_json(out, str_from(e->parts[i].name));
+        buf_printf(out, ",\"bytes\":%llu}", (unsigned long long)plan_part_total(&e->parts[i]));
+    }
+    buf_puts(out, "]}");
+}
+
+static yyjson_mut_val *find_instance(yyjson_mut_val *instances, const char *id)
+{
+    size_t i, n;
+    yyjson_mut_val *v;
+    yyjson_mut_arr_foreach(instances, i, n, v)
+    {
+        const char *other = yyjson_mut_get_str(yyjson_mut_obj_get(v, "id"));
+        if (other && strcmp(other, id) == 0)
+            return v;
+    }
+    return NULL;
+}
+
+static void post_measures(struct daemon *d, const struct pool_decision *p, yyjson_mut_val *instance,
+                          const char *path)
+{
+    size_t i, n;
+    yyjson_mut_val *v;
+    yyjson_mut_arr_foreach(yyjson_mut_obj_get(instance, "devices"), i, n, v)
+    {
+        yyjson_mut_val *measured = yyjson_mut_obj_get(yyjson_mut_obj_get(v, "measured"), "total_bytes");
+        if (!measured)
+            continue;
+        struct store_measure m = {
+            .wall_ms = p->wall_ms,
+            .model = p->model,
+            .model_path = path,
+            .runtime = "llamacpp",
+            .device = yyjson_mut_get_str(yyjson_mut_obj_get(v, "name")),
+            .predicted_bytes = yyjson_mut_get_uint(yyjson_mut_obj_get(v, "predicted_bytes")),
+            .measured_bytes = yyjson_mut_get_uint(measured),
+        };
+        store_post_measure(d->store, &m);
+    }
+}
+
+static const char *path_of(const struct daemon *d, const char *model)
+{
+    for (size_t i = 0; d->set && i < d->set->n; i++)
+        if (strcmp(d->set->models[i].id, model) == 0)
+            return d->set->models[i].path;
+    return "";
+}
+
+static void post_instance(struct daemon *d, const struct pool_decision *p)
+{
+    static const struct {
+        const char *kind, *state;
+    } states[] = {{"load", "starting"},   {"ready", "ready"}, {"evict", "draining"},
+                  {"unload", "draining"}, {"fail", "failed"}, {"crash", "crashed"}};
+    const char *state = NULL;
+    for (size_t i = 0; i < TABLE_COUNT(states); i++)
+        if (strcmp(states[i].kind, p->kind) == 0)
+            state = states[i].state;
+    if (!state || !p->instance[0])
+        return;
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *instance = find_instance(pool_json(d->pool, doc), p->instance);
+    const char *path = path_of(d, p->model);
+    struct store_instance row = {
+        .wall_ms = p->wall_ms,
+        .instance = p->instance,
+        .model = p->model,
+        .model_path = path,
+        .state = state,
+        .pid = yyjson_mut_get_sint(yyjson_mut_obj_get(instance, "pid")),
+        .port = (int)yyjson_mut_get_uint(yyjson_mut_obj_get(instance, "port")),
+        .cause =
+            yyjson_mut_get_str(yyjson_mut_obj_get(yyjson_mut_obj_get(instance, "last_error"), "message")),
+    };
+    store_post_instance(d->store, &row);
+    if (strcmp(p->kind, "ready") == 0)
+        post_measures(d, p, instance, path);
+    yyjson_mut_doc_free(doc);
+}
+
+static void listener_free(struct listener *l)
+{
+    struct listener **at = &l->d->listeners;
+    while (*at && *at != l)
+        at = &(*at)->next;
+    if (*at) {
+        *at = l->next;
+        l->d->n_listeners--;
+    }
+    free(l);
+}
+
+static void tell_listeners(struct daemon *d, struct str event)
+{
+    for (struct listener *l = d->listeners, *next; l; l = next) {
+        next = l->next;
+        if (!http_stream_write(l->ex, event)) {
+            struct http_exchange *ex = l->ex;
+            listener_free(l);
+            http_stream_end(ex);
+        }
+    }
+}
+
+static void put_event(struct daemon *d, const struct pool_decision *p, struct str reasons, struct str plan,
+                      struct buf *out)
+{
+    char at[40];
+    buf_printf(out, "id: %llu\nevent: decision\ndata: {\"at\":\"%s\",\"kind\":",
+               (unsigned long long)++d->event_serial, clock_rfc3339(p->wall_ms, at, sizeof at));
+    buf_put_json(out, str_from(p->kind));
+    buf_puts(out, ",\"model\":");
+    buf_put_json(out, str_from(p->model));
+    buf_puts(out, ",\"instance\":");
+    buf_put_json(out, str_from(p->instance));
+    buf_puts(out, ",\"reasons\":");
+    buf_put_str(out, reasons);
+    buf_puts(out, ",\"plan\":");
+    buf_put_str(out, plan.n ? plan : STR("null"));
+    buf_printf(out, ",\"seconds\":%.6g}\n\n", p->seconds);
+}
+
+void events_decision(void *daemon, const struct pool_decision *p)
+{
+    struct daemon *d = daemon;
+    struct buf reasons = {0}, plan = {0}, event = {0};
+    d->doing = "a decision";
+    put_reasons(p, &reasons);
+    if (p->plan)
+        put_plan(p->plan, &plan);
+    log_decision(p);
+    metrics_add(d->metrics, METRIC_DECISIONS, (const char *[]){p->kind}, 1);
+    if (strcmp(p->kind, "ready") == 0)
+        metrics_observe(d->metrics, METRIC_LOAD_SECONDS, (const char *[]){p->model}, p->seconds);
+    struct store_decision row = {.wall_ms = p->wall_ms,
+                                 .kind = p->kind,
+                                 .model = p->model,
+                                 .instance = p->instance,
+                                 .reasons_json = reasons.data,
+                                 .plan_json = plan.data,
+                                 .seconds = p->seconds};
+    store_post_decision(d->store, &row);
+    post_instance(d, p);
+    if (d->listeners) {
+        put_event(d, p, buf_str(&reasons), buf_str(&plan), &event);
+        tell_listeners(d, buf_str(&event));
+    }
+    buf_release(&reasons);
+    buf_release(&plan);
+    buf_release(&event);
+}
+
+/* ---- listeners ---- */
+
+static void on_gone(void *arg)
+{
+    listener_free(arg);
+}
+
+void api_events(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    struct err err;
+    if (d->stopping || d->n_listeners >= DAEMON_LISTENERS_MAX) {
+        enum rc rc =
+            err_set(&err, RC_BUSY, d->stopping ? "the daemon is stopping" : "%d listeners are the limit",
+                    DAEMON_LISTENERS_MAX);
+        err.code = rc;
+        http_reply_err(ex, &err, 5);
+        return;
+    }
+    struct listener *l = mem_new(struct listener);
+    *l = (struct listener){.d = d, .ex = ex, .next = d->listeners};
+    http_stream_start(ex, 200, "text/event-stream");
+    http_on_abort(ex, on_gone, l);
+    if (!http_stream_write(ex, STR("retry: 2000\n\n"))) {
+        free(l);
+        http_stream_end(ex);
+        return;
+    }
+    d->listeners = l;
+    d->n_listeners++;
+}
+
+void events_end(struct daemon *d)
+{
+    while (d->listeners) {
+        struct http_exchange *ex = d->listeners->ex;
+        listener_free(d->listeners);
+        http_stream_end(ex);
+    }
+}
+
+/* ---- requests ---- */
+
+void events_request(void *daemon, const struct http_record *r)
+{
+    struct daemon *d = daemon;
+    /* A name that no model has must not become a label. */
+    const char *known = pool_resolve(d->pool, str_from(r->model));
+    const char *model[] = {known ? known : "unknown", r->outcome};
+    metrics_add(d->metrics, METRIC_REQUESTS, model, 1);
+    metrics_observe(d->metrics, METRIC_REQUEST_SECONDS, model, (double)r->total_us * 1e-6);
+    if (r->instance[0]) {
+        metrics_observe(d->metrics, METRIC_OVERHEAD, NULL, (double)r->overhead_us * 1e-6);
+        if (r->response_bytes)
+            metrics_observe(d->metrics, METRIC_TTFT, model, (double)r->ttfb_us * 1e-6);
+    }
+    if (r->tokens_known) {
+        metrics_add(d->metrics, METRIC_PROMPT_TOKENS, model, (double)r->prompt_tokens);
+        metrics_add(d->metrics, METRIC_CACHED_TOKENS, model, (double)r->cached_tokens);
+        metrics_add(d->metrics, METRIC_COMPLETION_TOKENS, model, (double)r->completion_tokens);
+    }
+    struct store_request row = {.wall_ms = r->wall_ms,
+                                .model = r->model,
+                                .instance = r->instance,
+                                .path = r->path,
+                                .outcome = r->outcome,
+                                .status = r->status,
+                                .streamed = r->streamed,
+                                .prompt_tokens = r->prompt_tokens,
+                                .completion_tokens = r->completion_tokens,
+                                .cached_tokens = r->cached_tokens,
+                                .tokens_known = r->tokens_known,
+                                .request_bytes = r->request_bytes,
+                                .response_bytes = r->response_bytes,
+                                .wait_us = r->wait_us,
+                                .ttfb_us = r->ttfb_us,
+                                .total_us = r->total_us,
+                                .overhead_us = r->overhead_us};
+    store_post_request(d->store, &row);
+}

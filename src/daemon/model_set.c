@@ -1,0 +1,312 @@
+/* The set of models: see model_set.h. Layer daemon; pure but for the model's facts that the catalog has read.
+ */
+#include "daemon/model_set.h"
+
+#include "os/file.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define WARNINGS_MAX 64
+#define ARENA_MAX    (256 * MIB)
+
+__attribute__((format(printf, 2, 3))) static void warn(struct model_set *s, const char *fmt, ...)
+{
+    char text[700];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (s->n_warnings >= WARNINGS_MAX)
+        return;
+    char *copy = arena_strndup(&s->arena, text, strlen(text));
+    if (copy)
+        s->warnings[s->n_warnings++] = copy;
+}
+
+void model_set_policy(const struct config_model *m, struct plan_policy *ret_policy)
+{
+    struct plan_policy p;
+    plan_policy_default(&p);
+    (void)plan_strategy_from(str_from(m->strategy), &p.strategy,
+                             &p.vram_limit_bytes); /* checked when it was read */
+    if (m->vram_limit != UINT64_MAX)
+        p.vram_limit_bytes = m->vram_limit;
+    p.ctx = m->ctx;
+    p.ctx_min = m->ctx_min;
+    p.parallel = m->parallel;
+    p.batch = m->batch;
+    p.ubatch = m->ubatch;
+    const char *k = strcmp(m->kv_type_k, "auto") != 0 ? m->kv_type_k : m->kv_type;
+    const char *v = strcmp(m->kv_type_v, "auto") != 0 ? m->kv_type_v : m->kv_type;
+    uint32_t type_k = GGML_F16, type_v = GGML_F16;
+    bool has_k = strcmp(k, "auto") != 0 && ggml_type_from(str_from(k), &type_k);
+    bool has_v = strcmp(v, "auto") != 0 && ggml_type_from(str_from(v), &type_v);
+    if (has_k || has_v) {
+        p.kv_type_fixed = true;
+        p.type_k = type_k;
+        p.type_v = type_v;
+    }
+    (void)ggml_type_from(str_from(m->kv_floor), &p.kv_floor);
+    if (m->gpu_layers != CONFIG_LAYERS_AUTO) {
+        p.gpu_layers_fixed = true;
+        p.gpu_layers = m->gpu_layers == CONFIG_LAYERS_ALL ? PLAN_ALL_LAYERS : m->gpu_layers;
+    }
+    p.allow_cpu = m->allow_cpu;
+    p.embedding = m->embedding;
+    p.max_gpus = m->max_gpus;
+    p.device = m->device[0] ? m->device : NULL;
+    p.margin_bytes = m->margin;
+    *ret_policy = p;
+}
+
+/* A model whose file says how its tokens are pooled was made for embeddings. */
+static bool is_embedder(const struct model *m)
+{
+    uint64_t pooling;
+    return m && model_arch_u64(m, "pooling_type", &pooling) && pooling > 0;
+}
+
+static uint64_t hash_text(const char *s, uint64_t h)
+{
+    /* The length takes part, so that two texts cannot be cut differently. */
+    size_t n = s ? strlen(s) : 0;
+    h = str_hash((struct str){(const char *)&n, sizeof n}, h);
+    return str_hash(str_from(s), h);
+}
+
+static uint64_t hash_bytes(const void *p, size_t n, uint64_t h)
+{
+    return str_hash((struct str){p, n}, h);
+}
+
+static uint64_t hash_settings(const struct pool_model *p, const struct catalog_entry *e)
+{
+    const struct plan_policy *y = &p->policy;
+    uint64_t h = hash_text(p->id, 7);
+    h = hash_text(p->path, h);
+    h = hash_text(p->mmproj, h);
+    h = hash_text(p->runtime_binary, h);
+    h = hash_text(y->device, h);
+    for (size_t i = 0; i < p->n_extra_args; i++)
+        h = hash_text(p->extra_args[i], h);
+    for (size_t i = 0; i < p->n_aliases; i++)
+        h = hash_text(p->aliases[i], h);
+    /* Numbers one by one: a struct's padding has no value. */
+    const uint64_t numbers[] = {
+        (uint64_t)y->strategy,
+        y->vram_limit_bytes,
+        y->ctx,
+        y->ctx_min,
+        y->parallel,
+        y->batch,
+        y->ubatch,
+        y->kv_type_fixed,
+        y->type_k,
+        y->type_v,
+        y->kv_floor,
+        (uint64_t)(int64_t)y->gpu_layers,
+        y->gpu_layers_fixed,
+        y->allow_cpu,
+        y->embedding,
+        y->max_gpus,
+        y->margin_bytes,
+        (uint64_t)(int64_t)p->priority,
+        p->pin,
+        p->embedding,
+        p->ttl_ms,
+        p->n_extra_args,
+        p->n_aliases,
+        e ? (uint64_t)e->mtime_ns : 0,
+        e ? e->file_bytes : 0,
+    };
+    return hash_bytes(numbers, sizeof numbers, h);
+}
+
+static void fill(const struct config *c, const char *id, const struct catalog_entry *e, struct pool_model *p)
+{
+    const struct config_model *m = config_model_for(c, str_from(id));
+    *p = (struct pool_model){
+        .id = id,
+        .aliases = m->aliases.items,
+        .n_aliases = m->aliases.n,
+        .path = m->path && m->path[0] ? m->path : e->path,
+        .mmproj = m->mmproj && m->mmproj[0] ? m->mmproj
+                  : e                       ? e->mmproj
+                                            : NULL,
+        .runtime_binary = m->runtime[0] ? m->runtime : NULL,
+        .extra_args = m->extra_args.items,
+        .n_extra_args = m->extra_args.n,
+        .priority = m->priority,
+        .pin = m->pin,
+        .embedding = m->embedding,
+        .ttl_ms = m->ttl,
+    };
+    model_set_policy(m, &p->policy);
+    if (e && is_embedder(e->model) && strcmp(p->path, e->path) == 0)
+        p->embedding = p->policy.embedding = true;
+    p->settings_hash = hash_settings(p, e);
+}
+
+static int by_id(const void *a, const void *b)
+{
+    return strcmp(((const struct pool_model *)a)->id, ((const struct pool_model *)b)->id);
+}
+
+static size_t index_of(const struct model_set *s, const char *id)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (strcmp(s->models[i].id, id) == 0)
+            return i;
+    return SIZE_MAX;
+}
+
+static void add_found(struct model_set *s)
+{
+    for (size_t i = 0; i < s->catalog->n; i++) {
+        const struct catalog_entry *e = &s->catalog->entries[i];
+        if (!e->model)
+            warn(s, "%s is not served: %s", e->path, e->problem.message);
+        else
+            fill(s->config, e->id, e, &s->models[s->n++]);
+    }
+}
+
+static void add_named(struct model_set *s)
+{
+    const char *near[1];
+    for (size_t i = 0; i < s->config->n_models; i++) {
+        const struct config_entry *c = &s->config->models[i];
+        const struct catalog_entry *e = catalog_find(s->catalog, str_from(c->id));
+        if (e && e->model)
+            continue;
+        if (c->m.path[0])
+            fill(s->config, c->id, NULL, &s->models[s->n++]);
+        else if (catalog_nearest(s->catalog, str_from(c->id), near, 1))
+            warn(s, "models.%s in line %u has no path and no such file was found; did you mean %s?", c->id,
+                 c->line, near[0]);
+        else
+            warn(s, "models.%s in line %u has no path and no such file was found", c->id, c->line);
+    }
+}
+
+/* An alias that is also a model's id: the id wins, and the set must not hold a name twice. */
+static void drop_clashing_aliases(struct model_set *s)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        struct pool_model *p = &s->models[i];
+        const char **kept = arena_array(&s->arena, p->n_aliases ? p->n_aliases : 1, sizeof *kept);
+        size_t n = 0;
+        for (size_t k = 0; kept && k < p->n_aliases; k++) {
+            if (index_of(s, p->aliases[k]) == SIZE_MAX)
+                kept[n++] = p->aliases[k];
+            else
+                warn(s, "the alias %s of %s is the id of another model and is left out", p->aliases[k],
+                     p->id);
+        }
+        p->aliases = kept;
+        p->n_aliases = n;
+    }
+}
+
+static void collect_preload(struct model_set *s)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (config_model_for(s->config, str_from(s->models[i].id))->preload)
+            s->preload[s->n_preload++] = s->models[i].id;
+}
+
+enum rc model_set_build(const struct config *c, const struct catalog *catalog, struct model_set **ret_set,
+                        struct err *err)
+{
+    struct model_set *s = mem_new(struct model_set);
+    s->arena.cap_bytes = ARENA_MAX;
+    s->config = c;
+    s->catalog = catalog;
+    size_t most = catalog->n + c->n_models;
+    s->models = arena_array(&s->arena, most ? most : 1, sizeof *s->models);
+    s->entries = arena_array(&s->arena, most ? most : 1, sizeof(*s->entries));
+    s->preload = arena_array(&s->arena, most ? most : 1, sizeof *s->preload);
+    s->warnings = arena_array(&s->arena, WARNINGS_MAX, sizeof *s->warnings);
+    if (!s->models || !s->entries || !s->preload || !s->warnings) {
+        model_set_free(s);
+        return err_set(err, RC_NOMEM, "memory is short for a list of %zu models", most);
+    }
+    add_found(s);
+    add_named(s);
+    qsort(s->models, s->n, sizeof *s->models, by_id);
+    for (size_t i = 0; i < s->n; i++) {
+        const struct catalog_entry *e = catalog_find(catalog, str_from(s->models[i].id));
+        s->entries[i] = e && e->model ? e : NULL;
+    }
+    drop_clashing_aliases(s);
+    collect_preload(s);
+    for (size_t i = 0; i < catalog->n_notes; i++)
+        warn(s, "%s", catalog->notes[i].message);
+    *ret_set = s;
+    return RC_OK;
+}
+
+void model_set_free(struct model_set *s)
+{
+    if (!s)
+        return;
+    arena_release(&s->arena);
+    free(s);
+}
+
+/* ---- OpenAI's objects ---- */
+
+static yyjson_mut_val *model_json(yyjson_mut_doc *doc, const struct pool_model *p,
+                                  const struct catalog_entry *e)
+{
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    yyjson_mut_obj_add_str(doc, o, "id", p->id);
+    yyjson_mut_obj_add_str(doc, o, "object", "model");
+    yyjson_mut_obj_add_int(doc, o, "created", e ? e->mtime_ns / 1000000000 : 0);
+    yyjson_mut_obj_add_str(doc, o, "owned_by", e ? e->source : "configuration");
+    yyjson_mut_val *aliases = yyjson_mut_obj_add_arr(doc, o, "aliases");
+    for (size_t i = 0; i < p->n_aliases; i++)
+        yyjson_mut_arr_add_str(doc, aliases, p->aliases[i]);
+    if (!e)
+        return o;
+    yyjson_mut_val *meta = yyjson_mut_obj_add_obj(doc, o, "meta");
+    yyjson_mut_obj_add_str(doc, meta, "architecture", e->model->architecture);
+    yyjson_mut_obj_add_str(doc, meta, "quantization", e->model->quantization);
+    yyjson_mut_obj_add_uint(doc, meta, "n_params", e->model->parameters);
+    yyjson_mut_obj_add_uint(doc, meta, "n_ctx_train", e->model->context_train);
+    yyjson_mut_obj_add_uint(doc, meta, "n_embd", e->model->n_embd);
+    yyjson_mut_obj_add_uint(doc, meta, "n_vocab", e->model->n_vocab);
+    yyjson_mut_obj_add_uint(doc, meta, "size", e->file_bytes);
+    yyjson_mut_obj_add_bool(doc, meta, "embedding", p->embedding);
+    yyjson_mut_obj_add_bool(doc, meta, "multimodal", p->mmproj != NULL);
+    return o;
+}
+
+void model_set_list_json(const struct model_set *s, struct buf *out)
+{
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *root = yyjson_mut_obj(doc);
+    yyjson_mut_doc_set_root(doc, root);
+    yyjson_mut_obj_add_str(doc, root, "object", "list");
+    yyjson_mut_val *data = yyjson_mut_obj_add_arr(doc, root, "data");
+    for (size_t i = 0; i < s->n; i++)
+        yyjson_mut_arr_append(data, model_json(doc, &s->models[i], s->entries[i]));
+    (void)json_write(doc, false, out, NULL); /* fails only with out->failed */
+    yyjson_mut_doc_free(doc);
+}
+
+bool model_set_one_json(const struct model_set *s, struct str id, struct buf *out)
+{
+    size_t i = 0;
+    while (i < s->n && !str_eq_c(id, s->models[i].id))
+        i++;
+    if (i == s->n)
+        return false;
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_doc_set_root(doc, model_json(doc, &s->models[i], s->entries[i]));
+    (void)json_write(doc, false, out, NULL);
+    yyjson_mut_doc_free(doc);
+    return true;
+}

@@ -1,0 +1,34 @@
+/* The models that may be asked for: what was found on disk, with the configuration's settings. Layer daemon;
+ * built once, then immutable. */
+#ifndef DAEMON_MODEL_SET_H
+#define DAEMON_MODEL_SET_H
+
+#include "daemon/config.h"
+#include "gguf/catalog.h"
+#include "pool/pool.h"
+
+struct model_set {
+    struct arena arena;
+    const struct config *config;          /* borrowed: outlives the set */
+    const struct catalog *catalog;        /* borrowed: outlives the set */
+    struct pool_model *models;            /* sorted by id */
+    const struct catalog_entry **entries; /* beside models; NULL for one that only the configuration names */
+    size_t n;
+    const char **preload;
+    size_t n_preload;
+    char **warnings; /* what a person should know: files that cannot be served, settings without a model */
+    size_t n_warnings;
+};
+
+/* Fails only for lack of memory. */
+enum rc model_set_build(const struct config *c, const struct catalog *catalog, struct model_set **ret_set,
+                        struct err *err);
+void model_set_free(struct model_set *s); /* NULL is fine */
+
+/* Turns a model's settings into a policy of the planner. */
+void model_set_policy(const struct config_model *m, struct plan_policy *ret_policy);
+/* OpenAI's list of models as JSON text; with an id, that one object or false. */
+void model_set_list_json(const struct model_set *s, struct buf *out);
+bool model_set_one_json(const struct model_set *s, struct str id, struct buf *out);
+
+#endif

@@ -1,0 +1,180 @@
+/* Configuration and catalog: read on the work pool, applied on the loop. Layer daemon.
+ *
+ * A reload that fails changes nothing. One that comes while another is under way is done after it, once. */
+#include "daemon/daemon_priv.h"
+
+#include "base/log.h"
+#include "daemon/notify.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct reload {
+    uv_work_t work;
+    struct daemon *d;
+    bool first;
+    const struct config *base; /* the running one, for a first reading of the catalog */
+    /* results */
+    struct config *config; /* NULL when first */
+    struct key_list keys;
+    struct catalog *catalog;
+    struct model_set *set;
+    struct buf models_json;
+    char runtime_path[512];
+    struct err runtime_err;
+    enum rc rc;
+    struct err err;
+};
+
+static enum rc read_world(struct reload *r)
+{
+    enum rc rc = RC_OK;
+    if (!r->first) {
+        rc = config_load(&r->d->opt->config, &r->config, &r->err);
+        if (rc == RC_OK)
+            rc = key_list_load(r->config, &r->keys, &r->err);
+        if (rc != RC_OK)
+            return rc;
+    }
+    const struct config *c = r->first ? r->base : r->config;
+    const struct catalog_options options = {
+        .dirs = c->models_dirs.items, .n_dirs = c->models_dirs.n, .usual_caches = c->usual_caches};
+    rc = catalog_scan(&options, &r->catalog, &r->err);
+    if (rc == RC_OK)
+        rc = model_set_build(c, r->catalog, &r->set, &r->err);
+    if (rc != RC_OK)
+        return rc;
+    model_set_list_json(r->set, &r->models_json);
+    r->runtime_path[0] = '\0';
+    (void)!runtime_find_llama_server(c->llama_server[0] ? c->llama_server : NULL, r->runtime_path,
+                                     sizeof r->runtime_path, &r->runtime_err);
+    return RC_OK;
+}
+
+static void on_work(uv_work_t *work)
+{
+    struct reload *r = work->data;
+    r->rc = read_world(r);
+}
+
+static void discard(struct reload *r)
+{
+    model_set_free(r->set);
+    catalog_free(r->catalog);
+    config_free(r->config);
+    key_list_release(&r->keys);
+    buf_release(&r->models_json);
+    free(r);
+}
+
+/* The set points into config and catalog: the old three go together, after the pool has the new ones. */
+static void apply(struct reload *r)
+{
+    struct daemon *d = r->d;
+    struct model_set *old_set = d->set;
+    struct catalog *old_catalog = d->catalog;
+    struct config *old_config = r->config ? d->config : NULL;
+    d->set = take_ptr(r->set);
+    d->catalog = take_ptr(r->catalog);
+    buf_release(&d->models_json);
+    d->models_json = r->models_json;
+    r->models_json = (struct buf){0};
+    snprintf(d->runtime_path, sizeof d->runtime_path, "%s", r->runtime_path);
+    d->runtime_err = r->runtime_err;
+    if (r->config) {
+        struct key_list old_keys = d->keys;
+        const char *keys[16];
+        size_t n = config_restart_keys(d->config, r->config, keys, TABLE_COUNT(keys));
+        for (size_t i = 0; i < n; i++)
+            log_warn("%s has changed: that needs a restart", keys[i]);
+        d->config = take_ptr(r->config);
+        d->keys = r->keys;
+        r->keys = (struct key_list){0};
+        struct pool_options pool_opt;
+        struct http_options http_opt;
+        daemon_pool_options(d, &pool_opt);
+        daemon_http_options(d, &http_opt);
+        pool_set_options(d->pool, &pool_opt);
+        http_server_configure(d->server, &http_opt);
+        sampler_set_interval(d->sampler, d->config->sample_interval);
+        key_list_release(&old_keys);
+    }
+    if (d->pool)
+        pool_set_models(d->pool, d->set->models, d->set->n);
+    model_set_free(old_set);
+    catalog_free(old_catalog);
+    config_free(old_config);
+}
+
+static void log_result(struct daemon *d, bool first)
+{
+    for (size_t i = 0; i < d->config->n_notes; i++)
+        log_warn("%s", d->config->notes[i]);
+    for (size_t i = 0; i < d->set->n_warnings; i++)
+        log_warn("%s", d->set->warnings[i]);
+    if (!first)
+        log_info("reloaded: %zu models", d->set->n);
+}
+
+static void after_work(uv_work_t *work, int status)
+{
+    struct reload *r = work->data;
+    struct daemon *d = r->d;
+    bool first = r->first;
+    (void)status;
+    d->reload = NULL;
+    d->doing = "applying a reload";
+    if (d->stopping) {
+        discard(r);
+        return;
+    }
+    if (r->rc == RC_OK) {
+        apply(r);
+        log_result(d, first);
+    } else if (!first) {
+        log_err(LOG_ERROR, "the reload failed, the old settings stay", &r->err);
+    }
+    struct err err = r->err;
+    enum rc rc = r->rc;
+    discard(r);
+    if (first && rc == RC_OK)
+        rc = daemon_begin_serving(d, &err);
+    if (first && rc != RC_OK) {
+        d->failure = rc;
+        d->failure_err = err;
+        daemon_stop(d, true);
+        return;
+    }
+    if (!first)
+        notify_send("READY=1\nSTATUS=%zu models", d->set->n);
+    if (d->reload_again) {
+        d->reload_again = false;
+        reload_begin(d, false);
+    }
+}
+
+void reload_begin(struct daemon *d, bool first)
+{
+    if (d->stopping)
+        return;
+    if (d->reload) {
+        d->reload_again = true;
+        return;
+    }
+    struct reload *r = mem_new(struct reload);
+    r->d = d;
+    r->first = first;
+    r->base = d->config;
+    r->work.data = r;
+    d->reload = r;
+    if (!first) {
+        log_info("reloading configuration and models");
+        notify_reloading();
+    }
+    uv_queue_work(d->loop, &r->work, on_work, after_work);
+}
+
+bool reload_busy(const struct daemon *d)
+{
+    return d->reload != NULL;
+}

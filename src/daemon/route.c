@@ -1,0 +1,110 @@
+/* The proxy's abstract route over the pool. Layer daemon; loop thread.
+ *
+ * A granted lease keeps the pool's lease in `ref` until it is given back. A waiting request is a struct
+ * waiting: it ends with the pool's callback or with cancel, whichever comes first. */
+#include "daemon/daemon_priv.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct waiting {
+    struct daemon *d;
+    struct pool_wait *wait;
+    route_cb cb;
+    void *arg;
+    char asked[256]; /* the client's spelling, to tell whether it must be replaced */
+};
+
+static void lease_from(const struct pool_lease *from, struct str asked, struct route_lease *ret)
+{
+    struct pool_lease *own = mem_new(struct pool_lease);
+    *own = *from;
+    *ret = (struct route_lease){.port = from->port, .ref = own};
+    snprintf(ret->host, sizeof ret->host, "%s", from->host);
+    snprintf(ret->model, sizeof ret->model, "%s", from->model);
+    snprintf(ret->instance, sizeof ret->instance, "%s", from->instance);
+    ret->replace_model = asked.n > 0 && !str_eq_c(asked, from->model);
+}
+
+static void on_acquired(void *arg, enum rc rc, const struct pool_lease *lease, const struct err *err,
+                        uint32_t retry_after_s)
+{
+    struct waiting *w = arg;
+    w->d->doing = "a lease for a waiting request";
+    if (rc == RC_OK) {
+        struct route_lease out;
+        lease_from(lease, str_from(w->asked), &out);
+        w->cb(w->arg, &out, NULL);
+    } else {
+        struct route_refusal refusal = {.err = *err, .retry_after_s = retry_after_s};
+        w->cb(w->arg, NULL, &refusal);
+    }
+    free(w);
+}
+
+/* Without a model in the request the only one there is will do. */
+static bool choose_model(struct daemon *d, struct str *model, struct err *err)
+{
+    if (model->n)
+        return true;
+    if (d->set->n == 1) {
+        *model = str_from(d->set->models[0].id);
+        return true;
+    }
+    enum rc rc = err_set(err, RC_INVALID, "the request names no model");
+    err_hint(err, "add \"model\" to the body; GET /v1/models lists %zu", d->set->n);
+    return rc == RC_OK;
+}
+
+static enum route_answer acquire(void *ctx, const struct route_request *req, route_cb cb, void *arg,
+                                 struct route_lease *ret_lease, void **ret_wait,
+                                 struct route_refusal *ret_refusal)
+{
+    struct daemon *d = ctx;
+    struct str model = req->model;
+    d->doing = "a request's route";
+    struct waiting *w = mem_new(struct waiting);
+    *w = (struct waiting){.d = d, .cb = cb, .arg = arg};
+    snprintf(w->asked, sizeof w->asked, "%.*s", STR_ARG(req->model));
+    struct route_refusal refusal = {.retry_after_s = 0};
+    if (!choose_model(d, &model, &refusal.err)) {
+        *ret_refusal = refusal;
+        free(w);
+        return ROUTE_REFUSED;
+    }
+    struct pool_lease lease;
+    enum pool_answer answer =
+        pool_acquire(d->pool, model, on_acquired, w, &lease, &w->wait, &refusal.retry_after_s, &refusal.err);
+    if (answer == POOL_WAITING) {
+        *ret_wait = w;
+        return ROUTE_WAITING;
+    }
+    if (answer == POOL_GRANTED)
+        lease_from(&lease, str_from(w->asked), ret_lease);
+    else
+        *ret_refusal = refusal;
+    free(w);
+    return answer == POOL_GRANTED ? ROUTE_GRANTED : ROUTE_REFUSED;
+}
+
+static void cancel(void *ctx, void *wait)
+{
+    struct daemon *d = ctx;
+    struct waiting *w = wait;
+    pool_cancel(d->pool, w->wait);
+    free(w);
+}
+
+static void release(void *ctx, struct route_lease *lease, bool broken)
+{
+    struct daemon *d = ctx;
+    struct pool_lease *own = lease->ref;
+    lease->ref = NULL;
+    pool_release(d->pool, own, broken);
+    free(own);
+}
+
+void route_ops_init(struct daemon *d, struct route_ops *ret_ops)
+{
+    *ret_ops = (struct route_ops){.ctx = d, .acquire = acquire, .cancel = cancel, .release = release};
+}

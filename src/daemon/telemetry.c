@@ -1,0 +1,345 @@
+/* What the daemon tells about itself: metrics, the joined status, the short health. Layer daemon; loop
+ * thread. The names in health and status that end in _gb, and servers[], gpu_pool_status, are those that
+ * clients of the predecessor know. */
+#include "daemon/daemon_priv.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define GB(bytes) ((double)(bytes) / (1024.0 * 1024 * 1024))
+
+/* ---- metrics ---- */
+
+static void collect_pool(struct daemon *d)
+{
+    struct metrics *m = d->metrics;
+    struct pool_counters c;
+    pool_counters(d->pool, &c);
+    const struct {
+        enum metric id;
+        double value;
+    } rows[] = {
+        {METRIC_LOADS, (double)c.loads},
+        {METRIC_LOAD_FAILURES, (double)c.load_failures},
+        {METRIC_EVICTIONS, (double)c.evictions},
+        {METRIC_CRASHES, (double)c.crashes},
+        {METRIC_REFUSALS, (double)c.refused},
+        {METRIC_WAITS, (double)c.waits},
+        {METRIC_LEASES, (double)c.leases},
+        {METRIC_QUEUE_WAITING, (double)c.waiting},
+        {METRIC_LADDER_STEPS, (double)c.ladder_steps},
+    };
+    for (size_t i = 0; i < TABLE_COUNT(rows); i++)
+        metrics_set(m, rows[i].id, NULL, rows[i].value);
+    for (int s = 0; s < POOL_STATES; s++)
+        metrics_set(m, METRIC_INSTANCES, (const char *[]){pool_state_word((enum pool_state)s)},
+                    (double)c.instances[s]);
+}
+
+static void collect_instance(void *arg, const char *instance, const char *model, enum pool_state s,
+                             uint32_t busy, const struct plan *plan)
+{
+    struct daemon *d = arg;
+    if (s == POOL_STOPPED || s == POOL_FAILED)
+        return;
+    metrics_set(d->metrics, METRIC_INSTANCE_BUSY, (const char *[]){model, instance}, busy);
+    for (size_t i = 0; plan && i < plan->estimate.n_parts; i++)
+        metrics_set(d->metrics, METRIC_INSTANCE_BYTES,
+                    (const char *[]){model, instance, plan->estimate.parts[i].name},
+                    (double)plan_part_total(&plan->estimate.parts[i]));
+}
+
+static void collect_http(struct daemon *d)
+{
+    struct http_counters c;
+    http_server_counters(d->server, &c);
+    metrics_set(d->metrics, METRIC_HTTP_CONNECTIONS, NULL, c.connections);
+    metrics_set(d->metrics, METRIC_HTTP_CONNECTIONS_TOTAL, NULL, (double)c.connections_total);
+    metrics_set(d->metrics, METRIC_HTTP_REQUESTS_TOTAL, NULL, (double)c.requests_total);
+    metrics_set(d->metrics, METRIC_HTTP_CLIENT_ABORTS, NULL, (double)c.client_aborts);
+    metrics_set(d->metrics, METRIC_HTTP_UPSTREAM_ERRORS, NULL, (double)c.upstream_errors);
+    metrics_set(d->metrics, METRIC_HTTP_RETRIED, NULL, (double)c.retried);
+    metrics_set(d->metrics, METRIC_HTTP_BODY_BYTES, NULL, (double)c.body_bytes_in_flight);
+}
+
+static void collect_gpu(struct metrics *m, const struct hw_device *g)
+{
+    const char *uuid[] = {g->valid & HW_UUID && g->uuid[0] ? g->uuid : g->name};
+    const struct {
+        enum metric id;
+        uint32_t bit;
+        double value;
+    } rows[] = {
+        {METRIC_GPU_MEMORY_TOTAL, HW_MEMORY, (double)g->total_bytes},
+        {METRIC_GPU_MEMORY_USED, HW_MEMORY, (double)g->used_bytes},
+        {METRIC_GPU_MEMORY_FREE, HW_MEMORY, (double)g->free_bytes},
+        {METRIC_GPU_UTIL, HW_UTIL, g->util_pct / 100.0},
+        {METRIC_GPU_MEM_BUSY, HW_MEM_BUSY, g->mem_busy_pct / 100.0},
+        {METRIC_GPU_TEMPERATURE, HW_TEMPERATURE, g->temperature_c},
+        {METRIC_GPU_POWER, HW_POWER, g->power_mw / 1000.0},
+        {METRIC_GPU_POWER_LIMIT, HW_POWER_LIMIT, g->power_limit_mw / 1000.0},
+        {METRIC_GPU_CLOCK, HW_CLOCKS, g->clock_sm_mhz * 1e6},
+        {METRIC_GPU_THROTTLE, HW_THROTTLE, (double)g->throttle_reasons},
+    };
+    metrics_set(m, METRIC_GPU_INFO, (const char *[]){uuid[0], g->name, g->model}, 1);
+    for (size_t i = 0; i < TABLE_COUNT(rows); i++)
+        if (g->valid & rows[i].bit)
+            metrics_set(m, rows[i].id, uuid, rows[i].value);
+}
+
+static void collect_machine(struct daemon *d)
+{
+    const struct hw_inventory *inv = sampler_latest(d->sampler);
+    for (int id = METRIC_GPU_INFO; id <= METRIC_GPU_THROTTLE;
+         id++) /* a GPU may have gone, a value be unknown now */
+        metrics_clear(d->metrics, (enum metric)id);
+    for (size_t i = 0; i < inv->n_devices; i++)
+        collect_gpu(d->metrics, &inv->devices[i]);
+    metrics_set(d->metrics, METRIC_HOST_MEMORY_TOTAL, NULL, (double)inv->host.ram_total_bytes);
+    metrics_set(d->metrics, METRIC_HOST_MEMORY_AVAILABLE, NULL, (double)inv->host.ram_available_bytes);
+    metrics_set(d->metrics, METRIC_HOST_MEMORY_USABLE, NULL, (double)inv->host.usable_free_bytes);
+    metrics_set(d->metrics, METRIC_HOST_SWAP_FREE, NULL, (double)inv->host.swap_free_bytes);
+}
+
+void telemetry_text(struct daemon *d, struct buf *out)
+{
+    struct store_health h;
+    store_health(d->store, &h);
+    metrics_set(d->metrics, METRIC_BUILD_INFO, (const char *[]){ARRIERO_VERSION}, 1);
+    metrics_set(d->metrics, METRIC_START_TIME, NULL, (double)d->start_wall_ms / 1000);
+    collect_pool(d);
+    metrics_clear(d->metrics, METRIC_INSTANCE_BUSY);
+    metrics_clear(d->metrics, METRIC_INSTANCE_BYTES);
+    pool_each(d->pool, collect_instance, d);
+    collect_http(d);
+    collect_machine(d);
+    metrics_set(d->metrics, METRIC_STORE_WRITABLE, NULL, h.writable);
+    metrics_set(d->metrics, METRIC_STORE_QUEUED, NULL, (double)h.queued);
+    metrics_set(d->metrics, METRIC_STORE_WRITTEN, NULL, (double)h.written);
+    metrics_set(d->metrics, METRIC_STORE_DROPPED, NULL, (double)h.dropped);
+    metrics_set(d->metrics, METRIC_LOOP_SLOW_TURNS, NULL, (double)d->slow_turns);
+    metrics_text(d->metrics, out);
+}
+
+/* ---- health and status ---- */
+
+static yyjson_mut_val *state_counts(struct daemon *d, yyjson_mut_doc *doc)
+{
+    struct pool_counters c;
+    pool_counters(d->pool, &c);
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    for (int s = 0; s < POOL_STATES; s++)
+        yyjson_mut_obj_add_uint(doc, o, pool_state_word((enum pool_state)s), c.instances[s]);
+    return o;
+}
+
+static yyjson_mut_val *store_json(struct daemon *d, yyjson_mut_doc *doc)
+{
+    struct store_health h;
+    store_health(d->store, &h);
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    yyjson_mut_obj_add_bool(doc, o, "writable", h.writable);
+    yyjson_mut_obj_add_bool(doc, o, "replaced", h.replaced);
+    json_add_str(doc, o, "message", str_from(h.message));
+    yyjson_mut_obj_add_uint(doc, o, "queued", h.queued);
+    yyjson_mut_obj_add_uint(doc, o, "written", h.written);
+    yyjson_mut_obj_add_uint(doc, o, "dropped", h.dropped);
+    return o;
+}
+
+/* Free in the sense of thresholds.admit_*: neither busy nor full. */
+static bool is_available(const struct config *c, const struct hw_device *g)
+{
+    if (!(g->valid & HW_MEMORY) || g->total_bytes == 0)
+        return false;
+    double fill = 100.0 * (double)g->used_bytes / (double)g->total_bytes;
+    return fill < c->admit_fill && (!(g->valid & HW_UTIL) || g->util_pct < c->admit_util);
+}
+
+static yyjson_mut_val *gpu_pool_status(struct daemon *d, yyjson_mut_doc *doc)
+{
+    const struct hw_inventory *inv = sampler_latest(d->sampler);
+    uint64_t total = 0, used = 0, free_bytes = 0, util = 0;
+    size_t available = 0, with_util = 0;
+    for (size_t i = 0; i < inv->n_devices; i++) {
+        const struct hw_device *g = &inv->devices[i];
+        if (g->valid & HW_MEMORY) {
+            total += g->total_bytes;
+            used += g->used_bytes;
+            free_bytes += g->free_bytes;
+        }
+        if (g->valid & HW_UTIL) {
+            util += g->util_pct;
+            with_util++;
+        }
+        available += is_available(d->config, g);
+    }
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    yyjson_mut_obj_add_uint(doc, o, "total_gpus", inv->n_devices);
+    yyjson_mut_obj_add_uint(doc, o, "available_gpus", available);
+    yyjson_mut_obj_add_real(doc, o, "total_memory", GB(total));
+    yyjson_mut_obj_add_real(doc, o, "used_memory", GB(used));
+    yyjson_mut_obj_add_real(doc, o, "free_memory", GB(free_bytes));
+    yyjson_mut_obj_add_uint(doc, o, "total_memory_mib", total / MIB);
+    yyjson_mut_obj_add_uint(doc, o, "free_memory_mib", free_bytes / MIB);
+    yyjson_mut_obj_add_real(doc, o, "utilization_average", with_util ? (double)util / (double)with_util : 0);
+    return o;
+}
+
+static const char *server_status(enum pool_state s)
+{
+    return s == POOL_READY || s == POOL_DRAINING ? "running" : s == POOL_FAILED ? "error" : "stopped";
+}
+
+struct servers {
+    yyjson_mut_doc *doc;
+    yyjson_mut_val *list;
+};
+
+static void add_server(void *arg, const char *instance, const char *model, enum pool_state s, uint32_t busy,
+                       const struct plan *plan)
+{
+    struct servers *v = arg;
+    yyjson_mut_val *o = yyjson_mut_arr_add_obj(v->doc, v->list);
+    yyjson_mut_obj_add_strcpy(v->doc, o, "id", instance);
+    yyjson_mut_obj_add_strcpy(v->doc, o, "model_id", model);
+    yyjson_mut_obj_add_str(v->doc, o, "status", server_status(s));
+    yyjson_mut_obj_add_str(v->doc, o, "state", pool_state_word(s));
+    yyjson_mut_obj_add_uint(v->doc, o, "busy", busy);
+    if (!plan || plan->n_used == 0) {
+        yyjson_mut_obj_add_null(v->doc, o, "gpu_assignment");
+        return;
+    }
+    yyjson_mut_val *a = yyjson_mut_obj_add_obj(v->doc, o, "gpu_assignment");
+    yyjson_mut_val *ids = yyjson_mut_obj_add_arr(v->doc, a, "gpu_ids");
+    yyjson_mut_val *splits = yyjson_mut_obj_add_arr(v->doc, a, "tensor_splits");
+    const struct plan_params *p = &plan->estimate.params;
+    uint64_t bytes = 0;
+    double sum = 0;
+    for (uint32_t i = 0; i < p->n_tensor_split; i++)
+        sum += (double)p->tensor_split[i];
+    for (uint32_t i = 0; i < plan->n_used && i < plan->estimate.n_parts; i++) {
+        yyjson_mut_arr_add_uint(v->doc, ids, plan->used[i]);
+        yyjson_mut_arr_add_real(v->doc, splits,
+                                i < p->n_tensor_split && sum > 0 ? (double)p->tensor_split[i] / sum
+                                                                 : 1.0 / plan->n_used);
+        bytes += plan_part_total(&plan->estimate.parts[i]);
+    }
+    yyjson_mut_obj_add_real(v->doc, a, "estimated_vram_required", GB(bytes));
+    yyjson_mut_obj_add_int(v->doc, a, "n_gpu_layers", p->gpu_layers);
+}
+
+yyjson_mut_val *telemetry_health(struct daemon *d, yyjson_mut_doc *doc)
+{
+    const struct hw_inventory *inv = sampler_latest(d->sampler);
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    yyjson_mut_obj_add_str(doc, o, "status", d->stopping ? "stopping" : "ok");
+    yyjson_mut_obj_add_str(doc, o, "version", ARRIERO_VERSION);
+    yyjson_mut_obj_add_uint(doc, o, "gpu_count", inv->n_devices);
+    yyjson_mut_obj_add_bool(doc, o, "gpu_available", inv->n_devices > 0);
+    yyjson_mut_obj_add_bool(doc, o, "gpu_monitoring_enabled", inv->n_devices > 0);
+    yyjson_mut_obj_add_uint(doc, o, "models", d->set->n);
+    yyjson_mut_obj_add_val(doc, o, "instances", state_counts(d, doc));
+    struct servers v = {doc, yyjson_mut_obj_add_arr(doc, o, "servers")};
+    pool_each(d->pool, add_server, &v);
+    yyjson_mut_obj_add_val(doc, o, "gpu_pool_status", gpu_pool_status(d, doc));
+    yyjson_mut_obj_add_str(doc, o, "allocation_strategy", d->config->defaults.strategy);
+    struct store_health h;
+    store_health(d->store, &h);
+    yyjson_mut_val *s = yyjson_mut_obj_add_obj(doc, o, "store");
+    yyjson_mut_obj_add_bool(doc, s, "writable", h.writable);
+    json_add_str(doc, s, "message", str_from(h.message));
+    return o;
+}
+
+static const char *level_of(double value, double warn_at, double critical_at)
+{
+    return value >= critical_at ? "critical" : value >= warn_at ? "warn" : "ok";
+}
+
+static void add_rule(yyjson_mut_doc *doc, yyjson_mut_val *list, const char *level, const char *fmt,
+                     const char *gpu, double value)
+{
+    char text[160];
+    if (strcmp(level, "ok") == 0)
+        return;
+    snprintf(text, sizeof text, "%s: %s: %s %.1f", level, gpu, fmt, value);
+    yyjson_mut_arr_add_strcpy(doc, list, text);
+}
+
+void telemetry_warnings(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *list)
+{
+    const struct config *c = d->config;
+    const struct hw_inventory *inv = sampler_latest(d->sampler);
+    if (!d->runtime_path[0]) {
+        auto_free char *text = mem_printf("%s; %s", d->runtime_err.message, d->runtime_err.hint);
+        yyjson_mut_arr_add_strcpy(doc, list, text);
+    }
+    for (size_t i = 0; i < inv->n_devices; i++) {
+        const struct hw_device *g = &inv->devices[i];
+        if (g->valid & HW_TEMPERATURE)
+            add_rule(doc, list, level_of(g->temperature_c, c->warn_temperature, c->critical_temperature),
+                     "degrees Celsius", g->name, g->temperature_c);
+        if ((g->valid & HW_MEMORY) && g->total_bytes) {
+            double fill = 100.0 * (double)g->used_bytes / (double)g->total_bytes;
+            add_rule(doc, list, level_of(fill, c->warn_fill, c->critical_fill), "percent of its memory used",
+                     g->name, fill);
+        }
+    }
+    for (size_t i = 0; i < d->set->n_warnings; i++)
+        yyjson_mut_arr_add_strcpy(doc, list, d->set->warnings[i]);
+    for (size_t i = 0; i < c->n_notes; i++)
+        yyjson_mut_arr_add_strcpy(doc, list, c->notes[i]);
+}
+
+static void add_counters(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *o)
+{
+    struct pool_counters p;
+    struct http_counters h;
+    pool_counters(d->pool, &p);
+    http_server_counters(d->server, &h);
+    yyjson_mut_obj_add_uint(doc, o, "loads", p.loads);
+    yyjson_mut_obj_add_uint(doc, o, "load_failures", p.load_failures);
+    yyjson_mut_obj_add_uint(doc, o, "evictions", p.evictions);
+    yyjson_mut_obj_add_uint(doc, o, "crashes", p.crashes);
+    yyjson_mut_obj_add_uint(doc, o, "refused", p.refused);
+    yyjson_mut_obj_add_uint(doc, o, "waiting", p.waiting);
+    yyjson_mut_obj_add_uint(doc, o, "leases", p.leases);
+    yyjson_mut_obj_add_uint(doc, o, "connections", h.connections);
+    yyjson_mut_obj_add_uint(doc, o, "requests", h.requests_total);
+    yyjson_mut_obj_add_uint(doc, o, "relayed", h.relayed_total);
+    yyjson_mut_obj_add_uint(doc, o, "client_aborts", h.client_aborts);
+    yyjson_mut_obj_add_uint(doc, o, "upstream_errors", h.upstream_errors);
+    yyjson_mut_obj_add_uint(doc, o, "slow_turns", d->slow_turns);
+}
+
+yyjson_mut_val *telemetry_status(struct daemon *d, yyjson_mut_doc *doc)
+{
+    char at[40];
+    yyjson_mut_val *o = telemetry_health(d, doc);
+    yyjson_mut_obj_add_int(doc, o, "pid", getpid());
+    yyjson_mut_obj_add_strcpy(doc, o, "started_at", clock_rfc3339(d->start_wall_ms, at, sizeof at));
+    yyjson_mut_obj_add_uint(doc, o, "uptime_ms", clock_mono_ms() - d->start_mono_ms);
+    yyjson_mut_val *listen = yyjson_mut_obj_add_arr(doc, o, "listen");
+    for (size_t i = 0; http_server_address(d->server, i)[0]; i++)
+        if (http_server_address(d->server, i)[0] != '/')
+            yyjson_mut_arr_add_strcpy(doc, listen, http_server_address(d->server, i));
+    yyjson_mut_obj_add_strcpy(doc, o, "socket", d->socket);
+    yyjson_mut_obj_add_strcpy(doc, o, "config_file", d->config->file);
+    yyjson_mut_obj_add_strcpy(doc, o, "state_dir", d->state_dir);
+    yyjson_mut_val *runtime = yyjson_mut_obj_add_obj(doc, o, "runtime");
+    yyjson_mut_obj_add_strcpy(doc, runtime, "llama_server", d->runtime_path);
+    yyjson_mut_obj_add_val(doc, o, "machine", hw_json(doc, sampler_latest(d->sampler)));
+    yyjson_mut_obj_remove_key(o, "instances");
+    yyjson_mut_obj_add_val(doc, o, "instance_states", state_counts(d, doc));
+    yyjson_mut_obj_add_val(doc, o, "instances", pool_json(d->pool, doc));
+    add_counters(d, doc, yyjson_mut_obj_add_obj(doc, o, "counters"));
+    yyjson_mut_val *history = store_json(d, doc);
+    yyjson_mut_obj_add_strcpy(doc, history, "path", d->history_path);
+    yyjson_mut_obj_add_val(doc, o, "history", history);
+    telemetry_warnings(d, doc, yyjson_mut_obj_add_arr(doc, o, "warnings"));
+    return o;
+}
