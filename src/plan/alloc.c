@@ -244,6 +244,22 @@ static void drop_source(struct galloc *a, struct gtensor *p)
     }
 }
 
+/* All free blocks and sizes of all buffers. */
+static uint64_t state_hash(const struct galloc *a, int n_backends)
+{
+    uint64_t h = 0xcbf29ce484222325ull;
+    for (int b = 0; b < n_backends; b++) {
+        for (int c = 0; c < a->n_chunks[b]; c++) {
+            const struct galloc_chunk *k = a->g->chunks[b][c];
+            h = (h ^ k->max_size) * 0x100000001b3ull;
+            for (int i = 0; i < k->n_free; i++)
+                h = (h ^ (k->free[i].offset * 31 + k->free[i].size)) * 0x100000001b3ull;
+        }
+        h = (h ^ (uint64_t)b) * 0x100000001b3ull;
+    }
+    return h;
+}
+
 bool graph_measure(struct graph *g, const struct graph_backend *backends, int n_backends, uint64_t *ret_bytes)
 {
     struct galloc a = {.g = g, .backends = backends};
@@ -257,6 +273,8 @@ bool graph_measure(struct graph *g, const struct graph_backend *backends, int n_
         place(&a, id, g->order[i].backend);
         for (int j = 0; j < GRAPH_MAX_SRC && g->t[id].src[j] >= 0; j++)
             drop_source(&a, &g->t[g->t[id].src[j]]);
+        if ((g->t[id].flags & GF_MARK) && g->n_marks < GRAPH_MAX_MARKS)
+            g->marks[g->n_marks++] = state_hash(&a, n_backends);
     }
     for (int b = 0; b < n_backends; b++) {
         ret_bytes[b] = 0;

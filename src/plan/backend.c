@@ -3,12 +3,17 @@
 
 #include <string.h>
 
-/* No kernel for selective scans of the first kind, nor for products with quantised matrices whose rows have
- * gaps (the heads of a quantised cache without flash attention). */
+/* No kernel for selective scans of the first kind, for attention over caches of which one alone is bf16, nor
+ * for products with quantised matrices whose rows have gaps (the heads of a quantised cache without flash
+ * attention). */
 static bool vulkan_refuses(const struct graph *g, const struct gtensor *t)
 {
     if (t->op == OP_SSM_SCAN)
         return true;
+    if (t->op == OP_FLASH_ATTN) {
+        const struct gtensor *k = &g->t[t->src[1]], *v = &g->t[t->src[2]];
+        return (k->type == GGML_BF16) != (v->type == GGML_BF16) || k->ne[0] % 8 || v->ne[0] % 8;
+    }
     if (t->op != OP_MUL_MAT || t->src[0] < 0)
         return false;
     const struct gtensor *a = &g->t[t->src[0]];

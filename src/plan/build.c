@@ -158,10 +158,24 @@ static void choose_layers(struct build *b, bool whole)
         uint32_t kept = times > KEEP_FIRST + 1 ? KEEP_FIRST * period : times * period;
         for (uint32_t k = 0; k < kept; k++)
             b->emit[b->n_emit++] = (uint16_t)(il + k);
+        if (times > KEEP_FIRST + 1) {
+            b->cuts[b->n_cuts].before = (uint16_t)(b->n_emit - period - 1);
+            b->cuts[b->n_cuts++].last = (uint16_t)(b->n_emit - 1);
+        }
         for (uint32_t k = 0; k < period && times > KEEP_FIRST + 1; k++)
             b->emit[b->n_emit++] = (uint16_t)(il + (times - 1) * period + k);
         il += times * period;
     }
+}
+
+bool build_settled(const struct build *b)
+{
+    for (uint32_t i = 0; i < b->n_cuts; i++) {
+        if (b->cuts[i].last >= (uint32_t)b->g->n_marks ||
+            b->g->marks[b->cuts[i].before] != b->g->marks[b->cuts[i].last])
+            return false;
+    }
+    return true;
 }
 
 void build_graph(struct build *b, struct graph *g, const struct layout *l, bool whole)

@@ -27,10 +27,23 @@ struct build {
     int32_t token_embd;
     uint16_t emit[FACTS_MAX_LAYERS]; /* layers to build, ascending */
     uint32_t n_emit;
+    /* runs of equal periods that were shortened: places in emit where the last two periods before the gap end
+     */
+    struct {
+        uint16_t before, last;
+    } cuts[FACTS_MAX_LAYERS / 4];
+    uint32_t n_cuts;
 };
 
 /* The whole graph of the layout's model. whole: no layer is left out (tests). */
 void build_graph(struct build *b, struct graph *g, const struct layout *l, bool whole);
+/* After graph_measure: were the left out layers repetitions indeed? */
+bool build_settled(const struct build *b);
+/* Marks a layer's result. */
+static inline void build_layer_end(struct build *b, int32_t t)
+{
+    b->g->t[t].flags |= GF_MARK;
+}
 
 /* parts */
 int32_t build_weight(struct build *b, int32_t weight);

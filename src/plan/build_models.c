@@ -66,6 +66,7 @@ void build_transformer(struct build *b)
             cur = build_norm(b, cur, t[ROLE_POST_FFN_NORM], -1);
         state = b->f->arch->flags & RESIDUAL_FIRST ? graph_binary(g, OP_ADD, mid, cur)
                                                    : graph_binary(g, OP_ADD, cur, mid);
+        build_layer_end(b, state);
     }
     build_head(b, state);
 }
@@ -206,6 +207,7 @@ void build_mamba(struct build *b)
             residual = graph_get_rows(g, residual, build_out_rows(b));
         }
         state = graph_binary(g, OP_ADD, cur, residual);
+        build_layer_end(b, state);
     }
     build_head(b, state);
 }

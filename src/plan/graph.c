@@ -16,7 +16,7 @@ bool graph_op_inplace(uint8_t op)
 
 void graph_reset(struct graph *g)
 {
-    g->n_t = g->n_nodes = g->n_leafs = g->n_order = g->n_first = g->n_splits = 0;
+    g->n_t = g->n_nodes = g->n_leafs = g->n_order = g->n_first = g->n_splits = g->n_marks = 0;
     g->failed = false;
 }
 

@@ -31,8 +31,10 @@ enum graph_flag {
     GF_VISITED = 4,
     GF_WEIGHT = 8, /* lies in a buffer of weights: operations go where their weights are */
     GF_HOST = 16,  /* lies in plain host memory, which devices may copy from */
+    GF_MARK = 32,  /* ends a layer: the allocator's state is noted after it */
 };
 
+#define GRAPH_MAX_MARKS    512
 #define GRAPH_MAX_SRC      8
 #define GRAPH_MAX_BACKENDS 17 /* the devices and the host */
 #define GRAPH_MAX_COPIES   4
@@ -89,6 +91,8 @@ struct graph {
     int32_t n_first, cap_first;
     int32_t n_splits;
     struct galloc_chunk *chunks[GRAPH_MAX_BACKENDS][16];
+    uint64_t marks[GRAPH_MAX_MARKS]; /* hashes of the allocator's state, one a marked node, in order */
+    int32_t n_marks;
     int32_t *scratch; /* reorder.c's */
     int32_t cap_scratch;
     bool failed; /* memory ran out or a bound was passed: the result is void */
@@ -122,7 +126,9 @@ void graph_expand(struct graph *g, int32_t t);
 
 /* Splits the graph over the backends (the last one is the host). */
 void graph_schedule(struct graph *g, const struct graph_backend *backends, int n_backends, int n_copies);
-void graph_reorder(struct graph *g, int32_t from, int32_t to);
+/* The nodes [from, to) in the order a reordering device runs them, into g->scratch; returns how many (a few
+ * are added). */
+int32_t graph_reorder(struct graph *g, int32_t from, int32_t to);
 /* Bytes of each backend's compute buffer; false if the graph failed. */
 bool graph_measure(struct graph *g, const struct graph_backend *backends, int n_backends,
                    uint64_t *ret_bytes);

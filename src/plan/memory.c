@@ -40,11 +40,14 @@ static enum rc measure_graph(struct estimator *e, bool whole, uint64_t *ret_byte
         backends[d] = backend_graph(l->devices[d].backend);
     bool pinned = l->n_devices && backend_traits(l->devices[0].backend)->pinned_host;
     backends[l->n_devices] = backend_graph_host(pinned);
-    build_graph(&e->build, &e->graph, l, whole);
-    graph_schedule(&e->graph, backends, l->n_devices + 1, l->pipelined ? GRAPH_MAX_COPIES : 1);
-    if (!graph_measure(&e->graph, backends, l->n_devices + 1, ret_bytes))
-        return err_set(err, RC_LIMIT, "the graph of %s passes the planner's bounds", l->f->m->path);
-    return RC_OK;
+    for (;; whole = true) {
+        build_graph(&e->build, &e->graph, l, whole);
+        graph_schedule(&e->graph, backends, l->n_devices + 1, l->pipelined ? GRAPH_MAX_COPIES : 1);
+        if (!graph_measure(&e->graph, backends, l->n_devices + 1, ret_bytes))
+            return err_set(err, RC_LIMIT, "the graph of %s passes the planner's bounds", l->f->m->path);
+        if (whole || build_settled(&e->build))
+            return RC_OK;
+    }
 }
 
 static void resolve_params(const struct layout *l, struct plan_params *ret)

@@ -78,11 +78,16 @@ static void resolve(struct search *s)
     s->least_ctx = least(p->ctx_min ? p->ctx_min : DEFAULT_FLOOR, p->ctx ? p->ctx : trained);
     s->margin = p->margin_bytes;
     s->vram_limit = p->vram_limit_bytes ? p->vram_limit_bytes : UINT64_MAX;
-    plan_params_default(&s->base);
+    if (p->base)
+        s->base = *p->base;
+    else
+        plan_params_default(&s->base);
+    s->base.gpu_layers = PLAN_ALL_LAYERS;
+    s->base.n_tensor_split = 0;
     s->base.parallel = p->parallel ? p->parallel : 4;
     s->base.batch = p->batch ? p->batch : 2048;
     s->base.ubatch = p->ubatch ? p->ubatch : 512;
-    s->base.embedding = p->embedding;
+    s->base.embedding = s->base.embedding || p->embedding;
     resolve_kv(s);
     if (!s->ctx_given && p->strategy == PLAN_POWER_EFFICIENT)
         s->want_ctx = least(trained, 8192);

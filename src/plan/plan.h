@@ -146,6 +146,9 @@ struct plan_policy {
     const char *device;    /* name or UUID this model is pinned to; NULL = any */
     uint64_t margin_bytes; /* kept free on every device; default 256 MiB */
     uint32_t ladder;       /* steps down already taken after failed loads: 0, 1, 2 … */
+    const struct plan_params
+        *base; /* what the search keeps: flash attention, packing, window, embeddings, rows of
+                * logits, unified cache; NULL = llama-server's defaults. Borrowed. */
 };
 void plan_policy_default(struct plan_policy *p);
 

@@ -40,14 +40,21 @@ static bool is_empty(uint8_t op)
     return op == OP_NONE || graph_op_view(op);
 }
 
+static int32_t root_of(const struct graph *g, int32_t t)
+{
+    return g->t[t].view_src >= 0 ? g->t[t].view_src : t;
+}
+
+/* By a source, or by memory: both are views of one tensor, or node `on` writes into a tensor that i reads. */
 static bool depends(const struct reorder *r, int32_t i, int32_t on)
 {
-    const struct gtensor *t = at(r, i), *u = at(r, on);
+    const struct gtensor *t = at(r, i);
+    int32_t root = root_of(r->g, r->node[on]);
+    bool writes = !is_empty(op_of(r, on));
     for (int s = 0; s < GRAPH_MAX_SRC && t->src[s] >= 0; s++)
-        if (t->src[s] == r->node[on])
+        if (t->src[s] == r->node[on] || (writes && root_of(r->g, t->src[s]) == root))
             return true;
-    int32_t a = t->view_src >= 0 ? t->view_src : r->node[i], b = u->view_src >= 0 ? u->view_src : r->node[on];
-    return a == b;
+    return root_of(r->g, r->node[i]) == root;
 }
 
 static const uint8_t patterns[][11] = {
@@ -57,13 +64,15 @@ static const uint8_t patterns[][11] = {
      OP_DIV, OP_RESHAPE},
     {OP_SOFT_MAX, OP_RESHAPE, OP_ARGSORT, OP_VIEW, OP_GET_ROWS},
     {OP_ARGSORT, OP_VIEW, OP_GET_ROWS, OP_RESHAPE, OP_SOFT_MAX, OP_RESHAPE},
+    {OP_RMS_NORM, OP_MUL, OP_ROPE, OP_VIEW, OP_SET_ROWS},
+    {OP_ROPE, OP_VIEW, OP_SET_ROWS},
 };
 
 /* Length of the first pattern that begins at i with unplaced nodes; 0 if none does. */
 static int32_t pattern_at(const struct reorder *r, int32_t i)
 {
     uint8_t op = op_of(r, i);
-    if (op != OP_SOFT_MAX && op != OP_UNARY && op != OP_ARGSORT)
+    if (op != OP_SOFT_MAX && op != OP_UNARY && op != OP_ARGSORT && op != OP_ROPE && op != OP_RMS_NORM)
         return 0;
     for (size_t p = 0; p < TABLE_COUNT(patterns); p++) {
         int32_t k = 0, len = 0;
@@ -230,26 +239,45 @@ static void next_set(struct reorder *r)
         emit(r, r->set[i]);
 }
 
-void graph_reorder(struct graph *g, int32_t from, int32_t to)
+/* The kernel that chooses experts reads the scores while it writes the weights: they must not share memory,
+ * so the scores are kept alive by a reader after the last of its nodes. */
+static void keep_scores(struct reorder *r, int32_t i)
+{
+    struct graph *g = r->g;
+    int32_t scores = at(r, i)->src[0];
+    if (op_of(r, i) == OP_ROPE || op_of(r, i) == OP_RMS_NORM || scores < 0)
+        return;
+    int32_t reader = graph_new(g, OP_NONE, GGML_I8, 0, 1, 1, 1);
+    g->t[reader].view_src = g->t[scores].view_src >= 0 ? g->t[scores].view_src : scores;
+    g->t[reader].src[0] = scores;
+    g->t[reader].backend = g->t[r->node[i]].backend;
+    r->out[r->n_out++] = reader;
+}
+
+int32_t graph_reorder(struct graph *g, int32_t from, int32_t to)
 {
     int32_t n = to - from;
-    if (n < 2 || g->failed)
-        return;
-    if (g->cap_scratch < n * 2) {
-        g->scratch = mem_realloc(g->scratch, (size_t)n * 2, sizeof *g->scratch);
-        g->cap_scratch = n * 2;
+    if (g->failed)
+        return 0;
+    if (g->cap_scratch < n * 3) { /* nodes, readers, flags */
+        g->scratch = mem_realloc(g->scratch, (size_t)n * 3, sizeof *g->scratch);
+        g->cap_scratch = n * 3;
     }
-    struct reorder r = {
-        .g = g, .node = g->nodes + from, .n = n, .out = g->scratch, .used = (bool *)(g->scratch + n)};
+    struct reorder r = {.g = g,
+                        .node = g->nodes + from,
+                        .n = n,
+                        .out = g->scratch,
+                        .used = (bool *)(g->scratch + 2 * (size_t)n)};
     memset(r.used, 0, (size_t)n * sizeof *r.used);
     while (r.first < n && !g->failed) {
         int32_t len = pattern_at(&r, r.first);
         for (int32_t k = 0; k < len; k++)
             emit(&r, r.first + k);
-        if (!len)
+        if (len)
+            keep_scores(&r, r.first);
+        else
             next_set(&r);
         skip_used(&r);
     }
-    if (!g->failed)
-        memcpy(g->nodes + from, r.out, (size_t)n * sizeof *r.out);
+    return g->failed ? 0 : r.n_out;
 }

@@ -245,8 +245,6 @@ struct cut { /* the split being collected */
 static void close_split(struct sched *s, const struct cut *cut, int32_t end)
 {
     struct graph *g = s->g;
-    if (s->backends[cut->backend].reorders)
-        graph_reorder(g, cut->start, end);
     for (int i = 0; i < cut->n_inputs; i++) {
         int32_t src = cut->inputs[i].source;
         int32_t dep = graph_new(g, OP_NONE, GGML_I8, 0, 1, 1, 1);
@@ -255,8 +253,13 @@ static void close_split(struct sched *s, const struct cut *cut, int32_t end)
         order_add(g, &g->order, &g->n_order, &g->cap_order, dep, g->t[src].backend);
         order_add(g, &g->order, &g->n_order, &g->cap_order, cut->inputs[i].copy, cut->backend);
     }
-    for (int32_t i = cut->start; i < end; i++)
-        order_add(g, &g->order, &g->n_order, &g->cap_order, g->nodes[i], g->t[g->nodes[i]].backend);
+    int32_t n = end - cut->start;
+    bool reorders = s->backends[cut->backend].reorders;
+    if (reorders)
+        n = graph_reorder(g, cut->start, end);
+    const int32_t *nodes = reorders ? g->scratch : g->nodes + cut->start;
+    for (int32_t i = 0; i < n; i++)
+        order_add(g, &g->order, &g->n_order, &g->cap_order, nodes[i], g->t[nodes[i]].backend);
     g->n_splits++;
 }
 
