@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#define PLAN_TRIES    300
+#define PLAN_RETRY_MS 50
+
 /* ---- answers that come later ---- */
 
 typedef enum rc (*history_fn)(struct store *s, struct str model, unsigned limit, struct buf *out,
@@ -16,7 +19,8 @@ struct later {
     struct daemon *d;
     struct http_exchange *ex; /* NULL once the client is gone */
     uv_work_t work;
-    /* a read of the history */
+    uv_timer_t timer;
+    /* a read of the history; a plan keeps its body in out and its tries in limit */
     history_fn read;
     const char *member; /* of the answer's object */
     char model[256];
@@ -307,32 +311,79 @@ static enum rc policy_of(struct daemon *d, yyjson_val *root, struct str model, s
     return RC_OK;
 }
 
-void api_plan(void *daemon, struct http_exchange *ex)
+/* Answers, or returns false when the pool does not know yet what the runtime can do. */
+static bool plan_answer(struct later *l, bool last)
 {
-    struct daemon *d = daemon;
+    struct daemon *d = l->d;
     yyjson_doc *body;
     struct str model;
     struct err err;
     struct plan_policy policy;
     bool any = false;
-    d->doing = "POST plan";
-    if (!body_of(ex, true, &body, &model))
-        return;
+    if (json_parse(buf_str(&l->out), "the request's body", &body, &err) != RC_OK) {
+        http_reply_err(l->ex, &err, 0);
+        return true;
+    }
+    yyjson_val *root = yyjson_doc_get_root(body);
+    model = json_str(root, "model", STR(""));
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_val *plan = NULL;
-    enum rc rc = policy_of(d, yyjson_doc_get_root(body), model, &policy, &any, &err);
+    enum rc rc = policy_of(d, root, model, &policy, &any, &err);
     if (rc == RC_OK) {
         rc = pool_plan(d->pool, model, any ? &policy : NULL, doc, &plan, &err);
         free((void *)(uintptr_t)policy.device);
     }
+    yyjson_doc_free(body);
+    bool answered = rc != RC_BUSY || last;
     if (rc == RC_OK) {
         yyjson_mut_doc_set_root(doc, plan);
-        reply_doc(ex, doc);
-    } else {
-        yyjson_mut_doc_free(doc);
-        http_reply_err(ex, &err, 0);
+        reply_doc(l->ex, doc);
+        return true;
     }
+    yyjson_mut_doc_free(doc);
+    if (answered)
+        http_reply_err(l->ex, &err, 1);
+    return answered;
+}
+
+static void on_plan_closed(uv_handle_t *h)
+{
+    later_free(h->data);
+}
+
+static void on_plan_timer(uv_timer_t *t)
+{
+    struct later *l = t->data;
+    l->d->doing = "POST plan";
+    if (l->ex && !l->d->stopping && !plan_answer(l, l->limit == 0)) {
+        l->limit--;
+        return;
+    }
+    if (l->ex && l->d->stopping)
+        (void)plan_answer(l, true);
+    uv_close((uv_handle_t *)t, on_plan_closed);
+}
+
+void api_plan(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    yyjson_doc *body;
+    struct str model;
+    d->doing = "POST plan";
+    if (!body_of(ex, true, &body, &model))
+        return;
     yyjson_doc_free(body);
+    struct later *l = later_new(d, ex);
+    buf_put_str(&l->out, http_body(ex));
+    if (plan_answer(l, false)) {
+        later_free(l);
+        return;
+    }
+    /* Right after the start the runtime is still being probed: ask again until it is known. */
+    l->limit = PLAN_TRIES;
+    uv_timer_init(d->loop, &l->timer);
+    l->timer.data = l;
+    uv_timer_start(&l->timer, on_plan_timer, PLAN_RETRY_MS, PLAN_RETRY_MS);
 }
 
 void api_reload(void *daemon, struct http_exchange *ex)

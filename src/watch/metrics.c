@@ -1,5 +1,5 @@
-/* Metrics: see metrics.h. Layer watch; one owner. Families have few series, so a series is found by a scan over
- * hashes. */
+/* Metrics: see metrics.h. Layer watch; one owner. Families have few series, so a series is found by a scan
+ * over hashes. */
 #include "watch/metrics.h"
 
 #include "base/mem.h"
@@ -31,7 +31,7 @@ _Static_assert(TABLE_COUNT(seconds_bounds) == BOUNDS && TABLE_COUNT(overhead_bou
 struct series {
     uint64_t hash;
     char *labels[METRICS_MAX_LABELS];
-    double value; /* of a histogram: the sum */
+    double value;      /* of a histogram: the sum */
     uint64_t *buckets; /* BOUNDS + 1, not cumulative; histograms only */
 };
 
@@ -186,7 +186,7 @@ static void put_value(struct buf *out, double v)
     if (v == floor(v) && fabs(v) < 1e15)
         buf_printf(out, " %.0f\n", v);
     else
-        buf_printf(out, " %.9g\n", v);
+        buf_printf(out, " %.15g\n", v);
 }
 
 static void put_label_value(struct buf *out, const char *s)
@@ -269,6 +269,6 @@ void metrics_reference(struct buf *out)
 {
     buf_puts(out, "| Name | Type | Labels | Meaning |\n|---|---|---|---|\n");
     for (size_t i = 0; i < METRIC_COUNT; i++)
-        buf_printf(out, "| `%s` | %s | %s | %s |\n", families[i].name, type_word((enum metric)i), families[i].labels,
-                   families[i].help);
+        buf_printf(out, "| `%s` | %s | %s | %s |\n", families[i].name, type_word((enum metric)i),
+                   families[i].labels, families[i].help);
 }

@@ -1,7 +1,8 @@
 /* Metrics in Prometheus' text format. Layer watch; one owner (the loop thread), no locking.
  *
- * Families come from metrics.def. A series is made by its first value; a family holds METRICS_MAX_SERIES of them,
- * further label values share one series whose labels are "other", so that hostile model names cannot fill memory. */
+ * Families come from metrics.def. A series is made by its first value; a family holds METRICS_MAX_SERIES of
+ * them, further label values share one series whose labels are "other", so that hostile model names cannot
+ * fill memory. */
 #ifndef WATCH_METRICS_H
 #define WATCH_METRICS_H
 
@@ -21,12 +22,13 @@ struct metrics;
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics *m); /* NULL is fine */
 
-/* labels: as many values as the family has names, in their order; NULL for a family without labels, a NULL value
- * counts as "". All are copied. Counters: adds value, negative or not finite is ignored. */
+/* labels: as many values as the family has names, in their order; NULL for a family without labels, a NULL
+ * value counts as "". All are copied. Counters: adds value, negative or not finite is ignored. */
 void metrics_add(struct metrics *m, enum metric id, const char *const *labels, double value);
 /* Gauges; also counters that are kept elsewhere and only told here. */
 void metrics_set(struct metrics *m, enum metric id, const char *const *labels, double value);
-void metrics_observe(struct metrics *m, enum metric id, const char *const *labels, double value); /* histograms */
+void metrics_observe(struct metrics *m, enum metric id, const char *const *labels,
+                     double value); /* histograms */
 /* Forgets the series of a family that is told anew for each scrape. */
 void metrics_clear(struct metrics *m, enum metric id);
 /* Current value of a counter or gauge; 0 if there is none. For tests and summaries. */
