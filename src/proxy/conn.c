@@ -100,6 +100,7 @@ static void close_socket(struct conn *c, bool abort)
 {
     struct http_server *s = c->s;
     c->phase = PHASE_CLOSED;
+    batch_forget_conn(c);
     wheel_remove(&s->wheel, &c->timer);
     c->prev->next = c->next;
     c->next->prev = c->prev;
@@ -122,6 +123,7 @@ void conn_lost(struct conn *c, const char *outcome, bool abort)
     if (outcome && !c->outcome)
         c->outcome = outcome;
     c->phase = PHASE_CLOSED; /* nothing called from here may come back */
+    batch_forget_conn(c);
     if (was > PHASE_HEAD && was < PHASE_FLUSH)
         c->s->count.client_aborts += c->outcome && !strcmp(c->outcome, "client_closed");
     if (was == PHASE_LOCAL || was == PHASE_STREAM) {
@@ -400,6 +402,7 @@ static void discard_input(struct conn *c)
 static void on_client(uv_poll_t *poll, int status, int events)
 {
     struct conn *c = poll->data;
+    batch_begin(c->s);
     if (status < 0) {
         sock_stopped(&c->sock);
         conn_lost(c, "client_closed", true);

@@ -26,6 +26,8 @@
 #define READ_BYTES      65536u /* one read of an answer */
 #define READ_HEADROOM   32u    /* before it: a chunk's size line */
 #define READ_TAILROOM   16u    /* after it: CRLF and the last chunk */
+#define ARENA_BYTES     (512u * 1024)
+#define BATCH_MAX       64u /* sends that wait for the end of a turn */
 #define SCRATCH_BYTES   65536u
 #define SEGMENTS        1024u
 #define BODY_READ_BYTES (256u * 1024)
@@ -87,6 +89,8 @@ struct conn {
     bool owed;   /* gone, but a local function still holds the exchange: its answer frees it */
     bool closed; /* the handle is closed: only `owed` keeps the memory */
     size_t discarded;
+    uint32_t late; /* see batch.c */
+    struct str late_bytes;
     /* ---- the request; zeroed from here on for each one ---- */
     bool complete; /* the whole request was read */
     bool keep_alive, http10, head_only, expect, streamed, scan_json;
@@ -150,6 +154,7 @@ struct up {
     bool raw_ok, in_chunk, clean; /* see response.c */
     uint64_t length;              /* of a length-delimited answer */
     /* what is left of a request that the socket did not take at once */
+    uint32_t late; /* see batch.c */
     char *pending; /* head and spliced name */
     struct iovec iov[4];
     int n_iov; /* 0 = all sent */
@@ -202,8 +207,14 @@ struct http_server {
     struct segment segments[SEGMENTS];
     uint32_t n_segments;
     const char *payload_end; /* of the last segment, where llhttp found it */
+    uv_check_t check;
+    bool deferring;
+    uint32_t n_late_conns, n_late_ups;
+    struct conn *late_conns[BATCH_MAX];
+    struct up *late_ups[BATCH_MAX];
+    size_t arena_at;
     char scratch[SCRATCH_BYTES];
-    char read[READ_HEADROOM + READ_BYTES + READ_TAILROOM];
+    char arena[ARENA_BYTES];
 };
 
 /* ---- server.c ---- */
@@ -215,6 +226,19 @@ void server_handle_closed(struct http_server *s);
 void server_drain_step(struct http_server *s); /* after a connection left */
 void server_resume_listeners(struct http_server *s);
 const char *server_date(struct http_server *s);
+
+/* ---- batch.c ---- */
+/* n bytes of the turn's block, at most READ_BYTES and its rooms; flushes first if they are not there. */
+char *batch_room(struct http_server *s, size_t n);
+void batch_keep(struct http_server *s, const char *end); /* up to there it is in use until the flush */
+void batch_begin(struct http_server *s);                 /* in the poll phase: the flush follows */
+/* Puts off a send; false if it must be done now. bytes lie in the turn's block. */
+bool batch_conn(struct conn *c, struct str bytes);
+bool batch_up(struct up *u); /* of u->iov */
+void batch_forget_conn(struct conn *c);
+void batch_forget_up(struct up *u);
+void batch_flush_conn(struct conn *c);
+void batch_flush(struct http_server *s);
 
 /* ---- conn.c ---- */
 void conn_accept(struct listener *l, int fd);
@@ -266,6 +290,7 @@ void errors_refuse(struct conn *c,
 void relay_begin(struct conn *c);
 void relay_connected(struct up *u);
 void relay_continue_send(struct up *u);
+void relay_send_now(struct up *u);
 /* The upstream connection failed or ended before its answer did; sys_errno 0 = a FIN. */
 void relay_upstream_died(struct up *u, int sys_errno);
 void relay_answer_done(struct conn *c); /* upstream's part is over: gives lease and connection back */
@@ -285,5 +310,7 @@ void upstream_free_endpoints(struct http_server *s);
 /* ---- response.c ---- */
 void response_start(struct up *u);
 void response_readable(struct up *u);
+/* Sends a part of an answer and takes the step that follows from it. */
+void response_send(struct conn *c, const struct iovec *iov, int n);
 
 #endif

@@ -14,6 +14,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* A request's head, and its body if that is small. */
+#define REQUEST_BLOCK (MSG_BYTES + 8192u)
+
 static void acquire(struct conn *c);
 
 /* ---- the end of things ---- */
@@ -213,6 +216,37 @@ static bool send_iov(struct up *u)
     return !u->n_iov;
 }
 
+/* Sends what u->iov holds. What the socket does not take now goes out later; what of it lies in the turn's
+ * block (at most REQUEST_BLOCK bytes from there) gets a place of its own. */
+void relay_send_now(struct up *u)
+{
+    struct conn *c = u->c;
+    if (send_iov(u)) {
+        request_sent(c);
+        return;
+    }
+    if (c->up != u) /* it died */
+        return;
+    const char *arena = c->s->arena;
+    size_t n = 0;
+    for (int i = 0; i < u->n_iov; i++) {
+        const char *p = u->iov[i].iov_base;
+        if (p >= arena && p < arena + ARENA_BYTES)
+            n += u->iov[i].iov_len;
+    }
+    u->pending = n ? mem_realloc(NULL, n, 1) : NULL;
+    char *to = u->pending;
+    for (int i = 0; i < u->n_iov; i++) {
+        const char *p = u->iov[i].iov_base;
+        if (p < arena || p >= arena + ARENA_BYTES)
+            continue;
+        memcpy(to, p, u->iov[i].iov_len);
+        u->iov[i].iov_base = to;
+        to += u->iov[i].iov_len;
+    }
+    up_watch(u, true, true);
+}
+
 static void send_request(struct conn *c)
 {
     struct up *u = c->up;
@@ -223,49 +257,36 @@ static void send_request(struct conn *c)
     if (c->lease.replace_model && c->scan_json)
         cut = splice_place(c, &name);
     size_t name_n = (size_t)(name.p - name_text), body_n = m->body_n - cut.n + name_n;
-    struct put w = {c->s->scratch, c->s->scratch + SCRATCH_BYTES, false};
+    char *block = batch_room(c->s, REQUEST_BLOCK);
+    struct put w = {block, block + REQUEST_BLOCK, false};
     put_request_head(c, &w, body_n);
-    c->phase = PHASE_SEND;
-    if (body_n <= MSG_BYTES && !w.over &&
-        (size_t)(w.end - w.p) >= body_n) { /* one block is cheaper than a list */
-        put_bytes(&w, body, cut.at);
-        put_bytes(&w, name_text, name_n);
-        put_bytes(&w, body + cut.at + cut.n, m->body_n - cut.at - cut.n);
-        u->iov[0] = (struct iovec){c->s->scratch, (size_t)(w.p - c->s->scratch)};
-        u->n_iov = 1;
-    } else {
-        char *name_at = w.p;
-        size_t head_n = (size_t)(w.p - c->s->scratch);
-        put_bytes(&w, name_text, name_n);
-        u->iov[0] = (struct iovec){c->s->scratch, head_n};
-        u->iov[1] = (struct iovec){body, cut.at};
-        u->iov[2] = (struct iovec){name_at, name_n};
-        u->iov[3] = (struct iovec){body + cut.at + cut.n, m->body_n - cut.at - cut.n};
-        u->n_iov = 4;
-    }
-    if (w.over) {
+    if (w.over || name.over) {
         struct err err;
         (void)err_set(&err, RC_LIMIT, "the request's head is too large to be passed on");
         drop_upstream(c);
         relay_fail(c, 431, "refused", &err);
         return;
     }
-    if (send_iov(u)) {
-        request_sent(c);
+    c->phase = PHASE_SEND;
+    if ((size_t)(w.end - w.p) >= body_n) { /* one block is cheaper than a list */
+        put_bytes(&w, body, cut.at);
+        put_bytes(&w, name_text, name_n);
+        put_bytes(&w, body + cut.at + cut.n, m->body_n - cut.at - cut.n);
+        u->iov[0] = (struct iovec){block, (size_t)(w.p - block)};
+        u->n_iov = 1;
+        if (batch_up(u))
+            batch_keep(c->s, w.p);
+        else
+            relay_send_now(u);
         return;
     }
-    if (c->up != u) /* it died */
-        return;
-    /* The rest goes out later: what lies in the shared scratch gets a place of its own. */
-    size_t n = (size_t)(w.p - c->s->scratch);
-    u->pending = mem_realloc(NULL, n, 1);
-    memcpy(u->pending, c->s->scratch, n);
-    for (int i = 0; i < u->n_iov; i++) {
-        char *p = u->iov[i].iov_base;
-        if (p >= c->s->scratch && p < c->s->scratch + n)
-            u->iov[i].iov_base = u->pending + (p - c->s->scratch);
-    }
-    up_watch(u, true, true);
+    u->iov[0] = (struct iovec){block, (size_t)(w.p - block)};
+    u->iov[1] = (struct iovec){body, cut.at};
+    u->iov[2] = (struct iovec){w.p, name_n};
+    u->iov[3] = (struct iovec){body + cut.at + cut.n, m->body_n - cut.at - cut.n};
+    u->n_iov = 4;
+    put_bytes(&w, name_text, name_n);
+    relay_send_now(u);
 }
 
 void relay_continue_send(struct up *u)

@@ -14,7 +14,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define SMALL_BODY 8192u /* copied behind the head: one block is cheaper than a list */
+/* An answer's head, and what came of the body if that is small. */
+#define ANSWER_BLOCK (MSG_BYTES + 8192u)
 
 /* ---- llhttp's callbacks ---- */
 
@@ -288,7 +289,7 @@ static struct str frame_body(struct up *u, struct str raw, bool first)
     }
     if (s->n_segments > 1)
         compact(s);
-    struct str out = {s->read + READ_HEADROOM, 0};
+    struct str out = {s->arena + s->arena_at + READ_HEADROOM, 0};
     if (s->n_segments)
         out = (struct str){s->segments[0].p, s->segments[0].n};
     if (!chunked)
@@ -321,45 +322,61 @@ static void answer_complete(struct conn *c)
     conn_answered(c);
 }
 
-/* Passes on what one read brought. Without `first` it lies in the server's read buffer. */
-static void pass_on(struct up *u, struct str raw, bool first)
+void response_send(struct conn *c, const struct iovec *iov, int n)
 {
-    struct conn *c = u->c;
-    struct http_server *s = u->s;
-    struct put w = {s->scratch, s->scratch + SCRATCH_BYTES - SMALL_BODY - 64, false};
-    if (first)
-        begin_answer(u, &w);
-    if (s->n_segments && !c->t_body)
-        c->t_body = clock_mono_us();
-    account(u, first);
-    struct str body = frame_body(u, raw, first);
-    struct iovec iov[2] = {{s->scratch, (size_t)(w.p - s->scratch)}, {(void *)(uintptr_t)body.p, body.n}};
-    struct iovec *v = iov;
-    int n = 2;
-    if (first && body.n <= SMALL_BODY) {
-        memcpy(w.p, body.p, body.n);
-        iov[0].iov_len += body.n;
-        n = 1;
-    } else if (!first) {
-        v++;
-        n = 1;
-    }
-    if (w.over) {
-        relay_upstream_died(u, EPROTO);
+    struct up *u = c->up;
+    if (!conn_write(c, iov, n))
         return;
-    }
-    if (v->iov_len && !conn_write(c, v, n))
-        return;
-    if (first) {
-        msg_put(s, u->in);
-        u->in = NULL;
-        if (u->cut)
-            up_watch(u, true, false);
-    }
     if (u->message_done)
         answer_complete(c);
     else if (conn_pending(c))
         up_watch(u, false, false);
+}
+
+/* Sends at the end of the turn if it can wait. bytes lie in the turn's block. */
+static void send_soon(struct conn *c, struct str bytes)
+{
+    if (batch_conn(c, bytes))
+        batch_keep(c->s, bytes.p + bytes.n);
+    else
+        response_send(c, &(struct iovec){(void *)(uintptr_t)bytes.p, bytes.n}, 1);
+}
+
+/* The head of the answer, with what came of the body. */
+static void pass_on_first(struct up *u, struct str raw)
+{
+    struct conn *c = u->c;
+    struct http_server *s = u->s;
+    struct msg *m = u->in;
+    char *block = batch_room(s, ANSWER_BLOCK);
+    struct put w = {block, block + ANSWER_BLOCK, false};
+    begin_answer(u, &w);
+    account(u, true);
+    struct str body = frame_body(u, raw, true);
+    u->in = NULL; /* the connection may be gone when the body was sent */
+    if (u->cut)
+        up_watch(u, true, false);
+    if (w.over) {
+        relay_upstream_died(u, EPROTO);
+    } else if ((size_t)(w.end - w.p) >= body.n) { /* one block is cheaper than a list */
+        put_str(&w, body);
+        send_soon(c, (struct str){block, (size_t)(w.p - block)});
+    } else {
+        struct iovec iov[2] = {{block, (size_t)(w.p - block)}, {(void *)(uintptr_t)body.p, body.n}};
+        response_send(c, iov, 2);
+    }
+    msg_put(s, m);
+}
+
+/* Passes on what one read brought; it lies in the turn's block. */
+static void pass_on(struct up *u, struct str raw)
+{
+    account(u, false);
+    struct str out = frame_body(u, raw, false);
+    if (out.n)
+        send_soon(u->c, out);
+    else if (u->message_done)
+        answer_complete(u->c);
 }
 
 static bool stream_is_done(const struct conn *c)
@@ -378,7 +395,7 @@ static void on_eof(struct up *u)
     }
     u->message_done = true;
     u->s->n_segments = 0;
-    pass_on(u, (struct str){u->s->read + READ_HEADROOM, 0}, false);
+    pass_on(u, (struct str){batch_room(u->s, READ_HEADROOM + READ_TAILROOM) + READ_HEADROOM, 0});
 }
 
 static void feed(struct up *u, char *p, size_t n)
@@ -399,8 +416,12 @@ static void feed(struct up *u, char *p, size_t n)
             u->keep_alive = false;
         n = used;
     }
-    if (u->head_done)
-        pass_on(u, (struct str){p, n}, first);
+    if (s->n_segments && !u->c->t_body)
+        u->c->t_body = clock_mono_us();
+    if (u->head_done && first)
+        pass_on_first(u, (struct str){p, n});
+    else if (u->head_done)
+        pass_on(u, (struct str){p, n});
     else if (u->in->n + READ_TAILROOM >= u->in->cap)
         relay_upstream_died(u, EMSGSIZE);
 }
@@ -408,13 +429,19 @@ static void feed(struct up *u, char *p, size_t n)
 void response_readable(struct up *u)
 {
     struct http_server *s = u->s;
+    if (u->c) /* what an earlier read brought goes first */
+        batch_flush_conn(u->c);
     if (!u->c) {
         up_close(u);
         return;
     }
-    char *p = s->read + READ_HEADROOM;
+    if (u->sock.fd < 0 || conn_pending(u->c))
+        return;
+    char *p = NULL;
     size_t room = READ_BYTES;
-    if (!u->head_done) {
+    if (u->head_done) {
+        p = batch_room(s, READ_HEADROOM + READ_BYTES + READ_TAILROOM) + READ_HEADROOM;
+    } else {
         if (!u->in)
             u->in = msg_get(s);
         p = u->in->data + u->in->n;

@@ -114,6 +114,13 @@ static void free_auth_and_strings(struct http_server *s)
     free(s->cors_origin);
 }
 
+static void on_check(uv_check_t *check)
+{
+    struct http_server *s = check->data;
+    batch_flush(s);
+    s->deferring = false;
+}
+
 enum rc http_server_new(const struct http_options *opt, struct http_server **ret_server, struct err *err)
 {
     struct auth *auth = NULL;
@@ -135,7 +142,11 @@ enum rc http_server_new(const struct http_options *opt, struct http_server **ret
         s->id_seed = clock_mono_us() ^ (uint64_t)getpid() << 40;
     uv_update_time(s->loop);
     wheel_init(&s->wheel, s->loop, s);
-    s->handles = 1;
+    (void)uv_check_init(s->loop, &s->check);
+    s->check.data = s;
+    (void)uv_check_start(&s->check, on_check);
+    uv_unref((uv_handle_t *)&s->check); /* alone it keeps no loop running */
+    s->handles = 2;
     /* A write to a connection that the peer closed must fail, not kill the process. */
     (void)signal(SIGPIPE, SIG_IGN);
     *ret_server = s;
@@ -365,6 +376,8 @@ static void close_timer_when_last(struct http_server *s)
     while (s->ups.next != &s->ups)
         up_close(s->ups.next);
     s->timer_closed = true;
+    s->deferring = false;
+    uv_close((uv_handle_t *)&s->check, on_timer_closed);
     uv_close((uv_handle_t *)&s->wheel.timer, on_timer_closed);
 }
 

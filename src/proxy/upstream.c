@@ -88,6 +88,7 @@ void up_close(struct up *u)
         return;
     struct http_server *s = u->s;
     unpool(u);
+    batch_forget_up(u);
     u->end->n_busy--;
     endpoint_drop_if_unused(s, u->end);
     u->end = NULL;
@@ -231,6 +232,7 @@ static void read_out(struct up *u)
 static void on_up(uv_poll_t *poll, int status, int events)
 {
     struct up *u = poll->data;
+    batch_begin(u->s);
     if (status < 0)
         sock_stopped(&u->sock);
     if (u->state == UP_CONNECTING) {
