@@ -2,6 +2,9 @@
 #include "proxy/account.h"
 
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 void account_tail_feed(struct account_tail *t, const char *p, size_t n)
 {
@@ -94,9 +97,40 @@ static const struct {
     {{"\"timings\"", 9}, {"\"prompt_n\"", 10}, {"\"predicted_n\"", 13}, {"\"cache_n\"", 9}, true},
 };
 
+static bool names_object(const char *p, size_t n)
+{
+    return (n >= 7 && !memcmp(p, "\"usage\"", 7)) || (n >= 9 && !memcmp(p, "\"timings\"", 9));
+}
+
+bool account_wants(struct str bytes)
+{
+    const char *p = bytes.p;
+    size_t n = bytes.n, i = 0;
+#ifdef __SSE2__
+    const __m128i quote = _mm_set1_epi8('"'), u = _mm_set1_epi8('u'), t = _mm_set1_epi8('t');
+    for (; i + 17 <= n; i += 16) {
+        __m128i here = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
+        __m128i next = _mm_loadu_si128((const __m128i *)(const void *)(p + i + 1));
+        __m128i hit = _mm_and_si128(_mm_cmpeq_epi8(here, quote),
+                                    _mm_or_si128(_mm_cmpeq_epi8(next, u), _mm_cmpeq_epi8(next, t)));
+        for (unsigned mask = (unsigned)_mm_movemask_epi8(hit); mask; mask &= mask - 1) {
+            size_t at = i + (unsigned)__builtin_ctz(mask);
+            if (names_object(p + at, n - at))
+                return true;
+        }
+    }
+#endif
+    for (; i < n; i++)
+        if (p[i] == '"' && names_object(p + i, n - i))
+            return true;
+    return false;
+}
+
 void account_read(struct str tail, struct account *ret)
 {
     *ret = (struct account){0};
+    if (!account_wants(tail))
+        return;
     for (size_t i = 0; i < sizeof sources / sizeof *sources && !ret->known; i++) {
         struct str object = last_object(tail, sources[i].object);
         bool prompt = number_of(object, sources[i].prompt, &ret->prompt_tokens);

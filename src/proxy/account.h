@@ -25,6 +25,8 @@ void account_tail_feed(struct account_tail *t, const char *p, size_t n);
 /* The window in order; scratch has room for ACCOUNT_WINDOW bytes and may be what is returned. */
 struct str account_tail_str(const struct account_tail *t, char *scratch);
 
+/* Whether the bytes hold the name of an object that account_read looks for: what does not need no window. */
+bool account_wants(struct str bytes);
 /* Reads the last "usage" object of the text, and "timings" (llama.cpp) where usage does not tell. */
 void account_read(struct str tail, struct account *ret);
 /* Whether a stream of events ends in its end mark (data: [DONE]). */

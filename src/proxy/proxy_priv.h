@@ -71,30 +71,37 @@ struct refusal {
 
 struct endpoint;
 
+/* What each part of a stream touches lies together, from the end of sock on. */
 struct conn {
-    struct sock sock;
-    struct http_server *s;
     struct conn *next, *prev;
     struct wheel_entry timer;
     llhttp_t parser;
     struct msg *in;
-    /* pending output */
-    char *out;
-    size_t out_n, out_at, out_cap;
-    /* the connection */
-    enum phase phase;
+    size_t discarded;
     bool control, local_peer; /* of the listener; a Unix socket, which needs no key */
-    bool processing, input_paused, half_closed;
-    bool broken; /* the socket is unusable */
+    bool processing;
     bool owed;   /* gone, but a local function still holds the exchange: its answer frees it */
     bool closed; /* the handle is closed: only `owed` keeps the memory */
-    size_t discarded;
+    struct sock sock;
+    struct http_server *s;
+    uint8_t phase; /* enum phase */
+    bool input_paused, half_closed;
+    bool broken;   /* the socket is unusable */
     uint32_t late; /* see batch.c */
     struct str late_bytes;
+    size_t out_n, out_at, out_cap; /* pending output */
+    char *out;
     /* ---- the request; zeroed from here on for each one ---- */
-    bool complete; /* the whole request was read */
+    bool complete;  /* the whole request was read */
+    bool cut_event; /* the last read of a stream ended inside an event */
     bool keep_alive, http10, head_only, expect, streamed, scan_json;
     uint8_t method; /* llhttp_method_t */
+    int status;
+    struct up *up;
+    struct account_tail *tail;
+    uint64_t response_bytes;
+    uint64_t t_body; /* these: monotonic µs; 0 = not reached; t_wait_us is a length */
+    uint64_t t_head, t_wait_from, t_wait_us, t_sent, t_upstream_end;
     struct refusal refusal;
     bool refusal_waits; /* for the end of the request: the connection can be kept */
     unsigned allow;     /* methods of the path, for a 405 */
@@ -102,23 +109,18 @@ struct conn {
     struct str target, path, query; /* in `in`, or path in path_buf */
     char *path_buf;
     uint64_t content_length; /* declared; UINT64_MAX = chunked */
-    uint64_t request_bytes, response_bytes;
-    int status;
+    uint64_t request_bytes;
     const char *outcome;
     char id_text[40], key_id[AUTH_ID_CHARS + 1];
     int64_t wall_ms;
-    /* monotonic µs; 0 = not reached; t_wait_us is a length */
-    uint64_t t_head, t_wait_from, t_wait_us, t_sent, t_body, t_upstream_end;
     void (*abort_fn)(void *arg);
     void *abort_arg;
     struct body_model scan;
     /* relay */
-    struct up *up;
     void *wait;
     bool leased, lease_broken, recorded;
     uint8_t attempts;
     struct route_lease lease;
-    struct account_tail *tail;
     struct account usage;
     struct str model;
     char model_text[256];
@@ -138,26 +140,25 @@ enum up_state { UP_CONNECTING, UP_BUSY, UP_IDLE };
 enum up_framing { FRAME_NONE, FRAME_LENGTH, FRAME_CHUNKED, FRAME_EOF };
 
 struct up {
-    struct sock sock;
-    struct http_server *s;
     struct endpoint *end;
     struct up *next, *prev; /* of all, for shutting down */
     struct up *idle_next, *idle_prev;
     struct wheel_entry timer; /* idle limit */
-    llhttp_t parser;
-    struct conn *c; /* whose request it carries; NULL when idle */
-    struct msg *in; /* while the answer's head is incomplete */
-    enum up_state state;
-    enum up_framing framing;
+    struct msg *in;           /* while the answer's head is incomplete */
+    uint64_t length;          /* of a length-delimited answer */
+    /* what is left of a request that the socket did not take at once */
+    char *pending; /* head, spliced name, small body */
+    struct iovec iov[4];
+    int n_iov;     /* 0 = all sent */
+    uint32_t late; /* see batch.c */
+    struct sock sock;
+    struct http_server *s;
+    struct conn *c;         /* whose request it carries; NULL when idle */
+    uint8_t state, framing; /* enum up_state, enum up_framing */
     bool reused, got_bytes, head_done, message_done, interim, keep_alive;
     bool cut;                     /* the answer came before all of the request was sent */
     bool raw_ok, in_chunk, clean; /* see response.c */
-    uint64_t length;              /* of a length-delimited answer */
-    /* what is left of a request that the socket did not take at once */
-    uint32_t late; /* see batch.c */
-    char *pending; /* head and spliced name */
-    struct iovec iov[4];
-    int n_iov; /* 0 = all sent */
+    llhttp_t parser;
 };
 
 struct endpoint {

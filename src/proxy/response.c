@@ -80,6 +80,14 @@ static int on_headers_complete(llhttp_t *p)
     return 0;
 }
 
+static int hex_digit(char ch)
+{
+    if (ch >= '0' && ch <= '9')
+        return ch - '0';
+    ch = (char)(ch | 0x20);
+    return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
+}
+
 static void compact(struct http_server *s)
 {
     char *to = s->segments[0].p;
@@ -230,27 +238,36 @@ static void begin_answer(struct up *u, struct put *w)
 
 /* ---- the body ---- */
 
-/* Keeps what the accounting may need; a body that came in one read is looked at in place. */
+static void keep_tail(struct conn *c, struct str bytes)
+{
+    if (!c->tail) {
+        c->tail = mem_realloc(NULL, 1, sizeof *c->tail);
+        c->tail->total = 0;
+    }
+    account_tail_feed(c->tail, bytes.p, bytes.n);
+}
+
+/* Keeps what the accounting may need: of a stream, the events that name usage or timings, and those that a
+ * read cut in two; of anything else, the tail. A body that came in one read is looked at in place. */
 static void account(struct up *u, bool first)
 {
     struct conn *c = u->c;
     struct http_server *s = u->s;
     if (c->status != 200 || c->method != HTTP_POST)
         return;
-    if (first && u->message_done) {
-        if (s->n_segments != 1)
-            return;
+    if (first && u->message_done && s->n_segments == 1) {
         struct segment g = s->segments[0];
         size_t n = g.n < ACCOUNT_WINDOW ? g.n : ACCOUNT_WINDOW;
         account_read((struct str){g.p + g.n - n, n}, &c->usage);
         return;
     }
-    if (!c->tail) {
-        c->tail = mem_realloc(NULL, 1, sizeof *c->tail);
-        c->tail->total = 0;
+    for (uint32_t i = 0; i < s->n_segments; i++) {
+        struct str bytes = {s->segments[i].p, s->segments[i].n};
+        bool whole = c->streamed && u->framing == FRAME_CHUNKED && str_ends(bytes, "\n\n");
+        if (!whole || c->cut_event || account_wants(bytes))
+            keep_tail(c, bytes);
+        c->cut_event = !whole;
     }
-    for (uint32_t i = 0; i < s->n_segments; i++)
-        account_tail_feed(c->tail, s->segments[i].p, s->segments[i].n);
 }
 
 static void account_end(struct conn *c)
@@ -398,11 +415,35 @@ static void on_eof(struct up *u)
     pass_on(u, (struct str){batch_room(u->s, READ_HEADROOM + READ_TAILROOM) + READ_HEADROOM, 0});
 }
 
+/* Whole chunks and nothing else, checked byte by byte: true, and their payloads are the segments. */
+static bool take_whole_chunks(struct up *u, char *p, size_t n)
+{
+    struct http_server *s = u->s;
+    for (size_t at = 0; at < n;) {
+        size_t size = 0, digits = 0;
+        for (int d; at < n && digits < 8 && (d = hex_digit(p[at])) >= 0; at++, digits++)
+            size = size << 4 | (size_t)d;
+        if (!digits || !size || n - at < size + 4 || memcmp(p + at, "\r\n", 2) != 0 ||
+            memcmp(p + at + 2 + size, "\r\n", 2) != 0 || s->n_segments == SEGMENTS)
+            return false;
+        s->segments[s->n_segments++] = (struct segment){p + at + 2, size};
+        at += size + 4;
+    }
+    return true;
+}
+
 static void feed(struct up *u, char *p, size_t n)
 {
     struct http_server *s = u->s;
     bool first = !u->head_done;
     u->raw_ok = !first && u->clean;
+    s->n_segments = 0;
+    /* The common read of a stream leaves llhttp where it stands: between two chunks. */
+    if (u->raw_ok && !u->c->http10 && take_whole_chunks(u, p, n)) {
+        account(u, false);
+        send_soon(u->c, (struct str){p, n});
+        return;
+    }
     s->n_segments = 0;
     llhttp_errno_t e = llhttp_execute(&u->parser, p, n);
     if (e != HPE_OK && !(e == HPE_PAUSED && u->message_done)) {
