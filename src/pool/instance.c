@@ -1,8 +1,8 @@
 /* One instance: states, process, timers, end. See pool_priv.h.
  *
  * Its timer serves one purpose at a time, told by timer_for. It is freed by instance_sweep, from the idle
- * handle, when it is over, nobody holds a lease, and every handle of it is closed: never inside a callback of
- * its own. */
+ * handle, when it is over and every handle of it is closed: never inside a callback of its own. Leases name
+ * it by its serial number, so those that are still out do not keep it. */
 #include "pool/pool_priv.h"
 
 #include <signal.h>
@@ -467,7 +467,7 @@ static void instance_free(struct pool_instance *i)
 /* Failed ones stay while their model shows them as its record. */
 static bool is_over(const struct pool_instance *i)
 {
-    if (i->job || i->jobs_closing > 0 || i->health || i->busy > 0)
+    if (i->job || i->jobs_closing > 0 || i->health)
         return false;
     return i->state == POOL_STOPPED || (i->state == POOL_FAILED && !i->entry);
 }

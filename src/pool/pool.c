@@ -2,76 +2,9 @@
  * pool.h and pool_priv.h. */
 #include "pool/pool_priv.h"
 
-#include "base/clock.h"
-#include "os/file.h"
-
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
-
-/* ---- what the pool calls in earnest ---- */
-
-/* "RssAnon:  1234 kB" of /proc/PID/status. */
-static bool anon_bytes(pid_t pid, uint64_t *ret_bytes)
-{
-    char path[48];
-    struct buf b = {0};
-    uint64_t kib = 0;
-    bool found = false;
-    snprintf(path, sizeof path, "/proc/%ld/status", (long)pid);
-    if (file_read(path, 0, &b, NULL) == RC_OK) {
-        struct str text = buf_str(&b);
-        ptrdiff_t at = str_find(text, STR("RssAnon:"));
-        if (at >= 0) {
-            text.p += at + 8;
-            text.n -= (size_t)at + 8;
-            struct str line = str_trim(str_cut(&text, '\n'));
-            found = str_u64(str_trim(str_cut(&line, ' ')), &kib);
-        }
-    }
-    buf_release(&b);
-    if (found)
-        *ret_bytes = kib * 1024;
-    return found;
-}
-
-/* Pages that came in and memory that grew: what changes while weights are read, even when nothing is logged.
- */
-static bool liveness(pid_t pid, uint64_t *ret_stamp)
-{
-    char path[48];
-    struct buf b = {0};
-    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
-    bool ok = file_read(path, 0, &b, NULL) == RC_OK;
-    struct str rest = buf_str(&b);
-    while (str_find(rest, STR(") ")) >= 0) /* the name may hold parentheses */
-        (void)str_cut(&rest, ')');
-    uint64_t stamp = 0;
-    rest = str_trim(rest);
-    /* state is field 3; minflt 10, majflt 12, rss 24 (proc(5)) */
-    for (int field = 3; ok && rest.n > 0 && field <= 24; field++) {
-        uint64_t v;
-        struct str word = str_cut(&rest, ' ');
-        if ((field == 10 || field == 12 || field == 24) && str_u64(word, &v))
-            stamp = stamp * 1000003u + v;
-    }
-    buf_release(&b);
-    if (ok)
-        *ret_stamp = stamp;
-    return ok;
-}
-
-const struct pool_deps pool_deps_real = {
-    .facts = model_open_cached,
-    .facts_unref = model_unref,
-    .pack = plan_pack,
-    .find_runtime = runtime_find_llama_server,
-    .anon_bytes = anon_bytes,
-    .liveness = liveness,
-    .now_ms = clock_mono_ms,
-    .wall_ms = clock_wall_ms,
-};
 
 /* ---- making and freeing ---- */
 
@@ -125,14 +58,6 @@ enum rc pool_new_with(const struct pool_options *opt, const struct pool_deps *de
     p->handles = 2;
     *ret_pool = p;
     return RC_OK;
-}
-
-enum rc pool_new(const struct pool_options *opt, struct pool **ret_pool, struct err *err)
-{
-    struct pool_deps deps = pool_deps_real;
-    deps.launch = launch_find(STR("exec"));
-    deps.runtime = runtime_find(STR("llama-server"));
-    return pool_new_with(opt, &deps, ret_pool, err);
 }
 
 void pool_set_options(struct pool *p, const struct pool_options *opt)
@@ -392,11 +317,13 @@ void pool_cancel(struct pool *p, struct pool_wait *w)
 
 void pool_release(struct pool *p, struct pool_lease *lease, bool upstream_broken)
 {
-    struct pool_instance *i = take_ptr(lease->ref);
-    if (!i)
-        return;
-    if (i->busy > 0)
-        i->busy--;
+    struct pool_instance *i = p->instances;
+    while (i && i->serial != lease->serial)
+        i = i->next;
+    lease->serial = 0;
+    if (!i || i->busy == 0)
+        return; /* it has ended in the meantime */
+    i->busy--;
     i->last_used_ms = p->deps.now_ms();
     if (upstream_broken)
         instance_check(i);

@@ -101,7 +101,7 @@ struct pool_lease {
     char model[POOL_ID_MAX * 2]; /* canonical id, also what the upstream calls itself */
     char host[46];
     uint16_t port;
-    struct pool_instance *ref; /* internal */
+    uint64_t serial; /* internal; 0 = given back */
 };
 struct pool_wait; /* a waiting acquire */
 enum pool_answer { POOL_GRANTED, POOL_WAITING, POOL_REFUSED };

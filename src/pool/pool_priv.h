@@ -9,6 +9,8 @@
  *   wait.c      callers that wait for a model
  *   health.c    GET /health on the loop, and free ports
  *   views.c     JSON, counters, decisions
+ *   dryrun.c    the question of a load without the load
+ *   real.c      what is called in earnest
  *
  * Re-entry: callbacks of callers may call back into the pool, so nothing is kept across them but what is
  * checked again. Work that callers must not see inside their own call is put off to pool_turn (an idle

@@ -100,7 +100,7 @@ static yyjson_mut_val *instance_json(const struct pool_instance *i, yyjson_mut_d
     json_add_str(doc, o, "id", str_from(i->id));
     json_add_str(doc, o, "model", str_from(i->model));
     yyjson_mut_obj_add_str(doc, o, "state", pool_state_word(i->state));
-    yyjson_mut_obj_add_int(doc, o, "pid", pid);
+    yyjson_mut_obj_add_uint(doc, o, "pid", (uint64_t)pid);
     yyjson_mut_obj_add_uint(doc, o, "port", i->port);
     yyjson_mut_obj_add_uint(doc, o, "busy", i->busy);
     yyjson_mut_obj_add_uint(doc, o, "waiting", i->entry ? i->entry->n_waiting : 0);
@@ -191,48 +191,6 @@ yyjson_mut_val *pool_models_json(struct pool *p, yyjson_mut_doc *doc)
         add_error(doc, o, &e->cause);
     }
     return out;
-}
-
-enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *policy, yyjson_mut_doc *doc,
-                  yyjson_mut_val **ret_json, struct err *err)
-{
-    struct entry *e = entry_find(p, model);
-    if (!e)
-        return entry_unknown(p, model, err);
-    if (!e->caps && !p->default_caps) {
-        enum rc rc = err_set(err, RC_BUSY, "what llama-server can do is not known yet");
-        err_hint(err, "ask again in a moment; if it stays so, load a model to see why");
-        return rc;
-    }
-    bool had_facts = e->facts != NULL;
-    if (!had_facts) { /* the catalogue has read the file already: this is a look into the cache */
-        enum rc rc = p->deps.facts(e->path, &e->facts, err);
-        if (rc != RC_OK)
-            return rc;
-    }
-    struct admission *a = mem_new(struct admission);
-    struct plan_policy wanted = policy ? *policy : e->policy;
-    struct err why = {0};
-    enum admit answer = admit_try(e, &wanted, a, &why);
-    enum rc rc = RC_OK;
-    if (answer != ADMIT_GO && a->plan.n_reasons == 0 && why.code != RC_NO_FIT && why.code != RC_BUSY) {
-        *err = why;
-        rc = why.code;
-    } else {
-        yyjson_mut_val *o = plan_json(doc, e->facts, &a->plan), *victims = yyjson_mut_arr(doc);
-        for (size_t k = 0; k < a->n_victims; k++)
-            yyjson_mut_arr_add_strcpy(doc, victims, a->victims[k]->id);
-        yyjson_mut_obj_remove_key(o, "victims");
-        yyjson_mut_obj_add_val(doc, o, "victims", victims);
-        yyjson_mut_obj_add_bool(doc, o, "waits", answer == ADMIT_WAIT);
-        if (why.code != RC_OK)
-            yyjson_mut_obj_add_val(doc, o, "error", json_err(doc, &why));
-        *ret_json = o;
-    }
-    if (!had_facts)
-        p->deps.facts_unref(take_ptr(e->facts));
-    free(a);
-    return rc;
 }
 
 /* ---- figures ---- */

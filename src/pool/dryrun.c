@@ -1,0 +1,44 @@
+/* Would it fit, where, evicting whom: the question of a load without the load. See pool.h. */
+#include "pool/pool_priv.h"
+
+enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *policy, yyjson_mut_doc *doc,
+                  yyjson_mut_val **ret_json, struct err *err)
+{
+    struct entry *e = entry_find(p, model);
+    if (!e)
+        return entry_unknown(p, model, err);
+    if (!e->caps && !p->default_caps) {
+        enum rc rc = err_set(err, RC_BUSY, "what llama-server can do is not known yet");
+        err_hint(err, "ask again in a moment; if it stays so, load a model to see why");
+        return rc;
+    }
+    bool had_facts = e->facts != NULL;
+    if (!had_facts) { /* the catalogue has read the file already: this is a look into the cache */
+        enum rc rc = p->deps.facts(e->path, &e->facts, err);
+        if (rc != RC_OK)
+            return rc;
+    }
+    struct admission *a = mem_new(struct admission);
+    struct plan_policy wanted = policy ? *policy : e->policy;
+    struct err why = {0};
+    enum admit answer = admit_try(e, &wanted, a, &why);
+    enum rc rc = RC_OK;
+    if (answer != ADMIT_GO && a->plan.n_reasons == 0 && why.code != RC_NO_FIT && why.code != RC_BUSY) {
+        *err = why;
+        rc = why.code;
+    } else {
+        yyjson_mut_val *o = plan_json(doc, e->facts, &a->plan), *victims = yyjson_mut_arr(doc);
+        for (size_t k = 0; k < a->n_victims; k++)
+            yyjson_mut_arr_add_strcpy(doc, victims, a->victims[k]->id);
+        yyjson_mut_obj_remove_key(o, "victims");
+        yyjson_mut_obj_add_val(doc, o, "victims", victims);
+        yyjson_mut_obj_add_bool(doc, o, "waits", answer == ADMIT_WAIT);
+        if (why.code != RC_OK)
+            yyjson_mut_obj_add_val(doc, o, "error", json_err(doc, &why));
+        *ret_json = o;
+    }
+    if (!had_facts)
+        p->deps.facts_unref(take_ptr(e->facts));
+    free(a);
+    return rc;
+}

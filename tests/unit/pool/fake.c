@@ -1,0 +1,595 @@
+/* The tests' world: see fake.h. */
+#include "fake.h"
+
+#include "base/clock.h"
+
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct fake *world; /* callbacks of the runtime carry no argument */
+static uint64_t now_ms;
+
+/* ---- clock ---- */
+
+static uint64_t fake_now(void)
+{
+    return now_ms;
+}
+
+static int64_t fake_wall(void)
+{
+    return (int64_t)now_ms;
+}
+
+void fake_advance_ms(uint64_t ms)
+{
+    now_ms += ms;
+}
+
+/* ---- models ---- */
+
+struct fake_model *fake_model(struct fake *f, const char *id)
+{
+    for (size_t i = 0; i < f->n_models; i++)
+        if (strcmp(f->models[i].id, id) == 0)
+            return &f->models[i];
+    return NULL;
+}
+
+static enum rc facts(const char *path, struct model **ret_model, struct err *err)
+{
+    if (world->bad_facts)
+        return err_set(err, RC_TRUNCATED, "%s is shorter than its tensors", path);
+    struct fake_model *m = fake_model(world, path + strlen("/m/"));
+    __atomic_add_fetch(&m->references, 1, __ATOMIC_SEQ_CST);
+    *ret_model = &m->facts;
+    return RC_OK;
+}
+
+static void facts_unref(struct model *m)
+{
+    struct fake_model *owner = container_of(m, struct fake_model, facts);
+    __atomic_sub_fetch(&owner->references, 1, __ATOMIC_SEQ_CST);
+}
+
+/* ---- planner: everything on the host, oldest idle residents leave ---- */
+
+static enum rc pack(const struct model *m, const struct plan_policy *policy,
+                    const struct plan_machine *machine, const struct plan_resident *residents,
+                    size_t n_residents, struct plan *plan, struct plan_victims *victims, struct err *err)
+{
+    struct fake_model *owner = container_of((struct model *)(uintptr_t)m, struct fake_model, facts);
+    uint64_t need = owner->bytes >> policy->ladder, have = machine->host.free_bytes;
+    bool taken[PLAN_MAX_RESIDENTS] = {false};
+    if (world->n_asked < TABLE_COUNT(world->ladders_asked))
+        world->ladders_asked[world->n_asked] = policy->ladder;
+    world->n_asked++;
+    victims->n = 0;
+    while (have < need) {
+        size_t best = n_residents;
+        for (size_t i = 0; i < n_residents; i++)
+            if (residents[i].evictable && !taken[i] && residents[i].host_bytes > 0 &&
+                (best == n_residents || residents[i].idle_ms > residents[best].idle_ms))
+                best = i;
+        if (best == n_residents)
+            return err_set(err, RC_NO_FIT, "%s needs %llu MiB", owner->id, (unsigned long long)(need / MIB));
+        taken[best] = true;
+        have += residents[best].host_bytes;
+        victims->index[victims->n++] = (uint32_t)best;
+    }
+    *plan = (struct plan){.fits = true, .n_reasons = 1};
+    reason_set(&plan->reasons[0], "cpu_no_gpu", "no GPU");
+    plan->estimate.n_parts = 1;
+    plan->estimate.parts[0] = (struct plan_part){.name = "Host", .kind = PLAN_HOST, .model_bytes = need};
+    plan->speed.load_seconds = 2;
+    return RC_OK;
+}
+
+/* ---- runtime ---- */
+
+static enum rc find_runtime(const char *explicit_path, char *ret_path, size_t cap, struct err *err)
+{
+    if (world->no_runtime) {
+        enum rc rc = err_set(err, RC_NOT_FOUND, "no llama-server");
+        err_hint(err, "install it");
+        return rc;
+    }
+    snprintf(ret_path, cap, "%s", explicit_path ? explicit_path : "/bin/true");
+    return RC_OK;
+}
+
+static enum rc probe(const char *binary, struct runtime_caps *ret_caps, struct err *err)
+{
+    (void)err;
+    __atomic_add_fetch(&world->probes, 1, __ATOMIC_SEQ_CST);
+    *ret_caps = world->caps;
+    snprintf(ret_caps->binary, sizeof ret_caps->binary, "%s", binary);
+    return RC_OK;
+}
+
+static enum rc command(const struct runtime_caps *caps, const struct runtime_job *job, struct arena *arena,
+                       struct runtime_command *ret_command, struct err *err)
+{
+    (void)err;
+    static const char *env[] = {NULL};
+    const char **argv = arena_array(arena, 5, sizeof *argv);
+    argv[0] = arena_printf(arena, "%s", caps->binary);
+    argv[1] = arena_printf(arena, "%s", job->served_name);
+    argv[2] = arena_printf(arena, "%u", job->port);
+    argv[3] = job->n_extra_args ? arena_printf(arena, "%s", job->extra_args[0]) : NULL;
+    *ret_command = (struct runtime_command){.argv = argv, .env = env};
+    return RC_OK;
+}
+
+static double log_line(struct str line, struct runtime_measured *measured)
+{
+    measured->n_parts = 1;
+    measured->parts[0] = (struct plan_part){.name = "Host", .kind = PLAN_HOST, .model_bytes = 399 * MIB};
+    return str_eq_c(line, "listening") ? 1 : -1;
+}
+
+static enum runtime_failure classify(int wait_status, struct str tail, struct err *cause)
+{
+    (void)err_set(cause, RC_BACKEND, "child ended with %d: %.*s", wait_status, STR_ARG(tail));
+    if (str_find(tail, STR("out of memory")) >= 0)
+        return RUNTIME_FAIL_MEMORY;
+    return str_find(tail, STR("port taken")) >= 0 ? RUNTIME_FAIL_PORT : RUNTIME_FAIL_EXIT;
+}
+
+static const struct runtime_ops runtime = {.name = "fake",
+                                           .probe = probe,
+                                           .command = command,
+                                           .health_path = "/health",
+                                           .log_line = log_line,
+                                           .classify = classify};
+
+/* ---- launcher ---- */
+
+struct launch_job {
+    struct launch_job *next;
+    struct fake *fake;
+    struct fake_model *model;
+    struct launch_events events;
+    void *arg;
+    enum behaviour behaviour;
+    uv_tcp_t listener;
+    uv_timer_t timer;
+    unsigned handles;
+    bool mute, over, closing;
+    int status;
+    char tail[64];
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+struct peer {
+    uv_tcp_t tcp;
+    uv_write_t write;
+    char in[512];
+};
+
+static void on_peer_closed(uv_handle_t *h)
+{
+    free(h->data);
+}
+
+static void on_peer_written(uv_write_t *w, int status)
+{
+    (void)status;
+    uv_close((uv_handle_t *)w->handle, on_peer_closed);
+}
+
+static void on_peer_alloc(uv_handle_t *h, size_t n, uv_buf_t *b)
+{
+    (void)n;
+    struct peer *p = h->data;
+    *b = uv_buf_init(p->in, sizeof p->in);
+}
+
+static void on_peer_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
+{
+    static const char ok[] = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    struct peer *p = s->data;
+    (void)b;
+    uv_read_stop(s);
+    if (n <= 0) {
+        uv_close((uv_handle_t *)s, on_peer_closed);
+        return;
+    }
+    assert_true(n > 12 && memcmp(p->in, "GET /health ", 12) == 0);
+    uv_buf_t out = uv_buf_init((char *)(uintptr_t)ok, sizeof ok - 1);
+    uv_write(&p->write, s, &out, 1, on_peer_written);
+}
+
+static void on_connection(uv_stream_t *s, int status)
+{
+    struct launch_job *j = s->data;
+    struct peer *p = mem_new(struct peer);
+    assert_int_equal(status, 0);
+    uv_tcp_init(s->loop, &p->tcp);
+    p->tcp.data = p;
+    assert_int_equal(uv_accept(s, (uv_stream_t *)&p->tcp), 0);
+    if (j->mute || j->behaviour == CHILD_HANG)
+        uv_close((uv_handle_t *)&p->tcp, on_peer_closed);
+    else
+        uv_read_start((uv_stream_t *)&p->tcp, on_peer_alloc, on_peer_read);
+}
+
+static void on_job_handle_closed(uv_handle_t *h)
+{
+    struct launch_job *j = h->data;
+    if (--j->handles > 0)
+        return;
+    for (struct launch_job **at = &j->fake->jobs; *at; at = &(*at)->next)
+        if (*at == j) {
+            *at = j->next;
+            break;
+        }
+    j->fake->n_jobs--;
+    void (*closed)(void *) = j->closed;
+    void *arg = j->closed_arg;
+    free(j);
+    if (closed)
+        closed(arg);
+}
+
+static void job_over(struct launch_job *j, int status)
+{
+    j->over = true;
+    j->status = status;
+    j->fake->n_alive--;
+}
+
+static void on_job_timer(uv_timer_t *t)
+{
+    struct launch_job *j = t->data;
+    if (j->behaviour == CHILD_DIES_MEMORY || j->behaviour == CHILD_DIES_PORT || j->behaviour == CHILD_DIES) {
+        job_over(j, 1 << 8);
+        j->behaviour = CHILD_READY;
+    }
+    if (j->over) {
+        if (j->events.exited)
+            j->events.exited(j->arg, j->status);
+    } else if (j->behaviour != CHILD_HANG) {
+        j->events.line(j->arg, STR("listening"));
+    }
+}
+
+static enum rc job_start(uv_loop_t *loop, const struct launch_spec *spec, const struct launch_events *events,
+                         void *arg, struct launch_job **ret_job, struct err *err)
+{
+    (void)err;
+    struct launch_job *j = mem_new(struct launch_job);
+    struct fake_model *m = fake_model(world, spec->argv[1]);
+    uint64_t port = 0;
+    struct sockaddr_in at;
+    assert_true(str_u64(str_from(spec->argv[2]), &port) && port > 0 && port < 65536);
+    m->ports[m->started++ % 16] = (uint16_t)port;
+    j->fake = world;
+    j->model = m;
+    j->events = *events;
+    j->arg = arg;
+    j->behaviour = m->at < m->n_script ? m->script[m->at++] : CHILD_READY;
+    snprintf(j->tail, sizeof j->tail, "%s",
+             j->behaviour == CHILD_DIES_MEMORY ? "out of memory"
+             : j->behaviour == CHILD_DIES_PORT ? "port taken"
+                                               : "log");
+    uv_tcp_init(loop, &j->listener);
+    uv_timer_init(loop, &j->timer);
+    j->listener.data = j->timer.data = j;
+    j->handles = 2;
+    uv_ip4_addr("127.0.0.1", (int)port, &at);
+    assert_int_equal(uv_tcp_bind(&j->listener, (struct sockaddr *)&at, 0), 0);
+    assert_int_equal(uv_listen((uv_stream_t *)&j->listener, 16, on_connection), 0);
+    uv_timer_start(&j->timer, on_job_timer, 0, 0);
+    j->next = world->jobs;
+    world->jobs = j;
+    world->n_jobs++;
+    world->n_alive++;
+    world->max_alive = world->n_alive > world->max_alive ? world->n_alive : world->max_alive;
+    *ret_job = j;
+    return RC_OK;
+}
+
+static void job_end(struct launch_job *j, int status)
+{
+    if (j->over)
+        return;
+    job_over(j, status);
+    if (!j->closing)
+        uv_timer_start(&j->timer, on_job_timer, 0, 0);
+}
+
+static void job_signal(struct launch_job *j, int signo)
+{
+    if (signo == SIGKILL || j->behaviour != CHILD_STUBBORN)
+        job_end(j, signo);
+}
+
+static pid_t job_pid(const struct launch_job *j)
+{
+    return j->over ? 0 : 4242;
+}
+
+static struct str job_tail(const struct launch_job *j)
+{
+    return str_from(j->tail);
+}
+
+static void job_close(struct launch_job *j, void (*closed)(void *arg), void *arg)
+{
+    assert_false(j->closing);
+    j->closing = true;
+    j->closed = closed;
+    j->closed_arg = arg;
+    if (!j->over)
+        job_over(j, SIGKILL);
+    uv_close((uv_handle_t *)&j->listener, on_job_handle_closed);
+    uv_close((uv_handle_t *)&j->timer, on_job_handle_closed);
+}
+
+static const struct launch_ops launcher = {.name = "fake",
+                                           .start = job_start,
+                                           .signal = job_signal,
+                                           .pid = job_pid,
+                                           .log_tail = job_tail,
+                                           .close = job_close};
+
+static struct launch_job *job_of(struct fake *f, const char *id)
+{
+    for (struct launch_job *j = f->jobs; j; j = j->next)
+        if (strcmp(j->model->id, id) == 0 && !j->over)
+            return j;
+    return NULL;
+}
+
+void fake_kill(struct fake *f, const char *id, int signo)
+{
+    struct launch_job *j = job_of(f, id);
+    assert_non_null(j);
+    job_end(j, signo);
+}
+
+void fake_mute(struct fake *f, const char *id)
+{
+    struct launch_job *j = job_of(f, id);
+    assert_non_null(j);
+    j->mute = true;
+}
+
+static bool no_anon(pid_t pid, uint64_t *ret_bytes)
+{
+    (void)pid;
+    (void)ret_bytes;
+    return false;
+}
+
+/* ---- hooks ---- */
+
+static void on_decision(void *arg, const struct pool_decision *d)
+{
+    struct fake *f = arg;
+    assert_true(d->n_reasons > 0 || strcmp(d->kind, "refuse") == 0);
+    for (size_t i = 0; i < d->n_reasons; i++)
+        assert_true(d->reasons[i].code && d->reasons[i].text[0]);
+    buf_printf(&f->decisions, "%s %s\n", d->kind, d->model);
+}
+
+static const struct hw_inventory *on_inventory(void *arg)
+{
+    return &((struct fake *)arg)->inventory;
+}
+
+static void on_want_sample(void *arg)
+{
+    ((struct fake *)arg)->samples_wanted++;
+}
+
+unsigned times_decided(const struct fake *f, const char *line)
+{
+    unsigned n = 0;
+    struct str rest = buf_str(&f->decisions);
+    while (rest.n > 0)
+        n += str_eq_c(str_cut(&rest, '\n'), line);
+    return n;
+}
+
+bool decided(const struct fake *f, const char *line)
+{
+    return times_decided(f, line) > 0;
+}
+
+/* ---- the world ---- */
+
+static void add_model(struct fake *f, const char *id, const char *path, uint64_t bytes)
+{
+    struct fake_model *m = &f->models[f->n_models];
+    f->settings[f->n_models++] = (struct pool_model){.id = id, .path = path, .settings_hash = 1};
+    *m = (struct fake_model){.id = id, .bytes = bytes};
+}
+
+static void on_guard(uv_timer_t *t)
+{
+    (void)t;
+}
+
+int fake_setup(void **state)
+{
+    struct fake *f = mem_new(struct fake);
+    struct err err;
+    world = f;
+    now_ms = 1000000;
+    uv_loop_init(&f->loop);
+    uv_timer_init(&f->loop, &f->guard);
+    uv_timer_start(&f->guard, on_guard, 20, 20);
+    add_model(f, "a", "/m/a", 400 * MIB);
+    add_model(f, "b", "/m/b", 400 * MIB);
+    add_model(f, "c", "/m/c", 400 * MIB);
+    add_model(f, "huge", "/m/huge", 4000000 * MIB);
+    f->inventory.host = (struct hw_host){
+        .physical_cores = 2, .usable_total_bytes = 1000 * MIB, .usable_free_bytes = 1000 * MIB};
+    pool_options_default(&f->opt);
+    f->opt.loop = &f->loop;
+    f->opt.host_reserve_bytes = 0;
+    f->opt.hooks = (struct pool_hooks){
+        .arg = f, .decision = on_decision, .inventory = on_inventory, .want_sample = on_want_sample};
+    struct pool_deps deps = {.launch = &launcher,
+                             .runtime = &runtime,
+                             .facts = facts,
+                             .facts_unref = facts_unref,
+                             .pack = pack,
+                             .find_runtime = find_runtime,
+                             .anon_bytes = no_anon,
+                             .liveness = no_anon,
+                             .now_ms = fake_now,
+                             .wall_ms = fake_wall};
+    assert_int_equal(pool_new_with(&f->opt, &deps, &f->pool, &err), RC_OK);
+    fake_set_models(f, f->n_models);
+    *state = f;
+    return 0;
+}
+
+void fake_set_models(struct fake *f, size_t n)
+{
+    pool_set_models(f->pool, f->settings, n);
+}
+
+void fake_options(struct fake *f)
+{
+    pool_set_options(f->pool, &f->opt);
+}
+
+void fake_script(struct fake *f, const char *id, const enum behaviour *script, size_t n)
+{
+    struct fake_model *m = fake_model(f, id);
+    memcpy(m->script, script, n * sizeof *script);
+    m->n_script = n;
+    m->at = 0;
+}
+
+void fake_run_until(struct fake *f, bool (*condition)(struct fake *f, void *arg), void *arg)
+{
+    uint64_t start = clock_mono_ms(); /* only so that a failing test ends */
+    while (!condition(f, arg)) {
+        uv_run(&f->loop, UV_RUN_ONCE);
+        if (clock_mono_ms() - start > 20000)
+            fail_msg("what the test waits for never came; decisions:\n%s", f->decisions.data);
+    }
+}
+
+static bool is_settled(struct fake *f, void *arg)
+{
+    (void)arg;
+    if (f->pool->idle_on || f->pool->n_work > 0)
+        return false;
+    for (const struct pool_instance *i = f->pool->instances; i; i = i->next)
+        if (i->jobs_closing > 0 || (i->job && i->job->over))
+            return false;
+    return true;
+}
+
+void fake_settle(struct fake *f)
+{
+    for (int i = 0; i < 3; i++) { /* closing handles take a turn each */
+        uv_run(&f->loop, UV_RUN_NOWAIT);
+        fake_run_until(f, is_settled, NULL);
+    }
+}
+
+static void on_stopped(void *arg)
+{
+    ((struct fake *)arg)->stopped = true;
+}
+
+static bool is_stopped(struct fake *f, void *arg)
+{
+    (void)arg;
+    return f->stopped;
+}
+
+int fake_teardown(void **state)
+{
+    struct fake *f = *state;
+    f->ended = true;
+    if (!f->stopped) {
+        pool_stop(f->pool, true, on_stopped, f);
+        fake_run_until(f, is_stopped, NULL);
+    }
+    pool_free(f->pool);
+    uv_close((uv_handle_t *)&f->guard, NULL);
+    uv_run(&f->loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&f->loop), 0);
+    assert_int_equal(f->n_jobs, 0);
+    for (size_t i = 0; i < f->n_models; i++)
+        assert_int_equal(f->models[i].references, 0);
+    buf_release(&f->decisions);
+    free(f);
+    return 0;
+}
+
+/* ---- callers ---- */
+
+static void on_answer(void *arg, enum rc rc, const struct pool_lease *lease, const struct err *err,
+                      uint32_t retry_after_s)
+{
+    struct answer *a = arg;
+    if (world->ended)
+        return;
+    assert_false(a->told);
+    a->told = true;
+    a->wait = NULL;
+    a->rc = rc;
+    a->order = ++a->fake->order;
+    a->retry_after_s = retry_after_s;
+    if (rc == RC_OK)
+        a->lease = *lease;
+    else
+        a->err = *err;
+}
+
+void ask(struct fake *f, const char *id, struct answer *a)
+{
+    *a = (struct answer){.fake = f};
+    a->first =
+        pool_acquire(f->pool, str_from(id), on_answer, a, &a->lease, &a->wait, &a->retry_after_s, &a->err);
+    if (a->first == POOL_WAITING) {
+        assert_false(a->told); /* never inside the call */
+        return;
+    }
+    a->told = true;
+    a->rc = a->first == POOL_GRANTED ? RC_OK : a->err.code;
+}
+
+static bool is_told(struct fake *f, void *arg)
+{
+    (void)f;
+    return ((struct answer *)arg)->told;
+}
+
+void until_told(struct answer *a)
+{
+    fake_run_until(a->fake, is_told, a);
+}
+
+void must_get(struct answer *a)
+{
+    until_told(a);
+    if (a->rc != RC_OK)
+        fail_msg("%s: %s", rc_word(a->rc), a->err.message);
+    assert_true(a->lease.port > 0);
+}
+
+void give_back(struct answer *a, bool broken)
+{
+    pool_release(a->fake->pool, &a->lease, broken);
+}
+
+struct pool_instance *instance_of(struct fake *f, const char *id)
+{
+    for (struct pool_instance *i = f->pool->instances; i; i = i->next)
+        if (strcmp(i->model, id) == 0 && i->state != POOL_FAILED && i->state != POOL_STOPPED)
+            return i;
+    return NULL;
+}

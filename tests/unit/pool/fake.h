@@ -1,0 +1,82 @@
+/* A world for the pool's tests: a planner of one line, a runtime that writes a word, a launcher whose
+ * children are listeners of the test's own loop (the health check and the ports are real), and a clock that
+ * stands still. */
+#ifndef TEST_POOL_FAKE_H
+#define TEST_POOL_FAKE_H
+
+#include "pool/pool_priv.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#define FAKE_MAX 64
+
+/* What the next child of a model does. */
+enum behaviour { CHILD_READY, CHILD_HANG, CHILD_DIES, CHILD_DIES_MEMORY, CHILD_DIES_PORT, CHILD_STUBBORN };
+
+struct fake_model {
+    const char *id;
+    uint64_t bytes; /* what it needs, halved by every step of the ladder */
+    struct model facts;
+    int references;
+    enum behaviour script[16];
+    size_t n_script, at; /* then CHILD_READY */
+    unsigned started;
+    uint16_t ports[16];
+};
+
+struct answer { /* one acquire */
+    struct fake *fake;
+    enum pool_answer first;
+    struct pool_wait *wait;
+    bool told;
+    enum rc rc;
+    struct pool_lease lease;
+    struct err err;
+    uint32_t retry_after_s;
+    int order;
+};
+
+struct fake {
+    uv_loop_t loop;
+    struct pool *pool;
+    struct pool_options opt;
+    struct hw_inventory inventory;
+    struct fake_model models[8];
+    size_t n_models;
+    struct pool_model settings[8];
+    struct launch_job *jobs; /* alive */
+    unsigned n_jobs, n_alive, max_alive, samples_wanted, probes;
+    struct runtime_caps caps;
+    bool no_runtime, bad_facts;
+    struct buf decisions;                /* "kind model\n" */
+    unsigned ladders_asked[16], n_asked; /* policy.ladder of every question to the planner */
+    bool stopped, ended;                 /* ended: the callers' frames are gone */
+    int order;
+    uv_timer_t guard; /* so that the loop never sleeps for long while a test waits */
+};
+
+/* Host of 1000 MiB, all free; models a, b, c of 400 MiB each. */
+int fake_setup(void **state);
+int fake_teardown(void **state); /* stops the pool; checks that nothing is left */
+struct fake_model *fake_model(struct fake *f, const char *id);
+void fake_script(struct fake *f, const char *id, const enum behaviour *script, size_t n);
+void fake_set_models(struct fake *f, size_t n); /* the first n, with their settings */
+void fake_options(struct fake *f);              /* f->opt to the pool */
+void fake_run_until(struct fake *f, bool (*condition)(struct fake *f, void *arg), void *arg);
+void fake_settle(struct fake *f); /* until nothing moves: no turn pending, no work under way */
+void fake_advance_ms(uint64_t ms);
+void fake_kill(struct fake *f, const char *id, int signo); /* the child dies by itself */
+void fake_mute(struct fake *f, const char *id);            /* it answers no health check any more */
+
+void ask(struct fake *f, const char *id, struct answer *a); /* pool_acquire */
+void until_told(struct answer *a);
+void must_get(struct answer *a); /* granted at once or after a while */
+void give_back(struct answer *a, bool broken);
+struct pool_instance *instance_of(struct fake *f, const char *id); /* the live one, or NULL */
+bool decided(const struct fake *f, const char *line);              /* "evict a" */
+unsigned times_decided(const struct fake *f, const char *line);
+
+#endif
