@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- options of the modules ---- */
@@ -187,15 +188,27 @@ static void find_log_dir(struct daemon *d)
     d->log_dir[0] = '\0';
 }
 
+/* The fallback lies in /tmp, where anybody may have made the directory first: a socket in another's directory
+ * could be replaced by them. */
 static enum rc make_socket_dir(const struct daemon *d, struct err *err)
 {
     char dir[512];
+    struct stat st;
     snprintf(dir, sizeof dir, "%s", d->socket);
     char *slash = strrchr(dir, '/');
     if (!slash || slash == dir)
         return RC_OK;
     *slash = '\0';
-    return file_mkdirs(dir, 0700, err);
+    enum rc rc = file_mkdirs(dir, 0700, err);
+    if (rc != RC_OK || d->config->socket[0])
+        return rc;
+    if (lstat(dir, &st) != 0)
+        return err_sys(err, RC_IO, "cannot look at %s", dir);
+    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022)) {
+        rc = err_set(err, RC_DENIED, "%s does not belong to this user alone", dir);
+        err_hint(err, "choose another place with --socket");
+    }
+    return rc;
 }
 
 /* ---- summary ---- */

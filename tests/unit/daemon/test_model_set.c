@@ -1,0 +1,251 @@
+/* Unit tests of what the daemon serves: catalog and configuration joined, hashes that decide what a reload
+ * touches, API keys. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "daemon/keys.h"
+#include "daemon/model_set.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *gguf_path; /* a small valid file, from the command line */
+
+/* A catalog of two readable models and a broken file. */
+struct shelf {
+    struct model *facts;
+    struct catalog_entry entries[3];
+    struct catalog catalog;
+};
+
+static void shelf_init(struct shelf *s)
+{
+    *s = (struct shelf){0};
+    static const char *const ids[] = {"alpha", "broken", "org/beta:Q4"};
+    static const char *const paths[] = {"/m/alpha.gguf", "/m/broken.gguf", "/m/beta.gguf"};
+    for (size_t i = 0; i < 3; i++) {
+        s->entries[i] = (struct catalog_entry){.id = (char *)(uintptr_t)ids[i],
+                                               .path = (char *)(uintptr_t)paths[i],
+                                               .source = "directory",
+                                               .file_bytes = 100 + i,
+                                               .mtime_ns = 5000000000};
+        if (i == 1)
+            (void)!err_set(&s->entries[i].problem, RC_TRUNCATED, "it ends too early");
+    }
+    struct err err;
+    if (model_open(gguf_path, &s->facts, &err) != RC_OK)
+        fail_msg("%s", err.message);
+    s->entries[0].model = s->entries[2].model = s->facts;
+    s->catalog = (struct catalog){.entries = s->entries, .n = 3};
+}
+
+static void shelf_release(struct shelf *s)
+{
+    model_unref(s->facts);
+}
+
+static struct config *parse(const char *text)
+{
+    struct config *c = NULL;
+    struct err err;
+    if (config_parse(str_from(text), "c.yaml", &c, &err) != RC_OK)
+        fail_msg("%s", err.message);
+    return c;
+}
+
+static struct model_set *build(const struct config *c, const struct shelf *s)
+{
+    struct model_set *set = NULL;
+    assert_int_equal(model_set_build(c, &s->catalog, &set, NULL), RC_OK);
+    return set;
+}
+
+static const struct pool_model *get(const struct model_set *set, const char *id)
+{
+    for (size_t i = 0; i < set->n; i++)
+        if (strcmp(set->models[i].id, id) == 0)
+            return &set->models[i];
+    fail_msg("no model %s", id);
+    return NULL;
+}
+
+static bool warned(const struct model_set *set, const char *part)
+{
+    for (size_t i = 0; i < set->n_warnings; i++)
+        if (strstr(set->warnings[i], part))
+            return true;
+    return false;
+}
+
+static void everything_found_is_served(void **state)
+{
+    (void)state;
+    struct shelf s;
+    shelf_init(&s);
+    struct config *c = parse("");
+    struct model_set *set = build(c, &s);
+    assert_int_equal(set->n, 2);
+    assert_string_equal(set->models[0].id, "alpha");
+    assert_string_equal(set->models[1].path, "/m/beta.gguf");
+    assert_true(set->models[0].policy.allow_cpu);
+    assert_true(warned(set, "/m/broken.gguf is not served: it ends too early"));
+    struct buf out = {0};
+    model_set_list_json(set, &out);
+    assert_non_null(strstr(out.data, "\"id\":\"org/beta:Q4\",\"object\":\"model\",\"created\":5"));
+    buf_clear(&out);
+    assert_true(model_set_one_json(set, STR("alpha"), &out));
+    assert_false(model_set_one_json(set, STR("broken"), &out));
+    buf_release(&out);
+    model_set_free(set);
+    config_free(c);
+    shelf_release(&s);
+}
+
+static void settings_reach_the_policy(void **state)
+{
+    (void)state;
+    struct shelf s;
+    shelf_init(&s);
+    struct config *c =
+        parse("defaults: {ctx: 4096, margin: 1GiB}\n"
+              "models:\n"
+              "  alpha: {kv_type: q8_0, gpu_layers: all, strategy: 'fit-vram:1000', device: CUDA1, "
+              "preload: true, aliases: [a, org/beta:Q4], max_gpus: 2, pin: true, ttl: 5s}\n"
+              "  own: {path: /x/own.gguf, gpu_layers: 3, kv_type_v: q4_0, allow_cpu: false}\n"
+              "  alhpa: {ctx: 1}\n");
+    struct model_set *set = build(c, &s);
+    assert_int_equal(set->n, 3);
+    const struct pool_model *p = get(set, "alpha");
+    assert_int_equal(p->policy.ctx, 4096);
+    assert_true(p->policy.margin_bytes == 1024 * MIB);
+    assert_true(p->policy.kv_type_fixed && p->policy.type_k == GGML_Q8_0 && p->policy.type_v == GGML_Q8_0);
+    assert_true(p->policy.gpu_layers_fixed && p->policy.gpu_layers == PLAN_ALL_LAYERS);
+    assert_int_equal(p->policy.strategy, PLAN_FIT_VRAM);
+    assert_true(p->policy.vram_limit_bytes == 1000 * MIB);
+    assert_string_equal(p->policy.device, "CUDA1");
+    assert_int_equal(p->policy.max_gpus, 2);
+    assert_true(p->pin && p->ttl_ms == 5000);
+    assert_int_equal(p->n_aliases, 1); /* the other one is a model's id */
+    assert_true(warned(set, "the alias org/beta:Q4 of alpha"));
+    assert_true(warned(set, "models.alhpa in line 5"));
+    assert_true(warned(set, "alpha?"));
+    p = get(set, "own");
+    assert_string_equal(p->path, "/x/own.gguf");
+    assert_int_equal(p->policy.gpu_layers, 3);
+    assert_true(p->policy.type_k == GGML_F16 && p->policy.type_v == GGML_Q4_0);
+    assert_false(p->policy.allow_cpu);
+    assert_int_equal(set->n_preload, 1);
+    assert_string_equal(set->preload[0], "alpha");
+    model_set_free(set);
+    config_free(c);
+    shelf_release(&s);
+}
+
+static uint64_t hash_of(const char *config, const struct shelf *s, const char *id)
+{
+    struct config *c = parse(config);
+    struct model_set *set = build(c, s);
+    uint64_t h = get(set, id)->settings_hash;
+    model_set_free(set);
+    config_free(c);
+    return h;
+}
+
+static void only_what_changed_has_another_hash(void **state)
+{
+    (void)state;
+    struct shelf s;
+    shelf_init(&s);
+    uint64_t plain = hash_of("", &s, "alpha");
+    assert_true(plain == hash_of("models: {org/beta:Q4: {ctx: 5}}", &s, "alpha"));
+    assert_true(plain == hash_of("models: {alpha: {ctx: auto}}", &s, "alpha"));
+    assert_true(plain == hash_of("listen: '127.0.0.1:1'", &s, "alpha"));
+    static const char *const changes[] = {"ctx: 512",           "kv_type: q4_0",    "extra_args: [-x]",
+                                          "extra_args: [a, b]", "extra_args: [ab]", "device: CUDA0",
+                                          "aliases: [z]",       "mmproj: /p",       "runtime: /bin/x",
+                                          "gpu_layers: 0",      "margin: 0",        "path: /other"};
+    uint64_t seen[TABLE_COUNT(changes)];
+    for (size_t i = 0; i < TABLE_COUNT(changes); i++) {
+        char text[128];
+        snprintf(text, sizeof text, "models: {alpha: {%s}}", changes[i]);
+        seen[i] = hash_of(text, &s, "alpha");
+        assert_true(seen[i] != plain);
+        for (size_t k = 0; k < i; k++)
+            assert_true(seen[k] != seen[i]);
+    }
+    s.entries[0].mtime_ns++; /* the file was replaced */
+    assert_true(plain != hash_of("", &s, "alpha"));
+    shelf_release(&s);
+}
+
+static struct config *with_keys(const char *text, char *path)
+{
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    close(fd);
+    char yaml[128];
+    snprintf(yaml, sizeof yaml, "api_keys_file: %s", path);
+    return parse(yaml);
+}
+
+static void keys_become_digests(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/test-keys-XXXXXX";
+    struct config *c = with_keys("# ours\n\n  abc  \n"
+                                 "sha256:BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD\n",
+                                 path);
+    struct key_list k = {0};
+    struct err err;
+    assert_int_equal(key_list_load(c, &k, &err), RC_OK);
+    assert_int_equal(k.n, 2);
+    /* FIPS 180-2, the digest of "abc" */
+    assert_string_equal(k.hex[0], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_string_equal(k.hex[1], k.hex[0]);
+    key_list_release(&k);
+    config_free(c);
+    unlink(path);
+}
+
+static void a_file_without_keys_does_not_open_the_door(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"", "# only a comment\n", "sha256:1234\n"};
+    for (size_t i = 0; i < TABLE_COUNT(bad); i++) {
+        char path[] = "/tmp/test-keys-XXXXXX";
+        struct config *c = with_keys(bad[i], path);
+        struct key_list k = {0};
+        struct err err = {0};
+        assert_int_equal(key_list_load(c, &k, &err), RC_INVALID);
+        assert_null(k.hex);
+        assert_non_null(strstr(err.message, path));
+        assert_null(strstr(err.message, "1234")); /* never a key */
+        unlink(path);
+        assert_int_equal(key_list_load(c, &k, &err), RC_NOT_FOUND);
+        config_free(c);
+    }
+    struct config *none = parse("");
+    struct key_list k = {0};
+    assert_int_equal(key_list_load(none, &k, NULL), RC_OK);
+    assert_int_equal(k.n, 0);
+    config_free(none);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2)
+        return 2;
+    gguf_path = argv[1];
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(everything_found_is_served),
+        cmocka_unit_test(settings_reach_the_policy),
+        cmocka_unit_test(only_what_changed_has_another_hash),
+        cmocka_unit_test(keys_become_digests),
+        cmocka_unit_test(a_file_without_keys_does_not_open_the_door),
+    };
+    return cmocka_run_group_tests_name("daemon_model_set", tests, NULL, NULL);
+}
