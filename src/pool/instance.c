@@ -33,6 +33,7 @@ void instance_set_state(struct pool_instance *i, enum pool_state s)
     if ((unsigned)s >= POOL_STATES || !allowed[i->state][s])
         abort(); /* a bug: the table above is the whole life of an instance */
     i->state = s;
+    i->pool->room_changed = true;
     i->since_ms = i->pool->deps.now_ms();
 }
 
@@ -102,6 +103,7 @@ static void on_job_closed(void *arg)
 {
     struct pool_instance *i = arg;
     i->jobs_closing--;
+    i->pool->room_changed = true;
     if (!i->gone)
         pool_gone(i->pool, i);
     pool_kick(i->pool);
@@ -396,6 +398,7 @@ static void on_check(void *arg, int status)
     if (status == 200) {
         i->suspect = false;
         i->check_failures = 0;
+        i->pool->room_changed = true;
         if (i->entry)
             wait_grant_all(i->entry);
         if (i->state == POOL_READY && i->busy == 0)

@@ -272,6 +272,7 @@ void pool_set_models(struct pool *p, const struct pool_model *models, size_t n)
     free(changed);
     free(vanished);
     load_warm_up(p);
+    p->room_changed = true;
     pool_kick(p);
 }
 

@@ -67,6 +67,7 @@ void pool_set_options(struct pool *p, const struct pool_options *opt)
     p->opt.hooks = hooks;
     p->opt.loop = p->loop;
     load_warm_up(p);
+    p->room_changed = true;
     pool_kick(p);
 }
 
@@ -137,17 +138,30 @@ static void start_those_with_room(struct pool *p)
     }
 }
 
+static bool time_is_up(const struct entry *e)
+{
+    uint64_t patience = e->pool->opt.patience_ms;
+    return patience && e->pool->deps.now_ms() - e->blocked_ms >= patience;
+}
+
+/* The planner is asked again only when its answer may be another one. */
 static void look_at_blocked(struct pool *p)
 {
+    if (!p->blocked_first)
+        return;
+    int64_t sample = p->opt.hooks.inventory(p->opt.hooks.arg)->wall_ms;
+    bool changed = p->room_changed || sample != p->looked_wall_ms;
+    p->room_changed = false;
+    p->looked_wall_ms = sample;
     size_t n = 0;
     for (const struct entry *e = p->blocked_first; e; e = e->next_blocked)
         n++;
     for (struct entry *e = p->blocked_first; e && n > 0; n--) {
         struct entry *next = e->next_blocked;
-        if (e->wait_first)
-            load_try_room(e);
-        else
+        if (!e->wait_first)
             load_drop(e); /* nobody waits for it any more */
+        else if (changed || time_is_up(e))
+            load_try_room(e);
         /* callbacks may have changed the list: go on only if the next one still is in it */
         struct entry *found = p->blocked_first;
         while (found && found != next)
@@ -252,6 +266,7 @@ void pool_gone(struct pool *p, struct pool_instance *i)
     }
     if (p->opt.hooks.want_sample)
         p->opt.hooks.want_sample(p->opt.hooks.arg);
+    p->room_changed = true;
     pool_kick(p);
 }
 
@@ -329,7 +344,8 @@ void pool_release(struct pool *p, struct pool_lease *lease, bool upstream_broken
         instance_check(i);
     if (i->busy == 0) {
         instance_idle(i);
-        pool_kick(p); /* others may wait for it to be idle */
+        p->room_changed = true; /* others may wait for it to be idle */
+        pool_kick(p);
     }
 }
 
@@ -428,6 +444,7 @@ enum rc pool_pin(struct pool *p, struct str model, bool on, struct err *err)
     if (!e)
         return entry_unknown(p, model, err);
     e->pinned = on;
+    p->room_changed = true;
     pool_kick(p);
     return RC_OK;
 }

@@ -207,6 +207,8 @@ struct pool {
     struct pool_instance *instances;
     uint64_t next_serial;
     struct entry *blocked_first; /* first come, first looked at */
+    bool room_changed;           /* since blocked loads were looked at: who has room, or who could leave */
+    int64_t looked_wall_ms;      /* the sample they were looked at with */
     struct gone gone[POOL_GONE];
     struct unload_op *unloads;
     unsigned n_work; /* preparations on the work pool */
