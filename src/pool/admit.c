@@ -16,7 +16,8 @@
 
 #define DEFAULT_RESERVE (8000ull * 1000 * 1000)
 
-/* Software renderers call themselves GPUs; a plan for them would be slower than the CPU's. */
+/* Software renderers call themselves GPUs; a plan for them would be slower than the CPU's. One that a model
+ * is pinned to by name is used all the same. */
 static const char *const no_gpu[] = {"llvmpipe", "softpipe", "SwiftShader", "lavapipe"};
 
 uint64_t reserve_on(const struct reserve *r, const char *key)
@@ -100,11 +101,13 @@ static uint64_t device_free(struct pool *p, const struct plan_device *d, uint64_
     return live < cap ? live : cap;
 }
 
-static void add_device(struct pool *p, const struct runtime_caps *caps, size_t k,
+static void add_device(struct pool *p, const struct runtime_caps *caps, size_t k, const char *wanted,
                        const struct hw_inventory *inv, struct plan_machine *m)
 {
     const struct hw_device *hw = find_device(caps, k, inv);
-    if (is_software(caps->devices[k].description) || (hw && hw->lost) || m->n_devices == PLAN_MAX_DEVICES)
+    bool asked = wanted && strcmp(wanted, caps->devices[k].name) == 0;
+    if ((is_software(caps->devices[k].description) && !asked) || (hw && hw->lost) ||
+        m->n_devices == PLAN_MAX_DEVICES)
         return;
     bool sampled = hw && (hw->valid & HW_MEMORY);
     uint64_t total = sampled ? hw->total_bytes : caps->devices[k].total_bytes;
@@ -159,12 +162,13 @@ static void host_view(struct pool *p, const struct hw_inventory *inv, struct pla
     h->disk_gbps = 0;
 }
 
-void admit_machine(struct pool *p, const struct runtime_caps *caps, struct plan_machine *m)
+void admit_machine(struct pool *p, const struct runtime_caps *caps, const char *wanted,
+                   struct plan_machine *m)
 {
     const struct hw_inventory *inv = p->opt.hooks.inventory(p->opt.hooks.arg);
     memset(m, 0, sizeof *m);
     for (size_t k = 0; caps && k < caps->n_devices; k++)
-        add_device(p, caps, k, inv, m);
+        add_device(p, caps, k, wanted, inv, m);
     host_view(p, inv, &m->host);
 }
 
@@ -288,7 +292,6 @@ static enum admit go(struct question *q, struct admission *a, bool patience)
     }
     left = minus(left, host_part_bytes(&a->plan));
     a->cache_ram_mib = q->policy.embedding ? 0 : runtime_cache_ram_mib(left);
-    a->machine = q->machine;
     reserve_from(&a->plan, &q->machine, q->e->mmproj_bytes, a->cache_ram_mib, &a->reserve);
     return ADMIT_GO;
 }
@@ -353,7 +356,8 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
     q->policy = *policy;
     q->policy.embedding |= e->embedding;
     q->policy.margin_bytes += e->mmproj_bytes; /* the projector lies beside what is planned */
-    admit_machine(p, e->caps ? e->caps : p->default_caps, &q->machine);
+    admit_machine(p, e->caps ? e->caps : p->default_caps, policy->device, &q->machine);
+    a->machine = q->machine;
     q->machine.host.free_bytes = minus(q->machine.host.free_bytes, e->mmproj_bytes);
     bool strict = making_room(p);
     enum rc rc = ask(q, strict ? VIEW_NOBODY : VIEW_IDLE, &a->plan, err);

@@ -27,9 +27,15 @@ enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *po
         *err = why;
         rc = why.code;
     } else {
+        for (size_t k = 0; k < a->plan.estimate.n_parts; k++)
+            if (a->plan.estimate.parts[k].kind == PLAN_HOST) {
+                a->plan.estimate.parts[k].total_bytes = a->machine.host.total_bytes;
+                a->plan.estimate.parts[k].free_bytes = a->machine.host.free_bytes;
+            }
         yyjson_mut_val *o = plan_json(doc, e->facts, &a->plan), *victims = yyjson_mut_arr(doc);
         for (size_t k = 0; k < a->n_victims; k++)
-            yyjson_mut_arr_add_strcpy(doc, victims, a->victims[k]->id);
+            if (a->victims[k]->entry != e) /* it would take its own place */
+                yyjson_mut_arr_add_strcpy(doc, victims, a->victims[k]->id);
         yyjson_mut_obj_remove_key(o, "victims");
         yyjson_mut_obj_add_val(doc, o, "victims", victims);
         yyjson_mut_obj_add_bool(doc, o, "waits", answer == ADMIT_WAIT);

@@ -264,7 +264,9 @@ struct admission {
     size_t n_victims;
     bool patience; /* the victims are busy ones, whose time is up */
 };
-void admit_machine(struct pool *p, const struct runtime_caps *caps, struct plan_machine *ret_machine);
+/* wanted: the device that the model is pinned to, or NULL. */
+void admit_machine(struct pool *p, const struct runtime_caps *caps, const char *wanted,
+                   struct plan_machine *ret_machine);
 enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct admission *ret_admission,
                      struct err *err);
 

@@ -229,7 +229,7 @@ static void test_room_is_made_by_one_at_a_time(void **state)
 
 static void machine(struct fake *f, const struct runtime_caps *caps, struct plan_machine *m)
 {
-    admit_machine(f->pool, caps, m);
+    admit_machine(f->pool, caps, NULL, m);
 }
 
 static void test_host_view(void **state)
@@ -306,6 +306,8 @@ static void test_gpu_view(void **state)
     assert_true(m.devices[1].free_bytes == 20000 * MIB);
     assert_string_equal(m.devices[2].name, "SYCL0");
     assert_true(m.devices[2].free_bytes == 7000 * MIB);
+    admit_machine(f->pool, &caps, "Vulkan1", &m);
+    assert_int_equal(m.n_devices, 4); /* asked for by name */
     f->inventory.devices[1].lost = true;
     snprintf(f->opt.budgets[0].device, sizeof f->opt.budgets[0].device, "Vulkan0");
     f->opt.budgets[0].bytes = 3000 * MIB;
