@@ -39,6 +39,7 @@ bool plan_strategy_from(struct str word, enum plan_strategy *ret_strategy, uint6
 #define DEFAULT_MARGIN (256 * MIB)
 #define DEFAULT_FLOOR  4096
 #define COMFORT        16384
+#define COMFORT_FAST   8192 /* speed first: room goes to larger micro-batches and plain caches */
 
 void plan_policy_default(struct plan_policy *p)
 {
@@ -93,7 +94,9 @@ static void resolve(struct search *s)
         s->want_ctx = least(trained, 8192);
     if (p->strategy == PLAN_MAX_CONTEXT && !p->ubatch)
         s->base.ubatch = 256;
-    uint32_t comfort = p->strategy == PLAN_MAX_CONTEXT ? s->want_ctx : s->ctx_given ? s->want_ctx : COMFORT;
+    uint32_t comfort = p->strategy == PLAN_MAX_PERFORMANCE ? COMFORT_FAST : COMFORT;
+    if (s->ctx_given || p->strategy == PLAN_MAX_CONTEXT)
+        comfort = s->want_ctx;
     s->comfort_ctx = least(s->want_ctx, comfort);
     if (s->comfort_ctx < s->least_ctx)
         s->comfort_ctx = s->least_ctx;
@@ -337,6 +340,23 @@ static bool descend(struct search *s, struct attempt *a)
 
 /* ---- the answer ---- */
 
+/* Prompts are read faster in larger parts, if there is room for their work beside the context. */
+static void widen(struct search *s, struct attempt *a)
+{
+    if (s->policy->strategy != PLAN_MAX_PERFORMANCE || s->policy->ubatch || s->policy->ladder || !a->n_used)
+        return;
+    for (uint32_t ubatch = 2048; ubatch > s->base.ubatch; ubatch /= 2) {
+        struct attempt next = *a;
+        next.params.ubatch = ubatch;
+        if (try_fits(s, &next)) {
+            *a = next;
+            reason_add(s->out, "ubatch", "Prompts are read %u tokens at a time, since there is room for it.",
+                       ubatch);
+            return;
+        }
+    }
+}
+
 static void fill(struct search *s, const struct attempt *a)
 {
     struct plan *out = s->out;
@@ -379,6 +399,7 @@ static enum rc run(struct search *s, struct err *err)
         rc = err_set(err, RC_NO_FIT, "%s: no step is left after %u failed loads", s->m->name,
                      s->policy->ladder);
     } else {
+        widen(s, a);
         try_speed(s, a);
         fill(s, a);
     }

@@ -156,16 +156,19 @@ bool try_full(struct search *s, const uint32_t *used, uint32_t n_used, uint32_t 
     set_kv(ret, s->kv[s->n_kv - 1]);
     if (!with_ctx(s, ret, least))
         return false;
-    for (uint32_t i = 0; i < s->n_kv; i++) {
+    /* a wish is kept by a smaller cache type; the trained length alone is no reason for one */
+    uint32_t tries = s->ctx_given || s->policy->strategy == PLAN_MAX_CONTEXT ? s->n_kv : 0;
+    for (uint32_t i = 0; i < tries; i++) {
         set_kv(ret, s->kv[i]);
         if (with_ctx(s, ret, s->want_ctx))
             return true;
     }
-    /* the wish is too long for every type: the plainest type that reaches the bound, as long as it goes */
-    for (uint32_t i = 0; i < s->n_kv; i++) {
+    /* the wish is too long for every type: the plainest type that reaches the bound, as long as it goes, or
+     * where length is all that counts, the smallest type */
+    for (uint32_t i = s->policy->strategy == PLAN_MAX_CONTEXT ? s->n_kv - 1 : 0; i < s->n_kv; i++) {
         set_kv(ret, s->kv[i]);
         if (with_ctx(s, ret, least))
-            return longest(s, ret, least, s->want_ctx);
+            return with_ctx(s, ret, s->want_ctx) || longest(s, ret, least, s->want_ctx);
     }
     return false;
 }

@@ -1,0 +1,179 @@
+/* Times the planner: facts, one estimate, one placement, one packing, over shapes and machines. Writes JSON
+ * to the path given as argument and a table to stdout. Medians over many runs; the first runs are not
+ * counted. */
+#include "../../unit/plan/shapes.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "plan/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define RUNS 301
+
+static double now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+struct question {
+    const struct model *m;
+    struct plan_machine machine;
+    struct plan_policy policy;
+    struct plan_params params;
+    struct plan_resident residents[16];
+    size_t n_residents;
+    struct estimator est;
+    struct plan *plan;
+};
+
+static void do_facts(struct question *q)
+{
+    struct facts f;
+    if (facts_init(&f, q->m, NULL))
+        abort();
+    facts_release(&f);
+}
+
+static void do_estimate(struct question *q)
+{
+    struct plan_estimate e;
+    if (estimator_run(&q->est, &q->params, q->machine.devices, q->machine.n_devices, false, &e, NULL))
+        abort();
+}
+
+static void do_place(struct question *q)
+{
+    enum rc rc = plan_place(q->m, &q->policy, &q->machine, q->plan, NULL);
+    if (rc && rc != RC_NO_FIT)
+        abort();
+}
+
+static void do_pack(struct question *q)
+{
+    struct plan_victims v;
+    enum rc rc = plan_pack(q->m, &q->policy, &q->machine, q->residents, q->n_residents, q->plan, &v, NULL);
+    if (rc && rc != RC_NO_FIT)
+        abort();
+}
+
+static double median_us(struct question *q, void (*work)(struct question *), int runs)
+{
+    static double times[RUNS];
+    for (int i = -3; i < runs; i++) {
+        double start = now_us();
+        work(q);
+        if (i >= 0)
+            times[i] = now_us() - start;
+    }
+    qsort(times, (size_t)runs, sizeof times[0], by_value);
+    return times[runs / 2];
+}
+
+static void ask(struct question *q, const struct shape *s, size_t gpus, const char *stem, uint64_t mib)
+{
+    memset(q, 0, sizeof *q);
+    q->m = shape_model(s);
+    q->plan = mem_calloc(1, sizeof *q->plan);
+    for (size_t i = 0; i < gpus; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "%s%zu", stem, i);
+        plan_device_named(&q->machine.devices[i], str_from(name), mib * MIB, mib * MIB);
+    }
+    q->machine.n_devices = gpus;
+    q->machine.host.total_bytes = q->machine.host.free_bytes = 256000 * MIB;
+    q->machine.host.cores = 16;
+    plan_policy_default(&q->policy);
+    plan_params_default(&q->params);
+    q->params.ctx = 16384;
+    if (estimator_init(&q->est, q->m, NULL))
+        abort();
+}
+
+static void occupy(struct question *q)
+{
+    q->n_residents = 16;
+    for (size_t i = 0; i < q->n_residents; i++) {
+        size_t d = i % q->machine.n_devices;
+        uint64_t bytes = (3000 + 150 * i) * MIB;
+        q->residents[i] = (struct plan_resident){.id = "r",
+                                                 .idle_ms = 1000 * (1 + i * 37 % 600),
+                                                 .reload_seconds = 2 + (double)(i * 7 % 11),
+                                                 .evictable = true};
+        q->residents[i].device_bytes[d] = bytes;
+        q->machine.devices[d].free_bytes -= bytes;
+    }
+    q->policy.allow_cpu = false;
+}
+
+static void done(struct question *q)
+{
+    estimator_release(&q->est);
+    model_unref((struct model *)(uintptr_t)q->m);
+    free(q->plan);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct shape moe_80 = {
+        "qwen3moe",     80,        4096,          64, 4, 128, 12288, 151936, 40960, .qk_norm = true,
+        .experts = 128, .used = 8, .ff_exp = 1536};
+    static const struct {
+        const char *name;
+        const struct shape *shape;
+        const char *stem;
+        size_t gpus;
+        uint64_t mib;
+    } rows[] = {{"1B, CPU", &shape_llama_1b, "CUDA", 0, 0},
+                {"8B, one GPU", &shape_llama_8b, "CUDA", 1, 24000},
+                {"8B, one Vulkan GPU", &shape_llama_8b, "Vulkan", 1, 24000},
+                {"70B, 16 GB, partial", &shape_llama_70b, "CUDA", 1, 16384},
+                {"70B, two GPUs", &shape_llama_70b, "CUDA", 2, 24000},
+                {"30B experts, 12 GB", &shape_qwen3_30b, "CUDA", 1, 12288},
+                {"80-layer experts, 8 GPUs", &moe_80, "CUDA", 8, 24000}};
+    double estimate_us = 0, place_ms = 0;
+    FILE *json = argc > 1 ? fopen(argv[1], "w") : NULL;
+    if (argc > 1 && !json) {
+        perror(argv[1]);
+        return 1;
+    }
+    printf("%-26s %10s %12s %10s\n", "model and machine", "facts us", "estimate us", "place ms");
+    if (json)
+        fprintf(json, "{\"rows\":[");
+    for (size_t i = 0; i < TABLE_COUNT(rows); i++) {
+        static struct question q;
+        ask(&q, rows[i].shape, rows[i].gpus, rows[i].stem, rows[i].mib);
+        double facts = median_us(&q, do_facts, RUNS), e = median_us(&q, do_estimate, RUNS);
+        double p = median_us(&q, do_place, 21) / 1e3;
+        printf("%-26s %10.1f %12.1f %10.2f\n", rows[i].name, facts, e, p);
+        if (json)
+            fprintf(json, "%s{\"name\":\"%s\",\"facts_us\":%.1f,\"estimate_us\":%.1f,\"place_ms\":%.3f}",
+                    i ? "," : "", rows[i].name, facts, e, p);
+        estimate_us = e > estimate_us ? e : estimate_us;
+        place_ms = p > place_ms ? p : place_ms;
+        done(&q);
+    }
+    static struct question q;
+    ask(&q, &shape_llama_8b, 8, "CUDA", 12000);
+    occupy(&q);
+    double pack = median_us(&q, do_pack, 21) / 1e3;
+    done(&q);
+    printf("%-26s %34.2f ms\n", "pack, 16 loaded on 8 GPUs", pack);
+    if (json) {
+        fprintf(json, "],\"estimate_us\":%.1f,\"place_ms\":%.3f,\"pack_ms\":%.3f}\n", estimate_us, place_ms,
+                pack);
+        fclose(json);
+    }
+    return 0;
+}

@@ -1,0 +1,183 @@
+/* Victims: none without need, the cheapest set with it, checked against all sets; busy ones never. */
+#include "plan_test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct plan_machine machine(size_t gpus, uint64_t total_mib, uint64_t free_mib)
+{
+    static const char *const names[] = {"CUDA0", "CUDA1", "CUDA2", "CUDA3"};
+    struct plan_machine m = {0};
+    m.host.total_bytes = m.host.free_bytes = 64000 * MIB;
+    m.host.cores = 8;
+    for (size_t i = 0; i < gpus; i++) {
+        m.devices[m.n_devices] = device(names[i], total_mib);
+        m.devices[m.n_devices++].free_bytes = free_mib * MIB;
+    }
+    return m;
+}
+
+static struct plan_resident resident(const char *id, size_t dev, uint64_t mib, uint64_t idle_s, double reload,
+                                     bool evictable)
+{
+    struct plan_resident r = {
+        .id = id, .idle_ms = idle_s * 1000, .reload_seconds = reload, .evictable = evictable};
+    r.device_bytes[dev] = mib * MIB;
+    return r;
+}
+
+static struct plan_policy on_gpu(uint32_t ctx)
+{
+    struct plan_policy p;
+    plan_policy_default(&p);
+    p.ctx = ctx;
+    return p;
+}
+
+static void test_no_need(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_llama_1b);
+    struct plan_machine mach = machine(1, 24000, 8000);
+    struct plan_policy pol = on_gpu(4096);
+    struct plan_resident r = resident("a", 0, 8000, 3600, 5, true);
+    struct plan_victims v = {.n = 9};
+    struct plan *p = mem_calloc(1, sizeof *p);
+    assert_int_equal(plan_pack(m, &pol, &mach, &r, 1, p, &v, NULL), RC_OK);
+    assert_int_equal(v.n, 0);
+    assert_int_equal(p->n_used, 1);
+    free(p);
+    model_unref(m);
+}
+
+static void test_cheapest(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_llama_8b);
+    struct plan_machine mach = machine(1, 24000, 2000);
+    struct plan_policy pol = on_gpu(8192);
+    struct plan_resident r[] = {
+        resident("fresh", 0, 12000, 1, 30, true),
+        resident("stale", 0, 7000, 7200, 10, true),
+        resident("busy", 0, 12000, 0, 1, false),
+        resident("small", 0, 500, 7200, 1, true),
+    };
+    struct plan_victims v;
+    struct plan *p = mem_calloc(1, sizeof *p);
+    assert_int_equal(plan_pack(m, &pol, &mach, r, 4, p, &v, NULL), RC_OK);
+    assert_int_equal(v.n, 1); /* 7000 are enough; the small one need not go, the fresh one costs more */
+    assert_int_equal(v.index[0], 1);
+    assert_int_equal(p->estimate.layers_cpu, 0);
+    r[1].priority = 9; /* now it is dear */
+    assert_int_equal(plan_pack(m, &pol, &mach, r, 4, p, &v, NULL), RC_OK);
+    assert_int_equal(v.n, 1);
+    assert_int_equal(v.index[0], 0);
+    free(p);
+    model_unref(m);
+}
+
+static void test_blocked(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_llama_8b);
+    struct plan_machine mach = machine(1, 24000, 2000);
+    struct plan_policy pol = on_gpu(8192);
+    pol.allow_cpu = false;
+    struct plan_resident r[] = {resident("busy", 0, 20000, 0, 1, false),
+                                resident("small", 0, 500, 7200, 1, true)};
+    struct plan_victims v = {.n = 9};
+    struct plan *p = mem_calloc(1, sizeof *p);
+    struct err err;
+    assert_int_equal(plan_pack(m, &pol, &mach, r, 2, p, &v, &err), RC_NO_FIT);
+    assert_int_equal(v.n, 0);
+    assert_non_null(strstr(err.hint, "cannot be stopped"));
+    pol.allow_cpu = true; /* stopping the small one would not help: it runs on the host and nobody leaves */
+    assert_int_equal(plan_pack(m, &pol, &mach, r, 2, p, &v, &err), RC_OK);
+    assert_int_equal(v.n, 0);
+    free(p);
+    model_unref(m);
+}
+
+static bool fits_with(const struct model *m, const struct plan_policy *pol, const struct plan_machine *mach,
+                      const struct plan_resident *r, size_t n, unsigned set)
+{
+    struct plan_machine k = *mach;
+    struct plan *p = mem_calloc(1, sizeof *p);
+    for (size_t i = 0; i < n; i++)
+        for (size_t d = 0; d < k.n_devices && set >> i & 1; d++)
+            k.devices[d].free_bytes += r[i].device_bytes[d];
+    bool ok = plan_place(m, pol, &k, p, NULL) == RC_OK;
+    free(p);
+    return ok;
+}
+
+static double cost(const struct plan_resident *r, size_t n, unsigned set)
+{
+    double c = 0; /* equal idleness: the times to reload decide */
+    for (size_t i = 0; i < n; i++)
+        c += set >> i & 1 ? r[i].reload_seconds : 0;
+    return c;
+}
+
+/* Against every set of up to seven instances on two GPUs. */
+static void test_optimal(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_llama_8b);
+    struct plan_policy pol = on_gpu(8192);
+    pol.allow_cpu = false;
+    uint64_t seed = 12345;
+    for (unsigned round = 0; round < 6; round++) {
+        struct plan_machine mach = machine(2, 16000, 1000);
+        struct plan_resident r[7];
+        size_t n = 3 + round % 5;
+        for (size_t i = 0; i < n; i++) {
+            seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+            r[i] = resident("r", seed >> 33 & 1, 1500 + (seed >> 40) % 3500, 600,
+                            1 + (double)((seed >> 20) % 40), true);
+        }
+        double best = -1;
+        for (unsigned set = 0; set < 1u << n; set++)
+            if ((best < 0 || cost(r, n, set) < best) && fits_with(m, &pol, &mach, r, n, set))
+                best = cost(r, n, set);
+        struct plan_victims v;
+        struct plan *p = mem_calloc(1, sizeof *p);
+        enum rc rc = plan_pack(m, &pol, &mach, r, n, p, &v, NULL);
+        free(p);
+        if (best < 0) {
+            assert_int_equal(rc, RC_NO_FIT);
+            continue;
+        }
+        assert_int_equal(rc, RC_OK);
+        unsigned chosen = 0;
+        for (uint32_t i = 0; i < v.n; i++)
+            chosen |= 1u << v.index[i];
+        assert_true(cost(r, n, chosen) <= best + 1e-9);
+    }
+    model_unref(m);
+}
+
+static void test_limits(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_llama_1b);
+    struct plan_machine mach = machine(1, 8000, 8000);
+    struct plan_policy pol = on_gpu(4096);
+    struct plan_victims v;
+    struct plan *p = mem_calloc(1, sizeof *p);
+    struct plan_resident r[PLAN_MAX_RESIDENTS + 1];
+    memset(r, 0, sizeof r);
+    assert_int_equal(plan_pack(m, &pol, &mach, r, PLAN_MAX_RESIDENTS + 1, p, &v, NULL), RC_LIMIT);
+    assert_int_equal(plan_pack(m, &pol, &mach, NULL, 0, p, &v, NULL), RC_OK);
+    free(p);
+    model_unref(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_need), cmocka_unit_test(test_cheapest), cmocka_unit_test(test_blocked),
+        cmocka_unit_test(test_optimal), cmocka_unit_test(test_limits),
+    };
+    return cmocka_run_group_tests_name("plan_pack", tests, NULL, NULL);
+}
