@@ -39,7 +39,7 @@ void instance_set_state(struct pool_instance *i, enum pool_state s)
 
 bool instance_holds_memory(const struct pool_instance *i)
 {
-    return i->state != POOL_STOPPED && (i->state != POOL_FAILED || i->jobs_closing > 0);
+    return i->state != POOL_STOPPED && (i->state != POOL_FAILED || (i->jobs_closing > 0 && !i->gone));
 }
 
 /* ---- birth ---- */

@@ -190,7 +190,7 @@ static void test_memory_takes_steps_down(void **state)
     assert_int_equal(f->ladders_asked[0], 0);
     assert_int_equal(f->ladders_asked[1], 1);
     assert_int_equal(f->ladders_asked[2], 2);
-    assert_true(instance_of(f, "a")->reserve.host_bytes < 200 * MIB);
+    assert_true(instance_of(f, "a")->plan.estimate.parts[0].model_bytes == 100 * MIB);
     give_back(&a, false);
     fake_kill(f, "a", SIGKILL);
     fake_settle(f);
