@@ -110,6 +110,9 @@ bool config_is_section(struct str path)
     for (size_t i = 0; i < config_n_keys; i++)
         if (below(config_keys[i].path, path))
             return true;
+    for (size_t i = 0; i < config_n_aliases; i++)
+        if (below(config_aliases[i].name, path))
+            return true;
     for (size_t i = 0; i < config_n_ignored; i++)
         if (below(config_ignored[i].name, path))
             return true;

@@ -89,6 +89,7 @@ bool config_value_equal(const struct config_key *key, const void *a, const void 
 void config_value_copy(const struct config_key *key, void *to, const void *from);
 /* "a size such as 600MiB" */
 const char *config_type_words(enum config_type type);
+/* RC_INVALID: not a size; RC_NOT_FOUND, RC_EXISTS: the device. */
 enum rc config_add_budget(struct config *c, struct str device, struct str text, struct err *err);
 
 /* config_yaml.c */

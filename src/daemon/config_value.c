@@ -373,29 +373,56 @@ void config_value_copy(const struct config_key *key, void *to, const void *from)
     memcpy((char *)to + key->offset, (const char *)from + key->offset, types[key->type].size);
 }
 
+/* "Host", or a device as the planner spells it: a backend's name and a number. Canonical spelling into out.
+ */
+static bool device_name(struct str text, char *out, size_t cap)
+{
+    static const char *const backends[] = {"CUDA", "ROCm", "Vulkan", "SYCL", "Metal", "RPC"};
+    uint64_t number;
+    if (str_ieq(text, STR("host"))) {
+        snprintf(out, cap, "Host");
+        return true;
+    }
+    for (size_t i = 0; i < TABLE_COUNT(backends); i++) {
+        size_t n = strlen(backends[i]);
+        if (text.n <= n || !str_ieq((struct str){text.p, n}, str_from(backends[i])))
+            continue;
+        if (!str_u64((struct str){text.p + n, text.n - n}, &number) || number > 999)
+            return false;
+        snprintf(out, cap, "%s%llu", backends[i], (unsigned long long)number);
+        return true;
+    }
+    return false;
+}
+
 enum rc config_add_budget(struct config *c, struct str device, struct str text, struct err *err)
 {
     uint64_t bytes;
-    if (device.n == 0 || device.n > 23)
-        return err_set(err, RC_INVALID, "budget has a device with a bad name: \"%.*s\"",
-                       (int)(device.n < 60 ? device.n : 60), device.p);
+    char name[24];
+    if (!device_name(device, name, sizeof name)) {
+        enum rc rc = err_set(err, RC_NOT_FOUND, "budget has an unknown device \"%.*s\"",
+                             (int)(device.n < 60 ? device.n : 60), device.p);
+        err_hint(err, str_distance(device, STR("host")) <= 1
+                          ? "did you mean Host?"
+                          : "Host, CUDA0, ROCm0, Vulkan0, SYCL0, Metal0 or RPC0");
+        return rc;
+    }
     if (!str_bytes(text, &bytes)) {
-        enum rc rc = err_set(err, RC_INVALID, "budget of %.*s is not a size: \"%.*s\"", STR_ARG(device),
+        enum rc rc = err_set(err, RC_INVALID, "budget of %s is not a size: \"%.*s\"", name,
                              (int)(text.n < 60 ? text.n : 60), text.p);
         err_hint(err, "a size such as 600MiB or 24GiB");
         return rc;
     }
     if (c->n_budgets >= PLAN_MAX_DEVICES + 1)
         return err_set(err, RC_LIMIT, "budget has more than %d devices", PLAN_MAX_DEVICES + 1);
-    bool host = str_ieq(device, STR("host"));
     for (size_t i = 0; i < c->n_budgets; i++)
-        if (str_ieq(str_from(c->budgets[i].device), device))
-            return err_set(err, RC_INVALID, "budget names %.*s twice", STR_ARG(device));
+        if (strcmp(c->budgets[i].device, name) == 0)
+            return err_set(err, RC_EXISTS, "budget names %s twice", name);
     if (!c->budgets)
         c->budgets = arena_array(&c->arena, PLAN_MAX_DEVICES + 1, sizeof *c->budgets);
-    char *name = host ? "Host" : arena_strndup(&c->arena, device.p, device.n);
-    if (!c->budgets || !name)
+    char *copy = arena_strndup(&c->arena, name, strlen(name));
+    if (!c->budgets || !copy)
         return err_set(err, RC_LIMIT, "the configuration is too large");
-    c->budgets[c->n_budgets++] = (struct config_budget){name, bytes};
+    c->budgets[c->n_budgets++] = (struct config_budget){copy, bytes};
     return RC_OK;
 }

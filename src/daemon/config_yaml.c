@@ -242,8 +242,7 @@ static enum rc budget_pair(struct reader *r, struct str key, const yaml_node_t *
     struct err inner = {0};
     enum rc rc = config_add_budget(r->c, key, scalar_text(v), &inner);
     if (rc != RC_OK) {
-        rc = fail_at(r->err, r->name, key.n && key.n <= 23 ? v->start_mark : k->start_mark, "%s",
-                     inner.message);
+        rc = fail_at(r->err, r->name, rc == RC_INVALID ? v->start_mark : k->start_mark, "%s", inner.message);
         err_hint(r->err, "%s", inner.hint);
     }
     return rc;

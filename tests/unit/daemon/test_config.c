@@ -183,7 +183,10 @@ static void wrong_values_name_what_is_expected(void **state)
     refused("models: {? [a] : {}}\n", "c.yaml:1:12: ", "a key must be a single word", "");
     refused("defaults: {path: /x}\n", "c.yaml:1:12: ", "path belongs to one model", "under models:");
     refused("budget: {Host: many}\n", "c.yaml:1:16: ", "budget of Host is not a size", "600MiB");
-    refused("budget: {Host: 1GiB, host: 2GiB}\n", "c.yaml:1:28: ", "budget names host twice", "");
+    refused("budget: {Host: 1GiB, host: 2GiB}\n", "c.yaml:1:22: ", "budget names Host twice", "");
+    refused("budget:\n  host: 600MiB\n  hots: 3\n", "c.yaml:3:3: ", "unknown device \"hots\"",
+            "did you mean Host?");
+    refused("budget: {CUDA: 1GiB}\n", "c.yaml:1:10: ", "unknown device \"CUDA\"", "CUDA0");
     refused("budget: {Host: [1]}\n", "c.yaml:1:16: ", "budget must be", "");
     refused("budget: 5GiB\n", "c.yaml:1:9: ", "a mapping of devices to sizes, not a single value", "");
     refused("api_keys: [secret]\n", "c.yaml:1:11: ", "api_keys may not stand in a file", "ARRIERO_API_KEYS");
