@@ -26,18 +26,17 @@ struct galloc {
     int n_chunks[GRAPH_MAX_BACKENDS];
 };
 
-static uint64_t align_up(uint64_t n, uint32_t alignment)
+static uint64_t align_up(uint64_t n, uint32_t alignment) /* a power of two */
 {
-    return (n + alignment - 1) / alignment * alignment;
+    return (n + alignment - 1) & ~((uint64_t)alignment - 1);
 }
 
 static uint64_t alloc_size(const struct galloc *a, const struct gtensor *t, int buffer)
 {
-    uint64_t n = t->bytes;
-    const struct ggml_type_info *info = ggml_type_info(t->type);
-    if (a->backends[buffer].pads_rows && info && info->block > 1 && t->ne[0] % 512) {
-        uint64_t pad = 0;
-        if (ggml_row_bytes(t->type, 512 - t->ne[0] % 512, &pad))
+    uint64_t n = t->bytes, pad;
+    if (a->backends[buffer].pads_rows && t->type != GGML_F32 && t->ne[0] % 512) {
+        const struct ggml_type_info *info = ggml_type_info(t->type);
+        if (info && info->block > 1 && ggml_row_bytes(t->type, 512 - t->ne[0] % 512, &pad))
             n += pad;
     }
     return align_up(n, a->backends[buffer].alignment);

@@ -108,6 +108,16 @@ enum rc estimator_run(struct estimator *e, const struct plan_params *p, const st
     return rc;
 }
 
+enum rc estimator_sizes(struct estimator *e, const struct plan_params *p, const struct plan_device *devices,
+                        size_t n_devices, struct plan_estimate *ret_estimate, struct err *err)
+{
+    static const uint64_t none[LAYOUT_MAX_BACKENDS];
+    enum rc rc = layout_init(&e->layout, &e->facts, p, devices, n_devices, err);
+    if (!rc)
+        fill(e, none, ret_estimate);
+    return rc;
+}
+
 enum rc plan_estimate(const struct model *m, const struct plan_params *p, const struct plan_device *devices,
                       size_t n_devices, struct plan_estimate *ret_estimate, struct err *err)
 {

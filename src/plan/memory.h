@@ -17,6 +17,9 @@ enum rc estimator_init(struct estimator *e, const struct model *m, struct err *e
 /* whole: no layer is left out of the graph (slower, the same result). */
 enum rc estimator_run(struct estimator *e, const struct plan_params *p, const struct plan_device *devices,
                       size_t n_devices, bool whole, struct plan_estimate *ret_estimate, struct err *err);
+/* As estimator_run without the graph: compute_bytes are 0. A few microseconds; for searches. */
+enum rc estimator_sizes(struct estimator *e, const struct plan_params *p, const struct plan_device *devices,
+                        size_t n_devices, struct plan_estimate *ret_estimate, struct err *err);
 void estimator_release(struct estimator *e);
 
 #endif

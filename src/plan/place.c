@@ -52,6 +52,20 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* Would the runtime take a cache of this type? Blocks must divide the heads; a quantised V cache needs flash
+ * attention. */
+static bool kv_possible(const struct search *s, uint32_t type)
+{
+    const struct facts *f = &s->est.facts;
+    const struct ggml_type_info *info = ggml_type_info(type);
+    if (!info || (info->block > 1 && !s->base.flash_attn))
+        return false;
+    for (uint32_t il = 0; il < f->n_layer; il++)
+        if (f->layers[il].d_k % info->block || f->layers[il].d_v % info->block)
+            return false;
+    return true;
+}
+
 /* f16, q8_0, q4_0 down to the floor; max-context starts at q8_0: room for tokens is what it wants. */
 static void resolve_kv(struct search *s)
 {
@@ -62,7 +76,8 @@ static void resolve_kv(struct search *s)
         return;
     }
     for (size_t i = 0; i < TABLE_COUNT(types); i++) {
-        s->kv[s->n_kv++] = (struct kv_choice){types[i], types[i]};
+        if (i == 0 || kv_possible(s, types[i]))
+            s->kv[s->n_kv++] = (struct kv_choice){types[i], types[i]};
         if (types[i] == p->kv_floor || (i == 1 && p->kv_floor != GGML_Q4_0))
             break;
         if (s->est.facts.arch->family == FAMILY_MAMBA)

@@ -51,18 +51,26 @@ static bool judge(struct search *s, const struct attempt *a)
     return true;
 }
 
+static void devices_of(const struct search *s, const struct attempt *a, struct plan_device *ret)
+{
+    for (uint32_t i = 0; i < a->n_used; i++)
+        ret[i] = s->machine->devices[a->used[i]];
+}
+
 static bool estimate(struct search *s, struct attempt *a)
 {
     struct plan_device devices[PLAN_MAX_DEVICES];
-    for (uint32_t i = 0; i < a->n_used; i++)
-        devices[i] = s->machine->devices[a->used[i]];
+    devices_of(s, a, devices);
     s->evaluations++;
     return estimator_run(&s->est, &a->params, devices, a->n_used, false, &a->estimate, NULL) == RC_OK;
 }
 
 void try_speed(struct search *s, struct attempt *a)
 {
-    if (estimate(s, a))
+    struct plan_device devices[PLAN_MAX_DEVICES];
+    struct plan_estimate sizes;
+    devices_of(s, a, devices);
+    if (estimator_sizes(&s->est, &a->params, devices, a->n_used, &sizes, NULL) == RC_OK)
         speed_of(&s->est.layout, s->machine, &a->speed);
 }
 
@@ -127,27 +135,95 @@ static bool with_ctx(struct search *s, struct attempt *a, uint32_t ctx)
     return try_fits(s, a);
 }
 
+/* ---- the largest of something ---- */
+
 #define CTX_STEP 256
 
-/* The longest context in [least, most] that fits, least being known to fit and most not to. */
-static bool longest(struct search *s, struct attempt *a, uint32_t least, uint32_t most)
+enum amount { AMOUNT_CTX, AMOUNT_LAYERS, AMOUNT_EXPERTS };
+
+static void set_amount(const struct search *s, struct attempt *a, enum amount what, uint32_t n)
 {
-    uint32_t lo = least / CTX_STEP, hi = most / CTX_STEP + 1;
+    a->params.n_tensor_split = 0;
+    if (what == AMOUNT_CTX)
+        a->params.ctx = n * CTX_STEP;
+    else if (what == AMOUNT_LAYERS)
+        a->params.gpu_layers = (int32_t)n;
+    else
+        a->params.n_cpu_moe = s->est.facts.n_layer - n;
+}
+
+/* Would it fit if the graph took what it took in `like`? Exact but for that; over several devices the sum
+ * decides, since layers can be moved between them. */
+static bool likely(struct search *s, struct attempt *a, const struct plan_estimate *like)
+{
+    struct plan_device devices[PLAN_MAX_DEVICES];
+    struct plan_estimate e;
+    uint64_t need = 0, room = 0;
+    devices_of(s, a, devices);
+    if (estimator_sizes(&s->est, &a->params, devices, a->n_used, &e, NULL) != RC_OK)
+        return false;
+    for (uint32_t i = 0; i < a->n_used; i++) {
+        need += plan_part_total(&e.parts[i]) + like->parts[i].compute_bytes;
+        room += minus(devices[i].free_bytes, s->margin);
+    }
+    uint64_t host = plan_part_total(&e.parts[a->n_used]) + like->parts[a->n_used].compute_bytes;
+    return need <= room && need <= s->vram_limit && host <= s->machine->host.free_bytes;
+}
+
+static uint32_t guess(struct search *s, struct attempt *a, enum amount what, uint32_t lo, uint32_t hi,
+                      const struct plan_estimate *like)
+{
     while (hi - lo > 1) {
         uint32_t mid = lo + (hi - lo) / 2;
-        if (with_ctx(s, a, mid * CTX_STEP))
+        set_amount(s, a, what, mid);
+        if (likely(s, a, like))
             lo = mid;
         else
             hi = mid;
     }
-    uint32_t ctx = lo * CTX_STEP > least ? lo * CTX_STEP : least;
-    return with_ctx(s, a, ctx);
+    return lo;
+}
+
+/* The largest amount in [lo, hi) that fits. *a holds the attempt at lo, which fits; hi does not. Sizes are
+ * bisected without the graph, and each guess is then tried in full; near the end neighbours are tried. */
+static void maximise(struct search *s, struct attempt *a, enum amount what, uint32_t lo, uint32_t hi)
+{
+    struct attempt best = *a, next = *a;
+    struct plan_estimate like = a->estimate;
+    while (hi - lo > 1) {
+        uint32_t n = guess(s, &next, what, lo, hi, &like);
+        if (n == lo)
+            n = lo + 1;
+        set_amount(s, &next, what, n);
+        bool fits = try_fits(s, &next);
+        like = next.estimate;
+        if (fits) {
+            lo = n;
+            best = next;
+        } else {
+            hi = n;
+        }
+    }
+    *a = best;
 }
 
 static void set_kv(struct attempt *a, struct kv_choice kv)
 {
     a->params.type_k = kv.k;
     a->params.type_v = kv.v;
+}
+
+/* *a fits with its context; makes that the longest up to the wish. */
+static bool longest(struct search *s, struct attempt *a)
+{
+    struct attempt all = *a;
+    if (a->params.ctx >= s->want_ctx)
+        return true;
+    if (with_ctx(s, &all, s->want_ctx))
+        *a = all;
+    else
+        maximise(s, a, AMOUNT_CTX, a->params.ctx / CTX_STEP, s->want_ctx / CTX_STEP + 1);
+    return true;
 }
 
 bool try_full(struct search *s, const uint32_t *used, uint32_t n_used, uint32_t least, struct attempt *ret)
@@ -168,54 +244,29 @@ bool try_full(struct search *s, const uint32_t *used, uint32_t n_used, uint32_t 
     for (uint32_t i = s->policy->strategy == PLAN_MAX_CONTEXT ? s->n_kv - 1 : 0; i < s->n_kv; i++) {
         set_kv(ret, s->kv[i]);
         if (with_ctx(s, ret, least))
-            return with_ctx(s, ret, s->want_ctx) || longest(s, ret, least, s->want_ctx);
+            return longest(s, ret);
     }
     return false;
 }
 
-/* The largest n in [lo, hi) of layers for which fits() holds; lo is assumed to hold. */
-static uint32_t most_layers(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi)
-{
-    while (hi - lo > 1) {
-        uint32_t mid = lo + (hi - lo) / 2;
-        a->params.gpu_layers = (int32_t)mid;
-        a->params.n_tensor_split = 0;
-        if (try_fits(s, a))
-            lo = mid;
-        else
-            hi = mid;
-    }
-    return lo;
-}
-
 static bool dense_partial(struct search *s, struct attempt *a)
 {
-    uint32_t n = most_layers(s, a, 0, s->est.facts.n_layer + 1);
-    a->params.gpu_layers = (int32_t)n;
-    a->params.n_tensor_split = 0;
-    return n > 0 && try_fits(s, a);
+    set_amount(s, a, AMOUNT_LAYERS, 1);
+    if (!try_fits(s, a))
+        return false;
+    maximise(s, a, AMOUNT_LAYERS, 1, s->est.facts.n_layer + 1);
+    return true;
 }
 
 /* The fewest leading layers whose experts the host takes, with all layers on the devices. */
 static bool expert_partial(struct search *s, struct attempt *a)
 {
-    uint32_t lo = 0, hi = s->est.facts.n_layer;
     a->params.gpu_layers = PLAN_ALL_LAYERS;
-    a->params.n_cpu_moe = hi;
-    a->params.n_tensor_split = 0;
+    set_amount(s, a, AMOUNT_EXPERTS, 0);
     if (!try_fits(s, a))
         return dense_partial(s, a);
-    while (hi - lo > 1) {
-        a->params.n_cpu_moe = lo + (hi - lo) / 2;
-        a->params.n_tensor_split = 0;
-        if (try_fits(s, a))
-            hi = a->params.n_cpu_moe;
-        else
-            lo = a->params.n_cpu_moe;
-    }
-    a->params.n_cpu_moe = hi;
-    a->params.n_tensor_split = 0;
-    return try_fits(s, a);
+    maximise(s, a, AMOUNT_EXPERTS, 0, s->est.facts.n_layer);
+    return true;
 }
 
 static bool partial_with(struct search *s, const uint32_t *used, uint32_t n_used, struct kv_choice kv,
