@@ -306,7 +306,7 @@ static struct str frame_body(struct up *u, struct str raw, bool first)
     }
     if (s->n_segments > 1)
         compact(s);
-    struct str out = {s->arena + s->arena_at + READ_HEADROOM, 0};
+    struct str out = {raw.p + raw.n, 0}; /* where there is room for the last chunk */
     if (s->n_segments)
         out = (struct str){s->segments[0].p, s->segments[0].n};
     if (!chunked)

@@ -332,6 +332,35 @@ static void test_stream_in_pieces(void **state)
     door_stop(d, false);
 }
 
+/* A body without a byte is still a whole answer. */
+static void test_empty_bodies(void **state)
+{
+    (void)state;
+    static const char *const rows[] = {
+        "HTTP/1.1 200 OK\r\nX-Long-Enough: to be noticed\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-Long-Enough: to be noticed\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-Long-Enough: to be noticed\r\nConnection: close\r\n\r\n",
+    };
+    struct door_setup setup = door_default();
+    struct door *d = door_start(&setup);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int fd = client_connect(d);
+        client_post(fd, "", ASK);
+        int back = backend_accept(d);
+        struct buf got = backend_request(back);
+        buf_release(&got);
+        client_send(back, rows[i]);
+        close(back);
+        struct answer a = client_answer(fd, false);
+        assert_int_equal(a.status, 200);
+        assert_true(answer_has(&a, "X-Long-Enough: to be noticed"));
+        assert_false(a.broken);
+        assert_int_equal(a.body.n, 0);
+        close(fd);
+    }
+    door_stop(d, false);
+}
+
 static void test_http10_client(void **state)
 {
     (void)state;
@@ -591,6 +620,7 @@ int main(void)
         cmocka_unit_test(test_waiting),
         cmocka_unit_test(test_stream_step_by_step),
         cmocka_unit_test(test_stream_in_pieces),
+        cmocka_unit_test(test_empty_bodies),
         cmocka_unit_test(test_http10_client),
         cmocka_unit_test(test_get_head_and_close_delimited),
         cmocka_unit_test(test_keys),
