@@ -208,7 +208,7 @@ static enum rc each_pair(struct reader *r, const yaml_node_t *map, const char *p
     if (map->data.mapping.pairs.top - map->data.mapping.pairs.start > MAX_PAIRS)
         return fail_at(r->err, r->name, map->start_mark, "more than %d keys in one mapping", MAX_PAIRS);
     for (yaml_node_pair_t *p = map->data.mapping.pairs.start; p < map->data.mapping.pairs.top; p++) {
-        struct str key;
+        struct str key = {NULL, 0};
         enum rc rc = pair_key(r, map, p, &key);
         if (rc == RC_OK)
             rc = fn(r, key, yaml_document_get_node(r->doc, p->key), yaml_document_get_node(r->doc, p->value),

@@ -1,5 +1,5 @@
-/* Fuzz target of the configuration's reader: no input may crash it, leak, or name no reason; what is accepted must
- * be printed in a form that is read back to the same print. */
+/* Fuzz target of the configuration's reader: no input may crash it, leak, or name no reason; what is accepted
+ * must be printed in a form that is read back to the same print. */
 #include "daemon/config.h"
 
 #include <stdlib.h>
