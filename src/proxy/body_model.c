@@ -111,10 +111,10 @@ static void key_done(struct body_model *m, const char *base, size_t end)
     m->in_key = false;
     if (m->depth != 1)
         return;
-    for (int8_t i = 0; i < BODY_MEMBERS; i++) {
+    for (unsigned i = 0; i < BODY_MEMBERS; i++) {
         if (!key_is(m, base, end, wanted[i]))
             continue;
-        m->member = i;
+        m->member = (int8_t)i;
         if (m->seen[i] < 2)
             m->seen[i]++;
     }

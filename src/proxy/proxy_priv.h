@@ -26,14 +26,14 @@
 #define READ_BYTES      65536u /* one read of an answer */
 #define READ_HEADROOM   32u    /* before it: a chunk's size line */
 #define READ_TAILROOM   16u    /* after it: CRLF and the last chunk */
-#define ARENA_BYTES     (512u * 1024)
+#define ARENA_BYTES     ((size_t)512 * 1024)
 #define BATCH_MAX       64u /* sends that wait for the end of a turn */
 #define SCRATCH_BYTES   65536u
 #define SEGMENTS        1024u
-#define BODY_READ_BYTES (256u * 1024)
-#define STREAM_PENDING  (1024u * 1024)
+#define BODY_READ_BYTES ((size_t)256 * 1024)
+#define STREAM_PENDING  ((size_t)1024 * 1024)
 #define LINGER_MS       2000u
-#define LINGER_BYTES    (4u * 1024 * 1024)
+#define LINGER_BYTES    ((size_t)4 * 1024 * 1024)
 #define UPSTREAM_IDLE   256u /* kept per endpoint */
 #define RELAY_ATTEMPTS  3u
 

@@ -216,8 +216,14 @@ static bool send_iov(struct up *u)
     return !u->n_iov;
 }
 
+static bool in_block(const struct http_server *s, const struct iovec *v)
+{
+    const char *p = v->iov_base;
+    return v->iov_len && p >= s->arena && p < s->arena + ARENA_BYTES;
+}
+
 /* Sends what u->iov holds. What the socket does not take now goes out later; what of it lies in the turn's
- * block (at most REQUEST_BLOCK bytes from there) gets a place of its own. */
+ * block gets a place of its own. */
 void relay_send_now(struct up *u)
 {
     struct conn *c = u->c;
@@ -227,20 +233,14 @@ void relay_send_now(struct up *u)
     }
     if (c->up != u) /* it died */
         return;
-    const char *arena = c->s->arena;
     size_t n = 0;
+    for (int i = 0; i < u->n_iov; i++)
+        n += in_block(c->s, &u->iov[i]) ? u->iov[i].iov_len : 0;
+    char *to = u->pending = mem_calloc(n, 1);
     for (int i = 0; i < u->n_iov; i++) {
-        const char *p = u->iov[i].iov_base;
-        if (p >= arena && p < arena + ARENA_BYTES)
-            n += u->iov[i].iov_len;
-    }
-    u->pending = n ? mem_realloc(NULL, n, 1) : NULL;
-    char *to = u->pending;
-    for (int i = 0; i < u->n_iov; i++) {
-        const char *p = u->iov[i].iov_base;
-        if (p < arena || p >= arena + ARENA_BYTES)
+        if (!in_block(c->s, &u->iov[i]))
             continue;
-        memcpy(to, p, u->iov[i].iov_len);
+        memcpy(to, u->iov[i].iov_base, u->iov[i].iov_len);
         u->iov[i].iov_base = to;
         to += u->iov[i].iov_len;
     }

@@ -311,24 +311,20 @@ static struct str frame_body(struct up *u, struct str raw, bool first)
         out = (struct str){s->segments[0].p, s->segments[0].n};
     if (!chunked)
         return out;
-    char *p = (char *)(uintptr_t)out.p;
+    /* In front of a payload there is room: the headroom, or the head that was parsed and is written anew.
+     * Behind it there is the tailroom. */
+    char *p = (char *)(uintptr_t)out.p, size[24];
+    struct put w = {size, size + sizeof size, false}, tail = {p + out.n, p + out.n + READ_TAILROOM, false};
     if (out.n) {
-        /* In front of a payload there is room: the headroom, or the head that was parsed and is written anew.
-         */
-        char size[24];
-        struct put w = {size, size + sizeof size, false};
         put_hex(&w, out.n);
         put_lit(&w, "\r\n");
-        size_t n = (size_t)(w.p - size);
-        memcpy(p - n, size, n);
-        memcpy(p + out.n, "\r\n", 2);
-        out = (struct str){p - n, n + out.n + 2};
-        p -= n;
+        put_lit(&tail, "\r\n");
+        p -= w.p - size;
+        memmove(p, size, (size_t)(w.p - size));
     }
-    if (u->message_done) {
-        memcpy(p + out.n, "0\r\n\r\n", 5);
-        out.n += 5;
-    }
+    if (u->message_done)
+        put_lit(&tail, "0\r\n\r\n");
+    out = (struct str){p, (size_t)(tail.p - p)};
     return out;
 }
 

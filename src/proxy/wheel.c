@@ -2,15 +2,17 @@
  * its deadline, and the timer is armed for the earliest used slot or an earlier one. */
 #include "proxy/wheel.h"
 
+#include <assert.h>
 #include <string.h>
 
 static void link_at(struct wheel *w, struct wheel_entry *e, uint64_t tick)
 {
-    struct wheel_entry *head = &w->slots[tick % WHEEL_SLOTS];
+    struct wheel_entry *head = &w->slots[tick % WHEEL_SLOTS], *last = head->prev;
+    assert(last); /* slots are circles */
     e->tick = tick;
     e->next = head;
-    e->prev = head->prev;
-    head->prev->next = e;
+    e->prev = last;
+    last->next = e;
     head->prev = e;
     w->used[tick % WHEEL_SLOTS / 64] |= UINT64_C(1) << (tick % 64);
 }
@@ -18,6 +20,7 @@ static void link_at(struct wheel *w, struct wheel_entry *e, uint64_t tick)
 static void unlink_entry(struct wheel *w, struct wheel_entry *e)
 {
     struct wheel_entry *head = &w->slots[e->tick % WHEEL_SLOTS];
+    assert(e->prev && e->next);
     e->prev->next = e->next;
     e->next->prev = e->prev;
     e->next = e->prev = NULL;
