@@ -125,7 +125,8 @@ static void start(struct search *s, const uint32_t *used, uint32_t n_used, struc
     memset(a, 0, sizeof *a);
     a->params = s->base;
     a->n_used = n_used;
-    memcpy(a->used, used, n_used * sizeof *used);
+    if (n_used > 0)
+        memcpy(a->used, used, n_used * sizeof *used);
 }
 
 static bool with_ctx(struct search *s, struct attempt *a, uint32_t ctx)

@@ -104,13 +104,22 @@ static void prep_work(uv_work_t *req)
 
 static void fail_entry(struct entry *e, enum rc rc, const struct err *err, bool back_off);
 
+/* Was it the runtime of every model that names none of its own? NULL means the one that is found by itself.
+ */
+static bool is_default_runtime(const struct pool *p, const struct prep *w)
+{
+    if (!w->binary || !p->runtime_binary)
+        return !w->binary && !p->runtime_binary;
+    return strcmp(w->binary, p->runtime_binary) == 0;
+}
+
 static void prep_done(uv_work_t *req, int status)
 {
     struct prep *w = req->data;
     struct pool *p = w->pool;
     struct entry *e = w->entry;
     p->n_work--;
-    if (w->rc == RC_OK && !w->binary && status == 0) {
+    if (w->rc == RC_OK && is_default_runtime(p, w) && status == 0) {
         free(p->default_caps);
         p->default_caps = mem_new(struct runtime_caps);
         *p->default_caps = w->caps;
