@@ -48,10 +48,15 @@ struct graph_backend backend_graph(enum plan_backend b)
                                   .refuses = t->refuses};
 }
 
-struct graph_backend backend_graph_host(bool pinned)
+/* In the first device's pinned memory, whose largest allocation is the device's; its alignment is 64 where
+ * the driver maps it (Vulkan), else the host's own. */
+struct graph_backend backend_graph_host(bool no_device, enum plan_backend first)
 {
-    return (struct graph_backend){
-        .alignment = pinned ? 64 : 32, .max_chunk = UINT64_MAX, .max_tensor = UINT64_MAX};
+    const struct backend_traits *t = no_device ? NULL : backend_traits(first);
+    bool mapped = t && t->pinned_host && t->max_chunk != UINT64_MAX;
+    return (struct graph_backend){.alignment = mapped ? 64 : 32,
+                                  .max_chunk = mapped ? t->max_chunk : UINT64_MAX,
+                                  .max_tensor = UINT64_MAX};
 }
 
 void plan_device_named(struct plan_device *d, struct str name, uint64_t total_bytes, uint64_t free_bytes)

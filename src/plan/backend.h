@@ -19,7 +19,7 @@ struct backend_traits {
 const struct backend_traits *backend_traits(enum plan_backend b);
 /* As the graph's memory sees it. */
 struct graph_backend backend_graph(enum plan_backend b);
-/* The host's; pinned: its compute buffer lies in the first device's pinned memory. */
-struct graph_backend backend_graph_host(bool pinned);
+/* The host's compute buffer beside a first device of kind `first`, or alone (no_device). */
+struct graph_backend backend_graph_host(bool no_device, enum plan_backend first);
 
 #endif

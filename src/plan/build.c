@@ -83,6 +83,12 @@ void build_head(struct build *b, int32_t cur)
     struct graph *g = b->g;
     cur = build_norm(b, cur, b->f->global[ROLE_OUTPUT_NORM], b->f->global[ROLE_OUTPUT_NORM_B]);
     g->t[cur].flags |= GF_OUTPUT;
+    if (b->l->p->embedding && b->f->pooling) { /* one row a slot instead of logits */
+        cur = graph_get_rows(g, cur, graph_input(g, GGML_I32, b->n_seqs, 1, 1, 1));
+        g->t[cur].flags |= GF_OUTPUT;
+        graph_expand(g, cur);
+        return;
+    }
     cur = graph_mul_mat(g, output_matrix(b), cur);
     if (b->f->global[ROLE_OUTPUT_B] >= 0)
         cur = graph_binary(g, OP_ADD, cur, build_weight(b, b->f->global[ROLE_OUTPUT_B]));
@@ -170,6 +176,9 @@ static void choose_layers(struct build *b, bool whole)
 
 bool build_settled(const struct build *b)
 {
+    /* copies that live on are as many as splits; then no layer within a device may have its own */
+    if (b->n_cuts && b->l->pipelined && b->g->n_splits > b->l->n_devices + 1)
+        return false;
     for (uint32_t i = 0; i < b->n_cuts; i++) {
         if (b->cuts[i].last >= (uint32_t)b->g->n_marks ||
             b->g->marks[b->cuts[i].before] != b->g->marks[b->cuts[i].last])

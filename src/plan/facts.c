@@ -244,6 +244,7 @@ enum rc facts_init(struct facts *f, const struct model *m, struct err *err)
     f->n_vocab = m->n_vocab;
     f->n_expert = m->n_expert;
     f->n_expert_used = m->n_expert_used;
+    f->pooling = arch_u32(m, "pooling_type", 0);
     enum rc rc = load(f, err);
     if (rc)
         facts_release(f);

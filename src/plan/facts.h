@@ -61,6 +61,7 @@ struct facts {
     uint32_t n_expert, n_expert_used;
     uint32_t window; /* sliding attention: cells back; 0 = none */
     uint32_t ssm_conv, ssm_inner, ssm_state, ssm_rank, ssm_group;
+    uint32_t pooling;     /* of an embedding model: 0 none, 1 mean, 2 first, 3 last, 4 rank */
     uint32_t v_width_max; /* widest V of all layers, elements */
     struct layer_facts *layers;
     struct weight_facts *weights;

@@ -38,8 +38,8 @@ static enum rc measure_graph(struct estimator *e, bool whole, uint64_t *ret_byte
     struct graph_backend backends[LAYOUT_MAX_BACKENDS];
     for (int d = 0; d < l->n_devices; d++)
         backends[d] = backend_graph(l->devices[d].backend);
-    bool pinned = l->n_devices && backend_traits(l->devices[0].backend)->pinned_host;
-    backends[l->n_devices] = backend_graph_host(pinned);
+    backends[l->n_devices] =
+        backend_graph_host(l->n_devices == 0, l->n_devices ? l->devices[0].backend : PLAN_CUDA);
     for (;; whole = true) {
         build_graph(&e->build, &e->graph, l, whole);
         graph_schedule(&e->graph, backends, l->n_devices + 1, l->pipelined ? GRAPH_MAX_COPIES : 1);

@@ -87,6 +87,16 @@ static enum rc check_ranges(const struct plan_params *p, struct err *err)
     return RC_OK;
 }
 
+static enum rc check_pooling(const struct layout *l, struct err *err)
+{
+    if (!l->p->embedding || l->f->pooling == 0 || l->f->pooling == 2 || l->f->pooling == 3)
+        return RC_OK;
+    enum rc rc = err_set(err, RC_UNSUPPORTED, "no estimate for embeddings of %s pooled with method %u",
+                         l->f->m->path, l->f->pooling);
+    err_hint(err, "load with --force to measure");
+    return rc;
+}
+
 static enum rc check_cache_types(const struct layout *l, struct err *err)
 {
     const struct plan_params *p = l->p;
@@ -185,6 +195,8 @@ enum rc layout_init(struct layout *l, const struct facts *f, const struct plan_p
     if (n_devices > PLAN_MAX_DEVICES)
         return err_set(err, RC_INVALID, "%zu devices: at most %d", n_devices, PLAN_MAX_DEVICES);
     enum rc rc = check_ranges(p, err);
+    if (!rc)
+        rc = check_pooling(l, err);
     if (!rc)
         rc = check_cache_types(l, err);
     if (!rc)

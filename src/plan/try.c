@@ -126,7 +126,8 @@ static void start(struct search *s, const uint32_t *used, uint32_t n_used, struc
     a->params = s->base;
     a->n_used = n_used;
     if (n_used > 0)
-        memcpy(a->used, used, n_used * sizeof *used);
+        for (uint32_t i = 0; i < n_used; i++)
+        a->used[i] = used[i];
 }
 
 static bool with_ctx(struct search *s, struct attempt *a, uint32_t ctx)

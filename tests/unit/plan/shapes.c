@@ -198,6 +198,8 @@ static void keys(struct writer *w)
         key_u32(w, "ssm.time_step_rank", s->ssm_rank);
         return;
     }
+    if (s->pooling)
+        key_u32(w, "pooling_type", s->pooling);
     key_u32(w, "feed_forward_length", s->ff);
     key_u32(w, "attention.head_count", s->no_heads ? 0 : s->heads);
     key_u32(w, "attention.head_count_kv", s->heads_kv);

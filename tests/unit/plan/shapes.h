@@ -12,8 +12,9 @@ struct shape {
     uint32_t experts, used, ff_exp;
     uint32_t window;
     uint32_t ssm_inner, ssm_state, ssm_conv, ssm_rank;
-    bool no_heads;  /* head_count is 0 in the keys */
-    bool no_layers; /* leave block_count out: a file that must be refused */
+    uint32_t pooling; /* 0 = no key */
+    bool no_heads;    /* head_count is 0 in the keys */
+    bool no_layers;   /* leave block_count out: a file that must be refused */
 };
 
 extern const struct shape shape_llama_8b, shape_llama_1b, shape_llama_70b, shape_qwen3_30b, shape_gemma2_9b,

@@ -400,6 +400,26 @@ static void test_bad_shapes(void **state)
     }
 }
 
+/* A pooled model keeps a row a slot instead of logits; ways of pooling without a model of their graph are
+ * refused. */
+static void test_pooling(void **state)
+{
+    (void)state;
+    struct shape s = shape_qwen2_half;
+    s.pooling = 3;
+    struct model *m = shape_model(&s);
+    struct plan_params p = tool_params(4096);
+    uint64_t text = estimate_ok(m, &p, NULL, 0).parts[0].compute_bytes;
+    p.embedding = true;
+    uint64_t pooled = estimate_ok(m, &p, NULL, 0).parts[0].compute_bytes;
+    assert_true(pooled + 151936ull * 512 * 4 / 2 < text);
+    model_unref(m);
+    s.pooling = 1;
+    m = shape_model(&s);
+    refused(m, &p, NULL, 0, RC_UNSUPPORTED, "pooled");
+    model_unref(m);
+}
+
 /* More context, more layers or a wider type never take less in all. */
 static void test_monotone(void **state)
 {
@@ -461,6 +481,7 @@ int main(void)
         cmocka_unit_test(test_unknown_architecture),
         cmocka_unit_test(test_bad_shapes),
         cmocka_unit_test(test_monotone),
+        cmocka_unit_test(test_pooling),
         cmocka_unit_test(test_device_names),
     };
     return cmocka_run_group_tests_name("plan_memory", tests, NULL, NULL);
