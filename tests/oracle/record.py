@@ -54,14 +54,13 @@ def reason(text):
 
 def devices(text, endpoints):
     """Sums the buffer types by device; everything that is no device's own is the host's."""
-    names = {"RPC%d[%s]" % (i, e): "RPC%d" % i for i, e in enumerate(endpoints)}
+    index = {e: i for i, e in enumerate(endpoints)}
     rows, repack = {}, 0
     for line in text.splitlines():
         name, *numbers = line.rsplit(" ", 3)
         numbers = [int(x) for x in numbers]
-        key = names.get(name)
-        if key is None:
-            key = name if re.fullmatch(r"Vulkan\d+", name) else "Host"
+        remote = re.fullmatch(r"RPC\d+\[(.*)\]", name)  # the number counts devices of one worker
+        key = "RPC%d" % index[remote[1]] if remote else name if re.fullmatch(r"Vulkan\d+", name) else "Host"
         if name == "CPU_REPACK":
             repack += numbers[0]
         have = rows.setdefault(key, [0, 0, 0])
