@@ -38,110 +38,138 @@ static size_t skip_space(struct str s, size_t i)
     return i;
 }
 
-/* The object that follows the last occurrence of the quoted key: its bytes up to the closing brace, or up to
- * the end of the text. Empty if there is none. */
-static struct str last_object(struct str s, struct str key)
+enum object { USAGE, TIMINGS, OBJECTS };
+
+/* Which object's quoted name starts here; OBJECTS = none. */
+static enum object named(const char *p, size_t n)
 {
-    for (const char *p = s.p + s.n; (p = memrchr(s.p, key.p[1], (size_t)(p - s.p)));) {
-        size_t at = (size_t)(p - s.p);
-        if (!at || s.n - at + 1 < key.n || memcmp(p - 1, key.p, key.n) != 0)
-            continue;
-        size_t i = skip_space(s, at - 1 + key.n);
-        if (i == s.n || s.p[i] != ':')
-            continue;
-        i = skip_space(s, i + 1);
-        if (i == s.n || s.p[i] != '{')
-            continue;
-        size_t depth = 0, end = i;
-        do {
-            depth += s.p[end] == '{';
-            depth -= s.p[end] == '}';
-            end++;
-        } while (depth && end < s.n);
-        return (struct str){s.p + i, end - i};
-    }
-    return (struct str){"", 0};
+    if (n >= 7 && !memcmp(p, "\"usage\"", 7))
+        return USAGE;
+    return n >= 9 && !memcmp(p, "\"timings\"", 9) ? TIMINGS : OBJECTS;
 }
 
-/* A whole number after "key": anywhere in the object; false if there is none. */
-static bool number_of(struct str object, struct str key, uint64_t *ret)
+/* The first name at or behind i; s.n = none. */
+static size_t find_name(struct str s, size_t i, enum object *ret)
 {
-    ptrdiff_t at = str_find(object, key);
-    if (at < 0)
-        return false;
-    size_t i = skip_space(object, (size_t)at + key.n);
-    if (i == object.n || object.p[i] != ':')
-        return false;
-    i = skip_space(object, i + 1);
-    size_t from = i;
-    while (i < object.n && object.p[i] >= '0' && object.p[i] <= '9')
-        i++;
-    /* At the end of the text the number may be cut. */
-    return i < object.n && str_u64((struct str){object.p + from, i - from}, ret);
-}
-
-static const struct {
-    struct str object, prompt, completion, cached;
-    bool prompt_excludes_cached; /* llama.cpp's prompt_n counts what was computed only */
-} sources[] = {
-    {{"\"usage\"", 7},
-     {"\"prompt_tokens\"", 15},
-     {"\"completion_tokens\"", 19},
-     {"\"cached_tokens\"", 15},
-     false},
-    {{"\"usage\"", 7},
-     {"\"input_tokens\"", 14},
-     {"\"output_tokens\"", 15},
-     {"\"cache_read_input_tokens\"", 25},
-     false},
-    {{"\"timings\"", 9}, {"\"prompt_n\"", 10}, {"\"predicted_n\"", 13}, {"\"cache_n\"", 9}, true},
-};
-
-static bool names_object(const char *p, size_t n)
-{
-    return (n >= 7 && !memcmp(p, "\"usage\"", 7)) || (n >= 9 && !memcmp(p, "\"timings\"", 9));
-}
-
-bool account_wants(struct str bytes)
-{
-    const char *p = bytes.p;
-    size_t n = bytes.n, i = 0;
 #ifdef __SSE2__
     const __m128i quote = _mm_set1_epi8('"'), u = _mm_set1_epi8('u'), t = _mm_set1_epi8('t');
-    for (; i + 17 <= n; i += 16) {
-        __m128i here = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
-        __m128i next = _mm_loadu_si128((const __m128i *)(const void *)(p + i + 1));
+    for (; i + 17 <= s.n; i += 16) {
+        __m128i here = _mm_loadu_si128((const __m128i *)(const void *)(s.p + i));
+        __m128i next = _mm_loadu_si128((const __m128i *)(const void *)(s.p + i + 1));
         __m128i hit = _mm_and_si128(_mm_cmpeq_epi8(here, quote),
                                     _mm_or_si128(_mm_cmpeq_epi8(next, u), _mm_cmpeq_epi8(next, t)));
         for (unsigned mask = (unsigned)_mm_movemask_epi8(hit); mask; mask &= mask - 1) {
             size_t at = i + (unsigned)__builtin_ctz(mask);
-            if (names_object(p + at, n - at))
-                return true;
+            if ((*ret = named(s.p + at, s.n - at)) != OBJECTS)
+                return at;
         }
     }
 #endif
-    for (; i < n; i++)
-        if (p[i] == '"' && names_object(p + i, n - i))
-            return true;
-    return false;
+    for (; i < s.n; i++)
+        if (s.p[i] == '"' && (*ret = named(s.p + i, s.n - i)) != OBJECTS)
+            return i;
+    return s.n;
+}
+
+bool account_wants(struct str bytes)
+{
+    enum object which;
+    return find_name(bytes, 0, &which) < bytes.n;
+}
+
+/* The object behind the name at `at`: up to its closing brace, or to the end of the text. Empty if there is
+ * none. */
+static struct str object_behind(struct str s, size_t at, enum object which)
+{
+    static const size_t name_n[OBJECTS] = {[USAGE] = 7, [TIMINGS] = 9};
+    size_t i = skip_space(s, at + name_n[which]);
+    if (i == s.n || s.p[i] != ':')
+        return (struct str){"", 0};
+    i = skip_space(s, i + 1);
+    if (i == s.n || s.p[i] != '{')
+        return (struct str){"", 0};
+    size_t depth = 0, end = i;
+    do {
+        depth += s.p[end] == '{';
+        depth -= s.p[end] == '}';
+        end++;
+    } while (depth && end < s.n);
+    return (struct str){s.p + i, end - i};
+}
+
+enum counted { PROMPT, COMPLETION, CACHED, COUNTED };
+
+static const struct {
+    struct str name; /* with its quotes */
+    enum object object;
+    enum counted what;
+} members[] = {
+    {{"\"prompt_tokens\"", 15}, USAGE, PROMPT},     {{"\"completion_tokens\"", 19}, USAGE, COMPLETION},
+    {{"\"cached_tokens\"", 15}, USAGE, CACHED},     {{"\"input_tokens\"", 14}, USAGE, PROMPT},
+    {{"\"output_tokens\"", 15}, USAGE, COMPLETION}, {{"\"cache_read_input_tokens\"", 25}, USAGE, CACHED},
+    {{"\"prompt_n\"", 10}, TIMINGS, PROMPT},        {{"\"predicted_n\"", 13}, TIMINGS, COMPLETION},
+    {{"\"cache_n\"", 9}, TIMINGS, CACHED},
+};
+
+struct counts {
+    uint64_t n[COUNTED];
+    bool told[COUNTED];
+};
+
+/* A whole number behind a member's name that ends at i. At the end of the text it may be cut: not taken. */
+static void take_number(struct str o, size_t i, enum counted what, struct counts *ret)
+{
+    i = skip_space(o, i);
+    if (i == o.n || o.p[i] != ':')
+        return;
+    i = skip_space(o, i + 1);
+    size_t from = i;
+    while (i < o.n && o.p[i] >= '0' && o.p[i] <= '9')
+        i++;
+    if (i < o.n && str_u64((struct str){o.p + from, i - from}, &ret->n[what]))
+        ret->told[what] = true;
+}
+
+static void read_object(struct str o, enum object which, struct counts *ret)
+{
+    const char *end = o.p + o.n;
+    for (const char *p = o.p; (p = memchr(p, '"', (size_t)(end - p)));) {
+        size_t left = (size_t)(end - p), skip = 1;
+        for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+            if (members[i].object != which || left < members[i].name.n ||
+                memcmp(p, members[i].name.p, members[i].name.n) != 0)
+                continue;
+            skip = members[i].name.n;
+            take_number(o, (size_t)(p - o.p) + skip, members[i].what, ret);
+            break;
+        }
+        p += skip;
+    }
 }
 
 void account_read(struct str tail, struct account *ret)
 {
+    struct str last[OBJECTS] = {{"", 0}, {"", 0}};
+    struct counts n[OBJECTS] = {0};
+    enum object which = OBJECTS;
     *ret = (struct account){0};
-    if (!account_wants(tail))
-        return;
-    for (size_t i = 0; i < sizeof sources / sizeof *sources && !ret->known; i++) {
-        struct str object = last_object(tail, sources[i].object);
-        bool prompt = number_of(object, sources[i].prompt, &ret->prompt_tokens);
-        bool completion = number_of(object, sources[i].completion, &ret->completion_tokens);
-        (void)number_of(object, sources[i].cached, &ret->cached_tokens);
-        if (sources[i].prompt_excludes_cached && prompt)
-            ret->prompt_tokens += ret->cached_tokens;
-        ret->known = prompt || completion;
+    for (size_t at = find_name(tail, 0, &which); at < tail.n; at = find_name(tail, at + 1, &which)) {
+        struct str object = object_behind(tail, at, which);
+        if (object.n)
+            last[which] = object;
     }
-    if (ret->known && !ret->cached_tokens)
-        (void)number_of(last_object(tail, sources[2].object), sources[2].cached, &ret->cached_tokens);
+    read_object(last[USAGE], USAGE, &n[USAGE]);
+    read_object(last[TIMINGS], TIMINGS, &n[TIMINGS]);
+    struct counts *t = &n[TIMINGS], *u = &n[USAGE];
+    t->n[PROMPT] +=
+        t->told[PROMPT] ? t->n[CACHED] : 0; /* llama.cpp's prompt_n counts what was computed only */
+    const struct counts *from = u->told[PROMPT] || u->told[COMPLETION] ? u : t;
+    ret->known = from->told[PROMPT] || from->told[COMPLETION];
+    if (!ret->known)
+        return;
+    ret->prompt_tokens = from->n[PROMPT];
+    ret->completion_tokens = from->n[COMPLETION];
+    ret->cached_tokens = from->told[CACHED] ? from->n[CACHED] : t->n[CACHED];
 }
 
 bool account_stream_done(struct str tail)

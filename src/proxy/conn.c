@@ -58,7 +58,7 @@ void conn_accept(struct listener *l, int fd)
     s->handles++;
     s->count.connections++;
     s->count.connections_total++;
-    request_init_parser(c);
+    request_reset(c);
     conn_deadline(c, s->opt.idle_timeout_ms);
     conn_watch(c);
 }
@@ -285,8 +285,7 @@ static void next_request(struct conn *c)
     }
     free(c->path_buf);
     free(c->tail);
-    memset(&c->complete, 0, sizeof *c - offsetof(struct conn, complete));
-    request_init_parser(c);
+    request_reset(c);
     c->phase = PHASE_HEAD;
     c->input_paused = false;
     conn_deadline(c, c->in ? c->s->opt.header_timeout_ms : c->s->opt.idle_timeout_ms);

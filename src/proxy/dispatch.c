@@ -180,7 +180,7 @@ static bool is_multipart(const struct conn *c)
 void dispatch_head(struct conn *c)
 {
     c->t_head = clock_mono_us();
-    c->wall_ms = clock_wall_ms();
+    c->wall_ms = server_wall_ms(c->s, c->t_head);
     choose_id(c);
     if (!split_target(c)) {
         refuse(c, 400, RC_INVALID, "the request's path is malformed");

@@ -9,11 +9,10 @@
 enum { PASS = 0, DROP = 1 };
 
 static const struct {
-    uint8_t n;
     bool drop[2];
     char name[34];
 } known[HDR_COUNT] = {
-#define HDR(id, text, request, response) [HDR_##id] = {sizeof(text) - 1, {request, response}, text},
+#define HDR(id, text, request, response) [HDR_##id] = {{request, response}, text},
 #include "proxy/header.def"
 #undef HDR
 };
@@ -73,10 +72,17 @@ static bool same_name(const char *p, const char *lower, size_t n)
     return true;
 }
 
+/* The lengths apart: one cache line decides for most fields. */
+static const uint8_t lengths[HDR_COUNT] = {
+#define HDR(id, text, request, response) [HDR_##id] = sizeof(text) - 1,
+#include "proxy/header.def"
+#undef HDR
+};
+
 static enum head_id identify(struct str name)
 {
-    for (unsigned i = 1; i < HDR_COUNT && known[i].n <= name.n; i++)
-        if (known[i].n == name.n && same_name(name.p, known[i].name, name.n))
+    for (unsigned i = 1; i < HDR_COUNT && lengths[i] <= name.n; i++)
+        if (lengths[i] == name.n && same_name(name.p, known[i].name, name.n))
             return (enum head_id)i;
     return HDR_OTHER;
 }
@@ -143,6 +149,42 @@ static bool named_by_connection(const struct head *h, const char *base, struct s
                 return true;
     }
     return false;
+}
+
+/* Whether the field stands in the buffer just as we would write it: "Name: value\r\n". */
+static bool is_plain(const char *base, const struct head_field *f)
+{
+    uint32_t colon = f->name.at + f->name.n, end = f->value.at + f->value.n;
+    return f->value.n && f->value.at == colon + 2 && !memcmp(base + colon, ": ", 2) &&
+           !memcmp(base + end, "\r\n", 2);
+}
+
+void head_copy(const struct head *h, const char *base, enum head_way way, const bool *drop, struct put *w)
+{
+    /* Neighbours that stand there as they should are copied in one go. */
+    const char *run = NULL, *run_end = NULL;
+    for (uint32_t i = 0; i < h->n; i++) {
+        const struct head_field *f = &h->f[i];
+        if (!head_passes(h, base, i, way) || (drop && drop[h->id[i]]))
+            continue;
+        const char *from = base + f->name.at;
+        bool plain = is_plain(base, f);
+        if (run && (!plain || from != run_end)) {
+            put_bytes(w, run, (size_t)(run_end - run));
+            run = NULL;
+        }
+        if (plain) {
+            run = run ? run : from;
+            run_end = base + f->value.at + f->value.n + 2;
+            continue;
+        }
+        put_str(w, head_str(base, f->name));
+        put_lit(w, ": ");
+        put_str(w, head_str(base, f->value));
+        put_lit(w, "\r\n");
+    }
+    if (run)
+        put_bytes(w, run, (size_t)(run_end - run));
 }
 
 bool head_passes(const struct head *h, const char *base, uint32_t i, enum head_way way)

@@ -6,6 +6,7 @@
 #define PROXY_HEAD_H
 
 #include "base/str.h"
+#include "proxy/put.h"
 
 #define HEAD_MAX_FIELDS 100u
 
@@ -63,5 +64,8 @@ bool head_has_token(struct str list, const char *token);
 enum head_way { HEAD_TO_UPSTREAM, HEAD_TO_CLIENT };
 /* Whether field i may be copied onwards. */
 bool head_passes(const struct head *h, const char *base, uint32_t i, enum head_way way);
+/* Writes all fields that may be copied onwards, but for those of drop[id] (NULL = none). base is the whole
+ * message: its head is followed by the empty line. */
+void head_copy(const struct head *h, const char *base, enum head_way way, const bool *drop, struct put *w);
 
 #endif

@@ -115,14 +115,15 @@ struct conn {
     int64_t wall_ms;
     void (*abort_fn)(void *arg);
     void *abort_arg;
-    struct body_model scan;
     /* relay */
     void *wait;
     bool leased, lease_broken, recorded;
     uint8_t attempts;
-    struct route_lease lease;
     struct account usage;
     struct str model;
+    /* ---- not zeroed as a whole: see request_reset ---- */
+    struct body_model scan;
+    struct route_lease lease;
     char model_text[256];
 };
 
@@ -205,6 +206,8 @@ struct http_server {
     size_t *route_n; /* length of each route's path, without the star of a prefix */
     char date[32];
     int64_t date_s;
+    int64_t wall_offset_us; /* wall clock − monotonic clock, when last looked at */
+    uint64_t wall_checked_us;
     struct segment segments[SEGMENTS];
     uint32_t n_segments;
     const char *payload_end; /* of the last segment, where llhttp found it */
@@ -227,6 +230,7 @@ void server_handle_closed(struct http_server *s);
 void server_drain_step(struct http_server *s); /* after a connection left */
 void server_resume_listeners(struct http_server *s);
 const char *server_date(struct http_server *s);
+int64_t server_wall_ms(struct http_server *s, uint64_t mono_us);
 
 /* ---- batch.c ---- */
 /* n bytes of the turn's block, at most READ_BYTES and its rooms; flushes first if they are not there. */
@@ -262,7 +266,7 @@ bool conn_settle(struct conn *c);
 void conn_release_input(struct conn *c);
 
 /* ---- request.c ---- */
-void request_init_parser(struct conn *c);
+void request_reset(struct conn *c); /* ready for the next one */
 /* Parses what is buffered: sets phase BODY, or dispatches, or refuses. */
 void request_parse(struct conn *c);
 const char *request_method_name(const struct conn *c);

@@ -99,7 +99,6 @@ void relay_record(struct conn *c)
 void relay_answer_done(struct conn *c)
 {
     struct up *u = c->up;
-    c->t_upstream_end = clock_mono_us();
     c->up = NULL;
     u->c = NULL;
     if (u->keep_alive)
@@ -124,11 +123,12 @@ static void put_json_string(struct put *w, const char *s)
     put_lit(w, "\"");
 }
 
+/* Where the door has keys, they are no business of the backend. */
+static const bool key_fields[HDR_COUNT] = {[HDR_AUTHORIZATION] = true, [HDR_X_API_KEY] = true};
+
 static void put_request_head(struct conn *c, struct put *w, uint64_t body_n)
 {
     const struct msg *m = c->in;
-    const struct head *h = &m->head;
-    bool own_keys = auth_needed(c->s->auth); /* ours: no business of the backend */
     put_cstr(w, request_method_name(c));
     put_lit(w, " ");
     put_str(w, c->target);
@@ -142,16 +142,7 @@ static void put_request_head(struct conn *c, struct put *w, uint64_t body_n)
     put_lit(w, ":");
     put_u64(w, c->lease.port);
     put_lit(w, "\r\n");
-    for (uint32_t i = 0; i < h->n; i++) {
-        if (!head_passes(h, m->data, i, HEAD_TO_UPSTREAM))
-            continue;
-        if (own_keys && (h->id[i] == HDR_AUTHORIZATION || h->id[i] == HDR_X_API_KEY))
-            continue;
-        put_str(w, head_str(m->data, h->f[i].name));
-        put_lit(w, ": ");
-        put_str(w, head_str(m->data, h->f[i].value));
-        put_lit(w, "\r\n");
-    }
+    head_copy(&m->head, m->data, HEAD_TO_UPSTREAM, auth_needed(c->s->auth) ? key_fields : NULL, w);
     put_lit(w, "Accept-Encoding: identity\r\nX-Request-Id: ");
     put_cstr(w, c->id_text);
     if (body_n || c->method == HTTP_POST || c->method == HTTP_PUT) {

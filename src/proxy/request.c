@@ -3,6 +3,7 @@
  * Content-Length, chunked in HTTP/1.0, the form of the target) is refused here, before anything is routed. */
 #include "proxy/proxy_priv.h"
 
+#include <stddef.h>
 #include <string.h>
 
 /* Callbacks stop the parser by returning this. */
@@ -175,8 +176,11 @@ static const llhttp_settings_t settings = {
     .on_message_complete = on_message_complete,
 };
 
-void request_init_parser(struct conn *c)
+void request_reset(struct conn *c)
 {
+    memset(&c->complete, 0, offsetof(struct conn, scan) - offsetof(struct conn, complete));
+    c->lease.model[0] = c->lease.instance[0] = c->model_text[0] = '\0';
+    c->lease.replace_model = false;
     llhttp_init(&c->parser, HTTP_REQUEST, &settings);
     c->parser.data = c;
 }

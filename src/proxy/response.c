@@ -183,14 +183,7 @@ static void put_head(struct up *u, struct put *w)
     put_lit(w, " ");
     put_cstr(w, errors_reason(c->status));
     put_lit(w, "\r\n");
-    for (uint32_t i = 0; i < h->n; i++) {
-        if (!head_passes(h, m->data, i, HEAD_TO_CLIENT))
-            continue;
-        put_str(w, head_str(m->data, h->f[i].name));
-        put_lit(w, ": ");
-        put_str(w, head_str(m->data, h->f[i].value));
-        put_lit(w, "\r\n");
-    }
+    head_copy(h, m->data, HEAD_TO_CLIENT, NULL, w);
     if (u->framing == FRAME_LENGTH ||
         (u->framing == FRAME_NONE && h->seen[HDR_CONTENT_LENGTH] && c->head_only)) {
         put_lit(w, "Content-Length: ");
@@ -398,6 +391,16 @@ static bool stream_is_done(const struct conn *c)
     return c->tail && account_stream_done(account_tail_str(c->tail, window));
 }
 
+static void note_time(struct up *u)
+{
+    struct conn *c = u->c;
+    uint64_t now = clock_mono_us();
+    if (u->s->n_segments && !c->t_body)
+        c->t_body = now;
+    if (u->message_done)
+        c->t_upstream_end = now;
+}
+
 static void on_eof(struct up *u)
 {
     struct conn *c = u->c;
@@ -408,6 +411,7 @@ static void on_eof(struct up *u)
     }
     u->message_done = true;
     u->s->n_segments = 0;
+    note_time(u);
     pass_on(u, (struct str){batch_room(u->s, READ_HEADROOM + READ_TAILROOM) + READ_HEADROOM, 0});
 }
 
@@ -436,6 +440,8 @@ static void feed(struct up *u, char *p, size_t n)
     s->n_segments = 0;
     /* The common read of a stream leaves llhttp where it stands: between two chunks. */
     if (u->raw_ok && !u->c->http10 && take_whole_chunks(u, p, n)) {
+        if (!u->c->t_body)
+            note_time(u);
         account(u, false);
         send_soon(u->c, (struct str){p, n});
         return;
@@ -453,8 +459,8 @@ static void feed(struct up *u, char *p, size_t n)
             u->keep_alive = false;
         n = used;
     }
-    if (s->n_segments && !u->c->t_body)
-        u->c->t_body = clock_mono_us();
+    if (u->message_done || (s->n_segments && !u->c->t_body))
+        note_time(u);
     if (u->head_done && first)
         pass_on_first(u, (struct str){p, n});
     else if (u->head_done)

@@ -93,6 +93,16 @@ bool msg_grow(struct http_server *s, struct msg *m, size_t total)
     return true;
 }
 
+/* The wall clock is read once a second; in between it runs with the monotonic one. */
+int64_t server_wall_ms(struct http_server *s, uint64_t mono_us)
+{
+    if (!s->wall_checked_us || mono_us - s->wall_checked_us > 1000000) {
+        s->wall_offset_us = clock_wall_ms() * 1000 - (int64_t)mono_us;
+        s->wall_checked_us = mono_us;
+    }
+    return ((int64_t)mono_us + s->wall_offset_us) / 1000;
+}
+
 const char *server_date(struct http_server *s)
 {
     int64_t now = clock_wall_ms() / 1000;
