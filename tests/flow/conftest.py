@@ -156,6 +156,17 @@ def script(tmp_path):
 
 
 @pytest.fixture
+def wrapper(script, llama_server):
+    """wrapper(shell): a runtime that answers the probes as the real one does, and then does what shell says."""
+    probes = 'case "$*" in *--version*|*--help*|*--list-devices*) exec "$REAL" "$@";; esac'
+
+    def make(body, name="llama-wrapper"):
+        return script(name, f"#!/bin/sh\nREAL={llama_server}\n{probes}\n{body}\n")
+
+    return make
+
+
+@pytest.fixture
 def fake_llama():
     """The command that starts lib/fake_llama.py; append the way to fail and llama-server's arguments."""
     return f"{sys.executable} {HERE / 'lib/fake_llama.py'}"

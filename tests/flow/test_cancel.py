@@ -35,6 +35,31 @@ class BackendLog:
         return wait_for(lambda: re.search(pattern, self.since()), seconds, 0.001, f"{pattern!r} in the backend's log")
 
 
+def leave(w, how):
+    {"fin": w.close, "rst": w.reset, "half": w.half_close}[how]()
+    return time.monotonic()
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
+@pytest.mark.parametrize("how", ["fin", "rst", "half"])
+def test_disconnect_closes_the_connection_to_the_backend(make_daemon, folder, tiny, wrapper, fake_llama, how, stream, capsys):
+    """The proxy's own part: a backend that is silent, as in prefill, sees the end of its connection."""
+    d = make_daemon([folder(tiny)], runtime=wrapper(f'exec {fake_llama} mute "$@"')).start()
+    d.control("POST", "/load", {"model": "tiny-a"})
+    log = BackendLog(d, "tiny-a")
+    w = d.wire()
+    w.request("POST", "/v1/completions", {"model": "tiny-a", "prompt": "x", "stream": stream})
+    log.wait(r"request\n")
+    left = leave(w, how)
+    gone = float(log.wait(r"gone ([0-9.]+)\n").group(1))
+    with capsys.disabled():
+        print(f"\n  disconnect ({how}, {'stream' if stream else 'plain'}): backend's connection closed after"
+              f" {(gone - left) * 1000:.2f} ms")
+    wait_for(lambda: d.instance("tiny-a").get("busy", 0) == 0, 5, 0.05, "the lease being given back")
+    w.close()
+    d.stop()
+
+
 LAUNCHED = r"launch_slot|processing task|new prompt"
 RELEASED = r"slot +release:.*stop processing: n_tokens = (\d+)"
 
@@ -57,7 +82,7 @@ def test_disconnect_during_prefill_frees_the_slot(prefilling, stream, how, capsy
                                           "stream": stream, "cache_prompt": False})
     log.wait(LAUNCHED)
     start = time.monotonic()
-    w.close() if how == "fin" else w.reset()
+    leave(w, how)
     found = log.wait(RELEASED)
     ms = (time.monotonic() - start) * 1000
     with capsys.disabled():

@@ -85,8 +85,9 @@ def test_estimate_refusals_print_no_figures(offline, folder, tiny, shelf, tmp_pa
     assert "neverheardof" in offline.cli("estimate", str(odd), "--ctx", "512").stderr
 
 
-def test_plan_json_contract(offline, folder, tiny):
+def test_plan_json_contract(offline, folder, tiny, llama_server):
     path = str(folder(tiny) / "tiny-a.gguf")
+    offline.extra_env["ARRIERO_LLAMA_SERVER"] = llama_server
     p = offline.cli_json("plan", path, "--ctx", "1024")
     for key in ("model", "devices", "params", "fits", "strategy", "layers", "kv_location", "argv", "env", "speed", "victims",
                 "reasons", "alternatives"):
@@ -94,7 +95,7 @@ def test_plan_json_contract(offline, folder, tiny):
     assert p["fits"] is True
     assert {"gpu", "cpu"} <= set(p["layers"])
     assert p["reasons"] and all(r["text"] for r in p["reasons"])
-    assert any("llama-server" in a for a in p["argv"][:1]) or p["argv"]
+    assert p["argv"][0] == llama_server and path in p["argv"]
     assert "--fit" in p["argv"] and p["argv"][p["argv"].index("--fit") + 1] == "off"
     on_gpu = offline.cli_json("plan", path, "--ctx", "1024", "--device", "CUDA0:24000")
     assert on_gpu["layers"]["gpu"] >= 2

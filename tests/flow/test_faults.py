@@ -6,14 +6,6 @@ import pytest
 
 from lib.wire import BrokenStream
 
-PROBES = 'case "$*" in *--version*|*--help*|*--list-devices*) exec "$REAL" "$@";; esac\n'
-
-
-def wrapper(script, real, body, name="llama-wrapper"):
-    """A runtime that answers the probes as the real one and then does something else."""
-    return script(name, f'#!/bin/sh\nREAL={real}\n{PROBES}{body}\n')
-
-
 def alive_and_sorry(d, model, statuses=(500, 502, 503)):
     """The request fails as JSON with a message; the daemon answers on."""
     status, answer = d.chat(model)
@@ -76,8 +68,8 @@ def test_a_runtime_path_that_is_not_there(make_daemon, folder, tiny):
         assert "/nonexistent/llama-server" in d.log()
 
 
-def test_llama_server_that_exits_at_once(make_daemon, folder, tiny, script, llama_server):
-    bad = wrapper(script, llama_server, 'echo "error: the oven is cold" >&2; exit 3')
+def test_llama_server_that_exits_at_once(make_daemon, folder, tiny, wrapper):
+    bad = wrapper('echo "error: the oven is cold" >&2; exit 3')
     d = make_daemon([folder(tiny)], runtime=bad).start()
     alive_and_sorry(d, "tiny-a")
     assert "the oven is cold" in d.cli("logs", "tiny-a").stdout
@@ -94,15 +86,15 @@ def test_llama_server_that_is_false(make_daemon, folder, tiny):
     d.stop()
 
 
-def test_llama_server_that_hangs_before_ready(make_daemon, folder, tiny, script, llama_server):
-    bad = wrapper(script, llama_server, "exec sleep 600")
+def test_llama_server_that_hangs_before_ready(make_daemon, folder, tiny, wrapper):
+    bad = wrapper("exec sleep 600")
     d = make_daemon([folder(tiny)], runtime=bad, config={"timeouts": {"load": "2s", "stop": "1s"}}).start()
     alive_and_sorry(d, "tiny-a", (500, 502, 503, 504))
     d.stop()
 
 
-def test_client_that_leaves_during_a_load_leaves_no_mess(make_daemon, folder, tiny, script, llama_server):
-    late = wrapper(script, llama_server, 'sleep 1; exec "$REAL" "$@"')
+def test_client_that_leaves_during_a_load_leaves_no_mess(make_daemon, folder, tiny, wrapper):
+    late = wrapper('sleep 1; exec "$REAL" "$@"')
     d = make_daemon([folder(tiny)], runtime=late).start()
     with d.wire() as w:
         w.request("POST", "/v1/completions", {"model": "tiny-a", "prompt": "x", "max_tokens": 2})
@@ -112,8 +104,8 @@ def test_client_that_leaves_during_a_load_leaves_no_mess(make_daemon, folder, ti
     d.stop()
 
 
-def test_llama_server_that_dies_mid_stream(make_daemon, folder, tiny, script, llama_server, fake_llama):
-    d = make_daemon([folder(tiny)], runtime=wrapper(script, llama_server, f'exec {fake_llama} die "$@"')).start()
+def test_llama_server_that_dies_mid_stream(make_daemon, folder, tiny, wrapper, fake_llama):
+    d = make_daemon([folder(tiny)], runtime=wrapper(f'exec {fake_llama} die "$@"')).start()
     with d.wire() as w:
         w.request("POST", "/v1/chat/completions", {"model": "tiny-a", "messages": [], "stream": True})
         assert w.head() == 200
@@ -127,9 +119,9 @@ def test_llama_server_that_dies_mid_stream(make_daemon, folder, tiny, script, ll
 
 
 @pytest.mark.parametrize("how", ["fin", "short"])
-def test_truncated_answers_are_passed_on_as_broken(make_daemon, folder, tiny, script, llama_server, fake_llama, how):
+def test_truncated_answers_are_passed_on_as_broken(make_daemon, folder, tiny, wrapper, fake_llama, how):
     """A FIN inside a chunked answer, or before Content-Length is reached, is never success."""
-    d = make_daemon([folder(tiny)], runtime=wrapper(script, llama_server, f'exec {fake_llama} {how} "$@"')).start()
+    d = make_daemon([folder(tiny)], runtime=wrapper(f'exec {fake_llama} {how} "$@"')).start()
     with d.wire() as w:
         w.request("POST", "/v1/chat/completions", {"model": "tiny-a", "messages": [], "stream": how == "fin"})
         try:

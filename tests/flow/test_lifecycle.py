@@ -49,7 +49,7 @@ def test_two_models_take_turns_within_a_budget(make_daemon, folder, shelf):
     # About 80 MB of weights each and its buffers; the budget holds one of them and not two.
     a = shelf.make("slow.gguf", name="Slow", embd=512, layers=6, heads=8, ff=1536, ctx=32768, seed=3)
     b = shelf.make("slow-b.gguf", name="Slow B", embd=512, layers=6, heads=8, ff=1536, ctx=32768, seed=5)
-    d = make_daemon([folder(a, b)], config={"budget": {"host": "600MiB"}, "defaults": {"ctx": 4096}}).start()
+    d = make_daemon([folder(a, b)], config={"budget": {"Host": "250MiB"}, "defaults": {"ctx": 4096}}).start()
     for model in ("slow", "slow-b", "slow", "slow-b"):
         status, answer = d.chat(model)
         assert status == 200, answer
@@ -67,7 +67,7 @@ def test_two_models_take_turns_within_a_budget(make_daemon, folder, shelf):
 def test_a_busy_model_is_not_evicted(make_daemon, folder, shelf):
     a = shelf.make("slow.gguf", name="Slow", embd=512, layers=6, heads=8, ff=1536, ctx=32768, seed=3)
     b = shelf.make("slow-b.gguf", name="Slow B", embd=512, layers=6, heads=8, ff=1536, ctx=32768, seed=5)
-    d = make_daemon([folder(a, b)], config={"budget": {"host": "600MiB"}, "defaults": {"ctx": 4096}}).start()
+    d = make_daemon([folder(a, b)], config={"budget": {"Host": "250MiB"}, "defaults": {"ctx": 4096}}).start()
     w = ask_stream(d, "slow", 150)
     events = w.events()
     next(events)
@@ -85,7 +85,7 @@ def test_a_busy_model_is_not_evicted(make_daemon, folder, shelf):
 
 
 def test_a_model_beyond_the_budget_is_refused_with_reasons(make_daemon, folder, slow):
-    d = make_daemon([folder(slow)], config={"budget": {"host": "20MiB"}}).start()
+    d = make_daemon([folder(slow)], config={"budget": {"Host": "20MiB"}}).start()
     status, answer = d.chat("slow")
     assert status in (503, 507), answer
     assert answer["error"]["message"]
@@ -191,8 +191,8 @@ def test_sigint_stops_it_too(make_daemon, folder, tiny):
     d.stop(sig=signal.SIGINT)
 
 
-def test_sigterm_during_a_load(make_daemon, folder, tiny, script):
-    hang = script("slow-llama", "#!/bin/sh\ncase \"$*\" in *--version*|*--help*|*--list-devices*) exit 0;; esac\nexec sleep 600\n")
+def test_sigterm_during_a_load(make_daemon, folder, tiny, wrapper):
+    hang = wrapper("exec sleep 600")
     d = make_daemon([folder(tiny)], runtime=hang).start()
     answer = []
     t = threading.Thread(target=lambda: answer.append(safe(lambda: d.chat("tiny-a"))))

@@ -96,11 +96,15 @@ def test_unicode_and_escapes_in_the_body_survive(daemon):
 
 
 def test_embeddings(make_daemon, folder, shelf):
-    path = shelf.make("tiny-embed.gguf", name="Tiny Embed", seed=9)
-    d = make_daemon([folder(path)], config={"models": {"tiny-embed": {"embedding": True}}}).start()
-    r = d.openai().embeddings.create(model="tiny-embed", input=["one", "two"], encoding_format="float")
-    assert len(r.data) == 2 and len(r.data[0].embedding) == 64
-    assert r.data[0].embedding != r.data[1].embedding
+    """One model whose file says that it is made for embeddings, one that the configuration uses so."""
+    made = shelf.make("made-embed.gguf", name="Made Embed", seed=9, pooling=3)
+    used = shelf.make("used-embed.gguf", name="Used Embed", seed=10)
+    config = {"models": {"used-embed": {"embedding": True, "extra_args": ["--pooling", "mean"]}}}
+    d = make_daemon([folder(made, used)], config=config).start()
+    for model in ("made-embed", "used-embed"):
+        r = d.openai().embeddings.create(model=model, input=["one", "two"], encoding_format="float")
+        assert len(r.data) == 2 and len(r.data[0].embedding) == 64
+        assert r.data[0].embedding != r.data[1].embedding
     d.stop()
 
 
@@ -108,8 +112,8 @@ def test_real_model_answers_in_words(make_daemon, smollm, folder):
     d = make_daemon([folder(smollm)]).start()
     model = d.openai().models.list().data[0].id
     r = d.openai().chat.completions.create(
-        model=model, max_tokens=24, temperature=0, messages=[{"role": "user", "content": "What is the capital of France?"}])
-    assert "Paris" in r.choices[0].message.content
+        model=model, max_tokens=24, temperature=0, messages=[{"role": "user", "content": "What is the largest ocean on Earth?"}])
+    assert "Pacific" in r.choices[0].message.content
     d.stop()
 
 
@@ -155,6 +159,7 @@ def test_a_body_past_the_limit_is_413_that_names_it(make_daemon, folder, tiny):
     with d.wire() as w:
         w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n")
         try:
+            w.send_raw(b'15\r\n{"prompt": "the same \r\n')
             for _ in range(20):
                 w.send_raw(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
         except OSError:

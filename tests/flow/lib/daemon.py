@@ -35,7 +35,7 @@ class Daemon:
         self.dir = tempfile.mkdtemp(prefix="arr-", dir="/tmp")
         self.port = port or free_port()
         self.socket = self.dir + "/a.sock"
-        self.state_dir = self.dir + "/state"
+        self.state_dir = self.dir + "/state/arriero"
         self.config_path = None
         self.mark = uuid.uuid4().hex
         self.process, self.lines, self._readers = None, [], []

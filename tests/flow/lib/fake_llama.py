@@ -1,11 +1,13 @@
 """A backend that passes for llama-server until it is asked for something, and then fails in a chosen way.
 
-    fake_llama.py die|fin|short|reset|stall [llama-server's arguments]
+    fake_llama.py die|fin|short|reset|stall|mute [llama-server's arguments]
       die    two events, then SIGKILL
       fin    two events of a chunked answer, then the end of the connection
       short  half of the body that Content-Length announced
       reset  two events, then RST
       stall  two events, then nothing
+      mute   no answer at all; stdout tells "request" when one came and "gone SECONDS" (monotonic) when its
+             connection was closed
 """
 import os
 import signal
@@ -13,6 +15,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"x"}}],"object":"chat.completion.chunk"}\n\n'
 
@@ -43,6 +46,15 @@ def serve(conn, how):
                 body = b'{"status":"ok"}'
                 conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
                 continue
+            if how == "mute":
+                print("request", flush=True)
+                try:
+                    while conn.recv(65536):
+                        pass
+                except ConnectionError:
+                    pass
+                print(f"gone {time.monotonic():.6f}", flush=True)
+                return
             if how == "short":
                 conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
                              + b'{"choices":' + b" " * 50000)

@@ -55,8 +55,8 @@ def vocabulary(size):
 
 
 def write(path, name="Tiny", ctx=2048, layers=2, embd=64, heads=4, kv_heads=None, ff=128, vocab=384,
-          seed=1, arch="llama", rope_base=10000.0):
-    """Writes one model; returns the path."""
+          seed=1, arch="llama", rope_base=10000.0, pooling=None):
+    """Writes one model; returns the path. pooling: as an embedding model says it (1 mean, 2 first, 3 last)."""
     kv_heads = kv_heads or heads
     head_dim = embd // heads
     tokens, scores, types = vocabulary(vocab)
@@ -84,6 +84,8 @@ def write(path, name="Tiny", ctx=2048, layers=2, embd=64, heads=4, kv_heads=None
         _kv("tokenizer.ggml.unknown_token_id", U32, 0),
         _kv("tokenizer.ggml.add_bos_token", BOOL, True),
     ]
+    if pooling is not None:
+        kvs.append(_kv(f"{arch}.pooling_type", U32, pooling))
     tensors = [("token_embd.weight", (embd, vocab)), ("output_norm.weight", (embd,)), ("output.weight", (embd, vocab))]
     for i in range(layers):
         b = f"blk.{i}."
