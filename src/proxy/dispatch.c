@@ -77,7 +77,7 @@ static bool split_target(struct conn *c)
     struct str t = c->target;
     const char *hash = memchr(t.p, '#', t.n);
     if (hash)
-        t.n = (size_t)(hash - t.p);
+        c->target.n = t.n = (size_t)(hash - t.p);
     c->path = str_cut(&t, '?');
     c->query = t;
     if (memchr(c->path.p, '%', c->path.n)) {

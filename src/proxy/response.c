@@ -204,7 +204,8 @@ static void put_head(struct up *u, struct put *w)
     put_lit(w, "X-Request-Id: ");
     put_cstr(w, c->id_text);
     put_lit(w, "\r\nX-Arriero-Instance: ");
-    put_cstr(w, c->lease.instance);
+    for (const char *p = c->lease.instance; *p; p++) /* ids come from file names, which may hold anything */
+        put_bytes(w, *p > 0x20 && *p < 0x7f ? p : "?", 1);
     put_lit(w, "\r\nX-Arriero-Queue-Ms: ");
     put_u64(w, c->t_wait_us / 1000);
     put_lit(w, "\r\n");

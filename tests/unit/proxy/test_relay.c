@@ -580,6 +580,45 @@ static void test_early_answer(void **state)
     door_stop(d, false);
 }
 
+/* Many streams at once, more than a turn's batch: every byte reaches its own client, in order. */
+static void test_many_streams(void **state)
+{
+    (void)state;
+    enum { STREAMS = 150, ROUNDS = 20 };
+    static int fds[STREAMS], backs[STREAMS];
+    struct door_setup setup = door_default();
+    struct door *d = door_start(&setup);
+    for (int i = 0; i < STREAMS; i++) {
+        fds[i] = client_connect(d);
+        client_post(fds[i], "", ASK);
+        backs[i] = backend_accept(d);
+        struct buf got = backend_request(backs[i]);
+        buf_release(&got);
+        client_send(backs[i], STREAM_HEAD);
+    }
+    for (int round = 0; round < ROUNDS; round++)
+        for (int i = 0; i < STREAMS; i++) {
+            char event[64], chunk[96];
+            int n = snprintf(event, sizeof event, "data: %d of stream %d\n\n", round, i);
+            (void)snprintf(chunk, sizeof chunk, "%x\r\n%s\r\n%s", (unsigned)n, event,
+                           round == ROUNDS - 1 ? "0\r\n\r\n" : "");
+            client_send(backs[i], chunk);
+        }
+    for (int i = 0; i < STREAMS; i++) {
+        struct buf want = {0};
+        for (int round = 0; round < ROUNDS; round++)
+            assert_true(buf_printf(&want, "data: %d of stream %d\n\n", round, i));
+        struct answer a = client_answer(fds[i], false);
+        assert_false(a.broken);
+        assert_string_equal(a.body.data, want.data);
+        answer_release(&a);
+        buf_release(&want);
+        close(fds[i]);
+        close(backs[i]);
+    }
+    door_stop(d, false);
+}
+
 static void test_pipelined_relays(void **state)
 {
     (void)state;
@@ -627,6 +666,7 @@ int main(void)
         cmocka_unit_test(test_back_pressure),
         cmocka_unit_test(test_early_answer),
         cmocka_unit_test(test_pipelined_relays),
+        cmocka_unit_test(test_many_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
