@@ -4,28 +4,23 @@
 
 struct make;
 
-void build_plain(
+void shape_plain(
     struct make *k);            /* transformer blocks, as struct shape's `has` says; dense or with experts */
-void build_mla(struct make *k); /* deepseek2 */
-void build_dbrx(struct make *k);
-void build_llama4(struct make *k);
-void build_glm4moe(struct make *k);
-void build_gemma3n(struct make *k);
-void build_gemma4(struct make *k);
-void build_mamba(struct make *k);
-void build_mamba2(struct make *k);
-void build_rwkv6(struct make *k);
-void build_rwkv7(struct make *k);
-void build_jamba(struct make *k);
-void build_falcon_h1(struct make *k);
-void build_granite_hybrid(struct make *k);
-void build_lfm2(struct make *k);
-void build_nemotron_h(struct make *k);
-void build_qwen3next(struct make *k);
-void build_plamo2(struct make *k);
-void build_bert(struct make *k); /* bert, nomic-bert, jina-bert-v2 */
-void build_modern_bert(struct make *k);
-void build_t5(struct make *k);
-void build_t5_encoder(struct make *k);
+void shape_mla(struct make *k); /* deepseek2 */
+void shape_gemma3n(struct make *k);
+void shape_mamba(struct make *k);
+void shape_mamba2(struct make *k);
+void shape_rwkv6(struct make *k);
+void shape_rwkv7(struct make *k);
+void shape_jamba(struct make *k);
+void shape_falcon_h1(struct make *k);
+void shape_granite_hybrid(struct make *k);
+void shape_lfm2(struct make *k);
+void shape_nemotron_h(struct make *k);
+void shape_qwen3next(struct make *k);
+void shape_bert(struct make *k); /* bert, nomic-bert, jina-bert-v2 */
+void shape_modern_bert(struct make *k);
+void shape_t5(struct make *k);
+void shape_t5_encoder(struct make *k);
 
 #endif

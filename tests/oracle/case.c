@@ -28,7 +28,7 @@ static uint64_t draw(const struct shape *s, const struct case_row *r, const char
 
 static bool is_encoder(const struct shape *s)
 {
-    return s->build == build_bert || s->build == build_modern_bert || s->build == build_t5_encoder;
+    return s->build == shape_bert || s->build == shape_modern_bert || s->build == shape_t5_encoder;
 }
 
 static bool is_wanted(const struct shape *s, const struct case_row *r)
@@ -71,7 +71,7 @@ static void set_placement(struct oracle_case *c, const struct shape *s, const st
     c->n_devices = r->rpc + r->vulkan;
     size_t first = draw(s, r, "size") % TABLE_COUNT(device_mib);
     for (size_t i = 0; i < c->n_devices; i++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "%s%zu", r->vulkan ? "Vulkan" : "RPC", i);
         uint64_t mib = device_mib[(first + 2 * i) % TABLE_COUNT(device_mib)];
         plan_device_named(&c->devices[i], str_from(name), mib * MIB, mib * MIB);

@@ -196,6 +196,8 @@ static void word_spm(size_t i, char *out)
         snprintf(out, 32, "%s", first[i]);
     else if (i < 259)
         snprintf(out, 32, "<0x%02X>", (unsigned)(i - 3));
+    else if (i == 259) /* Phi-3's loader insists */
+        snprintf(out, 32, "<|endoftext|>");
     else
         snprintf(out, 32, "t%zx", i);
 }

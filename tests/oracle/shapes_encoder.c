@@ -22,11 +22,13 @@ static void bert_layer(struct make *k, int i)
         make_tensor(k, i, "ffn_down_exps.weight", s->ff, s->embd, s->experts);
     } else {
         make_ffn(k, i, s->ff);
+        if ((s->has & HAS_O_BIAS) && !(s->has & HAS_FFN_BIAS)) /* gated, with one bias */
+            make_tensor(k, i, "ffn_down.bias", s->embd, 0, 0);
     }
     make_norm(k, i, "layer_output_norm", s->embd);
 }
 
-void build_bert(struct make *k)
+void shape_bert(struct make *k)
 {
     const struct shape *s = k->s;
     make_bool(k, "attention.causal", false);
@@ -40,7 +42,7 @@ void build_bert(struct make *k)
         bert_layer(k, i);
 }
 
-void build_modern_bert(struct make *k)
+void shape_modern_bert(struct make *k)
 {
     const struct shape *s = k->s;
     make_bool(k, "attention.causal", false);
@@ -57,7 +59,8 @@ void build_modern_bert(struct make *k)
     }
 }
 
-/* One tensor of T5, named enc.blk.N.… or dec.blk.N.…; its biases of positions stand in the first layer only. */
+/* One tensor of T5, named enc.blk.N.… or dec.blk.N.…; its biases of positions stand in the first layer only.
+ */
 static void t5_tensor(struct make *k, const char *half, int i, const char *name, uint64_t a, uint64_t b)
 {
     char full[64];
@@ -95,7 +98,7 @@ static void t5_ffn(struct make *k, const char *half, int i)
     t5_tensor(k, half, i, "ffn_down.weight", s->ff, s->embd);
 }
 
-void build_t5_encoder(struct make *k)
+void shape_t5_encoder(struct make *k)
 {
     const struct shape *s = k->s;
     make_u32(k, "attention.relative_buckets_count", 32);
@@ -107,10 +110,10 @@ void build_t5_encoder(struct make *k)
     }
 }
 
-void build_t5(struct make *k)
+void shape_t5(struct make *k)
 {
     const struct shape *s = k->s;
-    build_t5_encoder(k);
+    shape_t5_encoder(k);
     make_tensor(k, -1, "dec.output_norm.weight", s->embd, 0, 0);
     if (!(s->has & HAS_TIED))
         make_tensor(k, -1, "output.weight", s->embd, s->vocab, 0);

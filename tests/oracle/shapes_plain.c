@@ -79,7 +79,19 @@ void make_experts(struct make *k, int i)
         shared_experts(k, i);
 }
 
-void build_plain(struct make *k)
+/* The layers that draft further tokens: a block with its own embeddings, products and norms. */
+static void draft_layer(struct make *k, int i)
+{
+    const struct shape *s = k->s;
+    make_tensor(k, i, "nextn.eh_proj.weight", 2 * (uint64_t)s->embd, s->embd, 0);
+    make_tensor(k, i, "nextn.embed_tokens.weight", s->embd, s->vocab, 0);
+    make_tensor(k, i, "nextn.enorm.weight", s->embd, 0, 0);
+    make_tensor(k, i, "nextn.hnorm.weight", s->embd, 0, 0);
+    make_tensor(k, i, "nextn.shared_head_head.weight", s->embd, s->vocab, 0);
+    make_tensor(k, i, "nextn.shared_head_norm.weight", s->embd, 0, 0);
+}
+
+void shape_plain(struct make *k)
 {
     const struct shape *s = k->s;
     make_head(k);
@@ -89,6 +101,8 @@ void build_plain(struct make *k)
         if (s->has & HAS_ATTN_NORM_2)
             make_norm(k, i, "attn_norm_2", s->embd);
         make_attention(k, i);
+        if (s->has & HAS_ATTN_OUT_NORM)
+            make_norm(k, i, "attn_output_norm", s->embd);
         if (s->has & (HAS_POST_NORMS | HAS_POST_ATTN_NORM))
             make_norm(k, i, "post_attention_norm", s->embd);
         if (!(s->has & HAS_NO_FFN_NORM))
@@ -99,5 +113,7 @@ void build_plain(struct make *k)
             make_ffn(k, i, s->ff);
         if (s->has & HAS_POST_NORMS)
             make_norm(k, i, "post_ffw_norm", s->embd);
+        if ((uint32_t)i + s->nextn >= s->layers)
+            draft_layer(k, i);
     }
 }

@@ -1,0 +1,85 @@
+/* Transformers whose blocks differ too much for the plain builder: latent attention, Gemma 3n. */
+#include "shape.h"
+
+#include "builders.h"
+
+#include "gguf/model.h"
+
+static void latent_attention(struct make *k, int i)
+{
+    const struct shape *s = k->s;
+    uint64_t head = s->nope + s->rope;
+    if (s->q_lora) {
+        make_tensor(k, i, "attn_q_a.weight", s->embd, s->q_lora, 0);
+        make_tensor(k, i, "attn_q_a_norm.weight", s->q_lora, 0, 0);
+        make_tensor(k, i, "attn_q_b.weight", s->q_lora, s->heads * head, 0);
+    } else {
+        make_tensor(k, i, "attn_q.weight", s->embd, s->heads * head, 0);
+    }
+    make_tensor(k, i, "attn_kv_a_mqa.weight", s->embd, s->kv_lora + s->rope, 0);
+    make_tensor(k, i, "attn_kv_a_norm.weight", s->kv_lora, 0, 0);
+    make_tensor(k, i, "attn_k_b.weight", s->nope, s->kv_lora, s->heads);
+    make_tensor(k, i, "attn_v_b.weight", s->kv_lora, s->dim_v, s->heads);
+    make_tensor(k, i, "attn_output.weight", (uint64_t)s->heads * s->dim_v, s->embd, 0);
+}
+
+void shape_mla(struct make *k)
+{
+    const struct shape *s = k->s;
+    make_u32(k, "attention.head_count_kv", 1);
+    make_u32(k, "attention.kv_lora_rank", s->kv_lora);
+    if (s->q_lora)
+        make_u32(k, "attention.q_lora_rank", s->q_lora);
+    make_u32(k, "attention.key_length", s->kv_lora + s->rope);
+    make_u32(k, "attention.value_length", s->kv_lora);
+    make_u32(k, "attention.key_length_mla", s->nope + s->rope);
+    make_u32(k, "attention.value_length_mla", s->dim_v);
+    make_head(k);
+    for (int i = 0; i < (int)s->layers; i++) {
+        make_norm(k, i, "attn_norm", s->embd);
+        latent_attention(k, i);
+        make_norm(k, i, "ffn_norm", s->embd);
+        if (s->experts && (uint32_t)i >= s->lead)
+            make_experts(k, i);
+        else
+            make_ffn(k, i, s->ff);
+    }
+}
+
+/* What Gemma 3n adds to each layer: embeddings a layer (256 wide), four alternating streams, low-rank
+ * shortcuts. */
+static void gemma3n_extras(struct make *k, int i)
+{
+    const struct shape *s = k->s;
+    make_tensor(k, i, "inp_gate.weight", s->embd, 256, 0);
+    make_tensor(k, i, "proj.weight", 256, s->embd, 0);
+    make_tensor(k, i, "post_norm.weight", s->embd, 0, 0);
+    make_tensor(k, i, "altup_correct_coef.weight", 4, 4, 0);
+    make_tensor(k, i, "altup_correct_scale.weight", s->embd, 0, 0);
+    make_tensor(k, i, "altup_predict_coef.weight", 4, 16, 0);
+    make_tensor(k, i, "altup_router.weight", s->embd, 4, 0);
+    make_tensor(k, i, "altup_router_norm.weight", s->embd, 0, 0);
+    make_tensor(k, i, "laurel_l.weight", s->embd, 64, 0);
+    make_tensor(k, i, "laurel_r.weight", 64, s->embd, 0);
+    make_tensor(k, i, "laurel_post_norm.weight", s->embd, 0, 0);
+}
+
+void shape_gemma3n(struct make *k)
+{
+    const struct shape *s = k->s;
+    make_head(k);
+    make_tensor(k, -1, "per_layer_token_embd.weight", 256 * (uint64_t)s->layers, s->vocab, 0);
+    make_tensor(k, -1, "per_layer_model_proj.weight", s->embd, 256 * (uint64_t)s->layers, 0);
+    make_tensor(k, -1, "per_layer_proj_norm.weight", 256, 0, 0);
+    make_tensor(k, -1, "altup_proj.weight", s->embd, s->embd, 3);
+    make_tensor(k, -1, "altup_unembd_proj.weight", s->embd, s->embd, 3);
+    for (int i = 0; i < (int)s->layers; i++) {
+        make_norm(k, i, "attn_norm", s->embd);
+        make_attention(k, i);
+        make_norm(k, i, "post_attention_norm", s->embd);
+        make_norm(k, i, "ffn_norm", s->embd);
+        make_ffn(k, i, s->ff);
+        make_norm(k, i, "post_ffw_norm", s->embd);
+        gemma3n_extras(k, i);
+    }
+}
