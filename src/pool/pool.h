@@ -102,6 +102,7 @@ struct pool_lease {
     char host[46];
     uint16_t port;
     uint64_t serial; /* internal; 0 = given back */
+    const char *wake_member, *wake_event; /* of the runtime, see runtime.h; static or NULL */
 };
 struct pool_wait; /* a waiting acquire */
 enum pool_answer { POOL_GRANTED, POOL_WAITING, POOL_REFUSED };

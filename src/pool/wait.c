@@ -49,7 +49,10 @@ void wait_remove(struct pool_wait *w)
 
 void lease_fill(struct pool_instance *i, struct pool_lease *l)
 {
-    *l = (struct pool_lease){.port = i->port, .serial = i->serial};
+    *l = (struct pool_lease){.port = i->port,
+                             .serial = i->serial,
+                             .wake_member = i->pool->deps.runtime->wake_member,
+                             .wake_event = i->pool->deps.runtime->wake_event};
     snprintf(l->instance, sizeof l->instance, "%s", i->id);
     snprintf(l->model, sizeof l->model, "%s", i->model);
     snprintf(l->host, sizeof l->host, "127.0.0.1");

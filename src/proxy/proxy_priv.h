@@ -35,6 +35,7 @@
 #define LINGER_MS       2000u
 #define LINGER_BYTES    ((size_t)4 * 1024 * 1024)
 #define UPSTREAM_IDLE   256u /* kept per endpoint */
+#define RELAY_PIECES    6    /* of a request: its head, and a body with two edits */
 #define RELAY_ATTEMPTS  3u
 
 /* One incoming message: bytes, and the table of its head. */
@@ -99,6 +100,8 @@ struct conn {
     int status;
     struct up *up;
     struct account_tail *tail;
+    struct buf *held; /* see prefill.c; NULL = no event is dropped */
+    bool awake;       /* the answer has begun: nothing is held any more */
     uint64_t response_bytes;
     uint64_t t_body; /* these: monotonic µs; 0 = not reached; t_wait_us is a length */
     uint64_t t_head, t_wait_from, t_wait_us, t_sent, t_upstream_end;
@@ -149,7 +152,7 @@ struct up {
     uint64_t length;          /* of a length-delimited answer */
     /* what is left of a request that the socket did not take at once */
     char *pending; /* head, spliced name, small body */
-    struct iovec iov[4];
+    struct iovec iov[RELAY_PIECES];
     int n_iov;     /* 0 = all sent */
     uint32_t late; /* see batch.c */
     struct sock sock;
@@ -311,6 +314,13 @@ void upstream_park(struct up *u);
 void up_close(struct up *u);
 void up_watch(struct up *u, bool read, bool write);
 void upstream_free_endpoints(struct http_server *s);
+
+/* ---- prefill.c ---- */
+/* What is put behind the value of "stream", or the empty slice. If not empty, events will be dropped. */
+struct str prefill_member(struct conn *c);
+/* Leaves in the server's segments what of the read's payload belongs to the answer. */
+void prefill_filter(struct up *u);
+void prefill_release(struct conn *c);
 
 /* ---- response.c ---- */
 void response_start(struct up *u);

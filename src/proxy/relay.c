@@ -152,26 +152,52 @@ static void put_request_head(struct conn *c, struct put *w, uint64_t body_n)
     put_lit(w, "\r\n\r\n");
 }
 
-/* Where the model's name goes into the body, and what stands there. With no model in the body a member is
- * added behind the opening brace. */
-static struct body_value splice_place(const struct conn *c, struct put *name)
+/* A change of the body: text in place of n bytes at `at`. */
+struct edit {
+    size_t at, n;
+    struct str text;
+};
+
+/* The model's name in the place of the one that stands there, or as a member behind the opening brace. */
+static struct edit name_edit(const struct conn *c, struct put *name)
 {
-    struct body_value at = c->scan.value[BODY_MODEL];
-    const char *body = c->in->data + c->in->head_n;
-    if (at.n) {
+    const struct body_value *v = &c->scan.value[BODY_MODEL];
+    const char *body = c->in->data + c->in->head_n, *from = name->p;
+    struct edit e = {.at = v->at, .n = v->n};
+    if (v->n) {
         put_json_string(name, c->lease.model);
-        return at;
+    } else {
+        e.at = (size_t)((const char *)memchr(body, '{', c->in->body_n) - body) + 1;
+        put_lit(name, "\"model\":");
+        put_json_string(name, c->lease.model);
+        size_t i = e.at;
+        while (body[i] == ' ' || body[i] == '\n' || body[i] == '\r' || body[i] == '\t')
+            i++;
+        if (body[i] != '}')
+            put_lit(name, ",");
     }
-    const char *brace = memchr(body, '{', c->in->body_n);
-    at.at = (size_t)(brace - body) + 1;
-    put_lit(name, "\"model\":");
-    put_json_string(name, c->lease.model);
-    size_t i = at.at;
-    while (body[i] == ' ' || body[i] == '\n' || body[i] == '\r' || body[i] == '\t')
-        i++;
-    if (body[i] != '}')
-        put_lit(name, ",");
-    return at;
+    e.text = (struct str){from, (size_t)(name->p - from)};
+    return e;
+}
+
+/* The changes that the body needs, in the order of their places; returns how many. */
+static int edits_of(struct conn *c, struct put *name, struct edit edits[2])
+{
+    int n = 0;
+    if (!c->scan_json)
+        return 0;
+    struct str member = prefill_member(c);
+    const struct body_value *stream = &c->scan.value[BODY_STREAM];
+    if (c->lease.replace_model)
+        edits[n++] = name_edit(c, name);
+    if (member.n)
+        edits[n++] = (struct edit){.at = stream->at + stream->n, .text = member};
+    if (n == 2 && edits[1].at < edits[0].at) {
+        struct edit first = edits[1];
+        edits[1] = edits[0];
+        edits[0] = first;
+    }
+    return n;
 }
 
 static void request_sent(struct conn *c)
@@ -238,19 +264,53 @@ void relay_send_now(struct up *u)
     up_watch(u, true, true);
 }
 
+static void add_piece(struct up *u, const char *p, size_t n)
+{
+    if (n)
+        u->iov[u->n_iov++] = (struct iovec){(void *)(uintptr_t)p, n};
+}
+
+/* Puts the body with its edits behind the head that w holds; true if all of it is there. If it does not fit,
+ * u->iov lists the pieces. */
+static bool put_body(struct up *u, struct put *w, size_t head_n, size_t body_n, const struct edit *edits,
+                     int n_edits)
+{
+    const struct msg *m = u->c->in;
+    const char *body = m->data + m->head_n;
+    bool whole = (size_t)(w->end - w->p) >= body_n; /* one block is cheaper than a list */
+    u->n_iov = 0;
+    if (!whole)
+        add_piece(u, w->p - head_n, head_n);
+    size_t at = 0;
+    for (int i = 0; i <= n_edits; i++) {
+        struct edit e = i < n_edits ? edits[i] : (struct edit){.at = m->body_n};
+        if (whole)
+            put_bytes(w, body + at, e.at - at);
+        else
+            add_piece(u, body + at, e.at - at);
+        const char *text = w->p; /* the edit's own text does not outlive the call */
+        put_str(w, e.text);
+        if (!whole)
+            add_piece(u, text, e.text.n);
+        at = e.at + e.n;
+    }
+    return whole;
+}
+
 static void send_request(struct conn *c)
 {
     struct up *u = c->up;
-    struct msg *m = c->in;
-    char *body = m->data + m->head_n, name_text[1024];
+    char name_text[1024];
     struct put name = {name_text, name_text + sizeof name_text, false};
-    struct body_value cut = {0};
-    if (c->lease.replace_model && c->scan_json)
-        cut = splice_place(c, &name);
-    size_t name_n = (size_t)(name.p - name_text), body_n = m->body_n - cut.n + name_n;
+    struct edit edits[2];
+    int n_edits = edits_of(c, &name, edits);
+    size_t body_n = c->in->body_n;
+    for (int i = 0; i < n_edits; i++)
+        body_n += edits[i].text.n - edits[i].n;
     char *block = batch_room(c->s, REQUEST_BLOCK);
     struct put w = {block, block + REQUEST_BLOCK, false};
     put_request_head(c, &w, body_n);
+    size_t head_n = (size_t)(w.p - block);
     if (w.over || name.over) {
         struct err err;
         (void)err_set(&err, RC_LIMIT, "the request's head is too large to be passed on");
@@ -259,25 +319,15 @@ static void send_request(struct conn *c)
         return;
     }
     c->phase = PHASE_SEND;
-    if ((size_t)(w.end - w.p) >= body_n) { /* one block is cheaper than a list */
-        put_bytes(&w, body, cut.at);
-        put_bytes(&w, name_text, name_n);
-        put_bytes(&w, body + cut.at + cut.n, m->body_n - cut.at - cut.n);
-        u->iov[0] = (struct iovec){block, (size_t)(w.p - block)};
-        u->n_iov = 1;
-        if (batch_up(u))
-            batch_keep(c->s, w.p);
-        else
-            relay_send_now(u);
+    if (!put_body(u, &w, head_n, body_n, edits, n_edits)) {
+        relay_send_now(u);
         return;
     }
-    u->iov[0] = (struct iovec){block, (size_t)(w.p - block)};
-    u->iov[1] = (struct iovec){body, cut.at};
-    u->iov[2] = (struct iovec){w.p, name_n};
-    u->iov[3] = (struct iovec){body + cut.at + cut.n, m->body_n - cut.at - cut.n};
-    u->n_iov = 4;
-    put_bytes(&w, name_text, name_n);
-    relay_send_now(u);
+    add_piece(u, block, (size_t)(w.p - block));
+    if (batch_up(u))
+        batch_keep(c->s, w.p);
+    else
+        relay_send_now(u);
 }
 
 void relay_continue_send(struct up *u)

@@ -343,7 +343,8 @@ void response_send(struct conn *c, const struct iovec *iov, int n)
 /* Sends at the end of the turn if it can wait. bytes lie in the turn's block. */
 static void send_soon(struct conn *c, struct str bytes)
 {
-    if (batch_conn(c, bytes))
+    bool in_block = bytes.p >= c->s->arena && bytes.p < c->s->arena + ARENA_BYTES;
+    if (in_block && batch_conn(c, bytes))
         batch_keep(c->s, bytes.p + bytes.n);
     else
         response_send(c, &(struct iovec){(void *)(uintptr_t)bytes.p, bytes.n}, 1);
@@ -437,10 +438,12 @@ static void feed(struct up *u, char *p, size_t n)
 {
     struct http_server *s = u->s;
     bool first = !u->head_done;
+    if (u->c->awake)
+        prefill_release(u->c);
     u->raw_ok = !first && u->clean;
     s->n_segments = 0;
     /* The common read of a stream leaves llhttp where it stands: between two chunks. */
-    if (u->raw_ok && !u->c->http10 && take_whole_chunks(u, p, n)) {
+    if (u->raw_ok && !u->c->http10 && !u->c->held && take_whole_chunks(u, p, n)) {
         if (!u->c->t_body)
             note_time(u);
         account(u, false);
@@ -460,6 +463,8 @@ static void feed(struct up *u, char *p, size_t n)
             u->keep_alive = false;
         n = used;
     }
+    if (u->c->held && u->head_done)
+        prefill_filter(u);
     if (u->message_done || (s->n_segments && !u->c->t_body))
         note_time(u);
     if (u->head_done && first)

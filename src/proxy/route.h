@@ -21,6 +21,10 @@ struct route_lease {
     bool replace_model; /* splice `model` into the body in place of the client's spelling */
     char instance[96];
     void *ref; /* the implementor's */
+    /* A backend that writes nothing while it reads a prompt does not notice that its client left. Static
+     * texts, or both NULL: what is put behind "stream":true in a body to make it write (,"name":value), and a
+     * text by which the events are known that it then sends before those of the answer: they are dropped. */
+    const char *wake_member, *wake_event;
 };
 
 struct route_refusal {

@@ -283,6 +283,8 @@ const struct runtime_ops runtime_llamacpp = {
     .probe = llamacpp_probe,
     .command = llamacpp_command,
     .health_path = "/health",
+    .wake_member = ",\"return_progress\":true",
+    .wake_event = "\"prompt_progress\":",
     .log_line = llamacpp_log_line,
     .classify = llamacpp_classify,
 };

@@ -79,6 +79,9 @@ struct runtime_ops {
     enum rc (*command)(const struct runtime_caps *caps, const struct runtime_job *job, struct arena *arena,
                        struct runtime_command *ret_command, struct err *err);
     const char *health_path; /* GET; 200 ready, 503 loading */
+    /* Static texts, or NULL: what makes it write while it reads a prompt, so that it notices a client that
+     * left: put behind "stream":true in a body, and the mark of the events that it then sends. */
+    const char *wake_member, *wake_event;
     /* Pure: one log line, with its newline cut off; updates *measured and returns a progress 0…1, or -1. */
     double (*log_line)(struct str line, struct runtime_measured *measured);
     /* Pure: why it died, from its wait status and the tail of its log; message for a person. */

@@ -112,6 +112,10 @@ static void fill_lease(struct door *d, struct route_lease *l)
     (void)snprintf(l->instance, sizeof l->instance, "inst-1");
     l->replace_model = d->setup.replace_model;
     l->ref = d;
+    if (d->setup.wake) {
+        l->wake_member = ",\"wake\":1";
+        l->wake_event = "\"dawn\"";
+    }
     d->leases_out++;
 }
 

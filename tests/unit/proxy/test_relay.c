@@ -648,9 +648,152 @@ static void test_pipelined_relays(void **state)
     door_stop(d, false);
 }
 
+/* What makes the backend write during the prompt goes up only where a stream is asked for. */
+static void test_wake_member(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sent, *received;
+    } rows[] = {
+        {"{\"model\":\"m\",\"stream\":true,\"n\":1}",
+         "{\"model\":\"canon\",\"stream\":true,\"wake\":1,\"n\":1}"},
+        {"{\"stream\" : true}", "{\"model\":\"canon\",\"stream\" : true,\"wake\":1}"},
+        {"{\"stream\": true ,\"model\":\"m\"}", "{\"stream\": true,\"wake\":1 ,\"model\":\"canon\"}"},
+        {"{\"model\":\"m\",\"stream\":false}", "{\"model\":\"canon\",\"stream\":false}"},
+        {"{\"model\":\"m\",\"stream\":true,\"wake\":0}", "{\"model\":\"canon\",\"stream\":true,\"wake\":0}"},
+    };
+    struct door_setup setup = door_default();
+    setup.replace_model = setup.wake = true;
+    struct door *d = door_start(&setup);
+    int fd = client_connect(d), back = -1;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        client_post(fd, "X-Conversation-Id: 7\r\n", rows[i].sent);
+        if (back < 0)
+            back = backend_accept(d);
+        struct buf got = backend_request(back);
+        assert_string_equal(strstr(got.data, "\r\n\r\n") + 4, rows[i].received);
+        assert_null(strcasestr(got.data, "x-conversation-id"));
+        buf_release(&got);
+        backend_answer(back, "{}");
+        struct answer a = client_answer(fd, false);
+        assert_string_equal(a.body.data, "{}");
+        answer_release(&a);
+    }
+    close(fd);
+    close(back);
+    door_stop(d, false);
+}
+
+/* A large body with both edits goes out in pieces. */
+static void test_wake_member_in_a_large_body(void **state)
+{
+    (void)state;
+    struct door_setup setup = door_default();
+    setup.replace_model = setup.wake = true;
+    struct door *d = door_start(&setup);
+    enum { FILL = 3000000 };
+    char *fill = malloc(FILL + 1);
+    memset(fill, 'x', FILL);
+    fill[FILL] = '\0';
+    struct buf body = {0}, want = {0};
+    buf_printf(&body, "{\"a\":\"%s\",\"stream\":true,\"b\":\"%s\",\"model\":\"m\"}", fill, fill);
+    buf_printf(&want, "{\"a\":\"%s\",\"stream\":true,\"wake\":1,\"b\":\"%s\",\"model\":\"canon\"}", fill,
+               fill);
+    int fd = client_connect(d);
+    client_post(fd, "", body.data);
+    int back = backend_accept(d);
+    struct buf got = backend_request(back);
+    assert_true(strcmp(strstr(got.data, "\r\n\r\n") + 4, want.data) == 0);
+    backend_answer(back, "{}");
+    struct answer a = client_answer(fd, false);
+    assert_int_equal(a.status, 200);
+    answer_release(&a);
+    buf_release(&got);
+    buf_release(&body);
+    buf_release(&want);
+    free(fill);
+    close(fd);
+    close(back);
+    door_stop(d, false);
+}
+
+#define CHUNK(n, text) n "\r\n" text "\r\n"
+
+/* The reports are dropped wherever reads cut them; everything from the answer's first event on passes. */
+static void test_wake_events_are_dropped(void **state)
+{
+    (void)state;
+    static const char text[] =
+        STREAM_HEAD CHUNK("10", "data: \"dawn\" 1\n\n") CHUNK("10", "data: \"dawn\" 2\n\n")
+            CHUNK("9", "data: \"da") CHUNK("7", "wn\" 3\n\n") CHUNK("b", "data: one\n\n")
+                CHUNK("11", "data: \"dawn\" no\n\n") CHUNK("e", "data: [DONE]\n\n") "0\r\n\r\n";
+    struct door_setup setup = door_default();
+    setup.wake = true;
+    struct door *d = door_start(&setup);
+    int fd = client_connect(d), back = -1;
+    for (size_t step = 1; step <= sizeof text; step += step < 40 ? 1 : 13) {
+        client_post(fd, "", "{\"stream\":true}");
+        if (back < 0)
+            back = backend_accept(d);
+        struct buf got = backend_request(back);
+        buf_release(&got);
+        for (size_t i = 0; i < sizeof text - 1; i += step)
+            client_send_n(back, text + i, sizeof text - 1 - i < step ? sizeof text - 1 - i : step);
+        struct answer a = client_answer(fd, false);
+        assert_false(a.broken);
+        assert_string_equal(a.body.data, "data: one\n\ndata: \"dawn\" no\n\ndata: [DONE]\n\n");
+        answer_release(&a);
+    }
+    close(fd);
+    close(back);
+    door_stop(d, false);
+}
+
+/* A stream of reports only, an error, and a backend that dies among its reports. */
+static void test_wake_ends(void **state)
+{
+    (void)state;
+    struct door_setup setup = door_default();
+    setup.wake = true;
+    struct door *d = door_start(&setup);
+    int fd = client_connect(d);
+    client_post(fd, "", "{\"stream\":true}");
+    int back = backend_accept(d);
+    struct buf got = backend_request(back);
+    buf_release(&got);
+    client_send(back, STREAM_HEAD CHUNK("10", "data: \"dawn\" 1\n\n") CHUNK("5", "data:") "0\r\n\r\n");
+    struct answer a = client_answer(fd, false);
+    assert_false(a.broken);
+    assert_string_equal(a.body.data, "data:");
+    answer_release(&a);
+    client_post(fd, "", "{\"stream\":true}");
+    got = backend_request(back);
+    buf_release(&got);
+    client_send(back, "HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\n" CHUNK(
+                          "6", "\"dawn\"") "0\r\n\r\n");
+    a = client_answer(fd, false);
+    assert_int_equal(a.status, 400);
+    assert_string_equal(a.body.data, "\"dawn\"");
+    answer_release(&a);
+    client_post(fd, "", "{\"stream\":true}");
+    got = backend_request(back);
+    buf_release(&got);
+    client_send(back, STREAM_HEAD CHUNK("10", "data: \"dawn\" 1\n\n"));
+    close(back);
+    a = client_answer(fd, false);
+    assert_true(a.broken);
+    answer_release(&a);
+    close(fd);
+    door_stop(d, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wake_member),
+        cmocka_unit_test(test_wake_member_in_a_large_body),
+        cmocka_unit_test(test_wake_events_are_dropped),
+        cmocka_unit_test(test_wake_ends),
         cmocka_unit_test(test_plain),
         cmocka_unit_test(test_splice),
         cmocka_unit_test(test_large_body_splice),
