@@ -9,7 +9,7 @@ MESON_SETUP = meson setup --buildtype=release --prefix=$(PREFIX)
 SOURCES = $(shell find src tests \( -name '*.c' -o -name '*.h' \) 2>/dev/null | sort)
 
 .DEFAULT_GOAL := build
-.PHONY: help build test demo install uninstall check-format format lint tsan fuzz clean-room clean deps
+.PHONY: help build test demo install uninstall check-format format lint tsan oracle fuzz clean-room clean deps
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ tsan: ## unit tests under ThreadSanitizer
 	@test -f build-tsan/build.ninja || meson setup build-tsan --buildtype=debugoptimized -Db_sanitize=thread -Dtests=true
 	@ninja -j $(JOBS) -C build-tsan
 	@TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 meson test -C build-tsan --no-rebuild --print-errorlogs
+
+oracle: ## the memory planner against the real llama-fit-params; RECORD=1 keeps the answers
+	@scripts/oracle.sh $(if $(RECORD),--record)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (60) with libFuzzer
 	@scripts/fuzz.sh

@@ -7,7 +7,9 @@ struct make;
 void shape_plain(
     struct make *k);            /* transformer blocks, as struct shape's `has` says; dense or with experts */
 void shape_mla(struct make *k); /* deepseek2 */
+void shape_minicpm3(struct make *k);
 void shape_gemma3n(struct make *k);
+void shape_gemma4(struct make *k);
 void shape_mamba(struct make *k);
 void shape_mamba2(struct make *k);
 void shape_rwkv6(struct make *k);

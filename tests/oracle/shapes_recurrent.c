@@ -5,6 +5,8 @@
 
 #include "gguf/model.h"
 
+#include <string.h>
+
 /* ---- Mamba ---- */
 
 /* The first version: a state a channel, steps of low rank. */
@@ -192,11 +194,19 @@ void shape_qwen3next(struct make *k)
             make_tensor(k, i, "ssm_conv1d.weight", s->conv, 2 * keys + s->inner, 0);
             make_tensor(k, i, "ssm_dt.bias", s->dt, 0, 0);
             make_tensor(k, i, "ssm_a", s->dt, 0, 0);
-            make_tensor(k, i, "ssm_ba.weight", s->embd, 2 * (uint64_t)s->dt, 0);
+            if (!strncmp(s->arch, "qwen35", 6)) { /* qwen35: two matrices for one */
+                make_tensor(k, i, "ssm_alpha.weight", s->embd, s->dt, 0);
+                make_tensor(k, i, "ssm_beta.weight", s->embd, s->dt, 0);
+            } else {
+                make_tensor(k, i, "ssm_ba.weight", s->embd, 2 * (uint64_t)s->dt, 0);
+            }
             make_tensor(k, i, "ssm_norm.weight", s->inner / s->dt, 0, 0);
             make_tensor(k, i, "ssm_out.weight", s->inner, s->embd, 0);
         }
-        make_experts(k, i);
+        if (s->experts)
+            make_experts(k, i);
+        else
+            make_ffn(k, i, s->ff);
     }
 }
 

@@ -46,6 +46,30 @@ void shape_mla(struct make *k)
     }
 }
 
+/* Latent attention whose caches are those of plain attention. */
+void shape_minicpm3(struct make *k)
+{
+    const struct shape *s = k->s;
+    uint64_t head = s->nope + s->rope;
+    make_u32(k, "attention.head_count_kv", s->kv);
+    make_u32(k, "attention.kv_lora_rank", s->kv_lora);
+    make_u32(k, "attention.q_lora_rank", s->q_lora);
+    make_u32(k, "attention.key_length", s->nope + s->rope);
+    make_head(k);
+    for (int i = 0; i < (int)s->layers; i++) {
+        make_norm(k, i, "attn_norm", s->embd);
+        make_tensor(k, i, "attn_q_a.weight", s->embd, s->q_lora, 0);
+        make_tensor(k, i, "attn_q_a_norm.weight", s->q_lora, 0, 0);
+        make_tensor(k, i, "attn_q_b.weight", s->q_lora, s->heads * head, 0);
+        make_tensor(k, i, "attn_kv_a_mqa.weight", s->embd, s->kv_lora + s->rope, 0);
+        make_tensor(k, i, "attn_kv_a_norm.weight", s->kv_lora, 0, 0);
+        make_tensor(k, i, "attn_kv_b.weight", s->kv_lora, (uint64_t)s->heads * (s->nope + s->dim_v), 0);
+        make_tensor(k, i, "attn_output.weight", (uint64_t)s->heads * s->dim_v, s->embd, 0);
+        make_norm(k, i, "ffn_norm", s->embd);
+        make_ffn(k, i, s->ff);
+    }
+}
+
 /* What Gemma 3n adds to each layer: embeddings a layer (256 wide), four alternating streams, low-rank
  * shortcuts. */
 static void gemma3n_extras(struct make *k, int i)
@@ -81,5 +105,84 @@ void shape_gemma3n(struct make *k)
         make_ffn(k, i, s->ff);
         make_norm(k, i, "post_ffw_norm", s->embd);
         gemma3n_extras(k, i);
+    }
+}
+
+/* ---- Gemma 4: full attention ('*') has wider heads, and where `groups` is set, that many KV heads and no V
+ * ---- */
+
+static void gemma4_keys(struct make *k)
+{
+    const struct shape *s = k->s;
+    uint32_t kv[512] = {0};
+    bool slides[512] = {false};
+    for (uint32_t i = 0; i < s->layers; i++) {
+        slides[i] = shape_kind(s, i) == 'M';
+        kv[i] = !slides[i] && s->groups ? s->groups : s->kv;
+    }
+    make_u32s(k, "attention.head_count_kv", kv);
+    gguf_write_bools(&k->w, "gemma4.attention.sliding_window_pattern", slides, s->layers);
+    make_u32(k, "attention.key_length_swa", s->dim / 2);
+    make_u32(k, "attention.value_length_swa", s->dim / 2);
+    make_u32(k, "rope.dimension_count", s->dim);
+    make_u32(k, "rope.dimension_count_swa", s->dim / 2);
+}
+
+static void gemma4_attention(struct make *k, int i, bool own_cache)
+{
+    const struct shape *s = k->s;
+    bool full = shape_kind(s, (uint32_t)i) == '*';
+    uint64_t dim = full ? s->dim : s->dim / 2, kv = dim * (full && s->groups ? s->groups : s->kv);
+    make_norm(k, i, "attn_norm", s->embd);
+    make_tensor(k, i, "attn_q.weight", s->embd, s->heads * dim, 0);
+    make_tensor(k, i, "attn_q_norm.weight", dim, 0, 0);
+    if (own_cache) {
+        make_tensor(k, i, "attn_k.weight", s->embd, kv, 0);
+        make_tensor(k, i, "attn_k_norm.weight", dim, 0, 0);
+    }
+    if (own_cache && !(full && s->groups))
+        make_tensor(k, i, "attn_v.weight", s->embd, kv, 0);
+    make_tensor(k, i, "attn_output.weight", s->heads * dim, s->embd, 0);
+    make_norm(k, i, "post_attention_norm", s->embd);
+}
+
+static void gemma4_experts(struct make *k, int i)
+{
+    const struct shape *s = k->s;
+    make_tensor(k, i, "ffn_gate_inp.weight", s->embd, s->experts, 0);
+    make_tensor(k, i, "ffn_gate_inp.scale", s->embd, 0, 0);
+    make_norm(k, i, "pre_ffw_norm_2", s->embd);
+    make_norm(k, i, "post_ffw_norm_1", s->embd);
+    make_norm(k, i, "post_ffw_norm_2", s->embd);
+    make_tensor(k, i, "ffn_gate_up_exps.weight", s->embd, 2 * (uint64_t)s->ff_exp, s->experts);
+    make_tensor(k, i, "ffn_down_exps.weight", s->ff_exp, s->embd, s->experts);
+    make_tensor(k, i, "ffn_down_exps.scale", s->experts, 0, 0);
+}
+
+void shape_gemma4(struct make *k)
+{
+    const struct shape *s = k->s;
+    bool per_layer = !s->groups;
+    gemma4_keys(k);
+    make_head(k);
+    make_tensor(k, -1, "rope_freqs.weight", s->dim / 2, 0, 0);
+    if (per_layer) {
+        make_tensor(k, -1, "per_layer_token_embd.weight", 256 * (uint64_t)s->layers, s->vocab, 0);
+        make_tensor(k, -1, "per_layer_model_proj.weight", s->embd, 256 * (uint64_t)s->layers, 0);
+        make_tensor(k, -1, "per_layer_proj_norm.weight", 256, 0, 0);
+    }
+    for (int i = 0; i < (int)s->layers; i++) {
+        gemma4_attention(k, i, !per_layer || i < (int)s->layers - 18);
+        make_tensor(k, i, "layer_output_scale.weight", 1, 0, 0);
+        make_norm(k, i, "ffn_norm", s->embd);
+        make_ffn(k, i, s->ff);
+        make_norm(k, i, "post_ffw_norm", s->embd);
+        if (s->experts)
+            gemma4_experts(k, i);
+        if (per_layer) {
+            make_tensor(k, i, "inp_gate.weight", s->embd, 256, 0);
+            make_tensor(k, i, "proj.weight", 256, s->embd, 0);
+            make_tensor(k, i, "post_norm.weight", s->embd, 0, 0);
+        }
     }
 }
