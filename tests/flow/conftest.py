@@ -73,8 +73,19 @@ def tiny_b(shelf):
 
 @pytest.fixture(scope="session")
 def slow(shelf):
-    """Generates slowly enough (a few ms a token) to be interrupted: 80 MB."""
-    return shelf.make("slow.gguf", name="Slow", embd=512, layers=6, heads=8, ff=1536, ctx=32768, seed=3)
+    """Big enough for long answers to be interrupted (about a millisecond a token) and for budgets to matter."""
+    return shelf.make("slow.gguf", name="Slow", embd=256, layers=4, heads=4, ff=1024, ctx=32768, seed=3)
+
+
+@pytest.fixture(scope="session")
+def slow_b(shelf):
+    return shelf.make("slow-b.gguf", name="Slow B", embd=256, layers=4, heads=4, ff=1024, ctx=32768, seed=5)
+
+
+@pytest.fixture
+def one_thread():
+    """Threads of llama-server that spin for each other take tens of milliseconds a token where cores are shared."""
+    return {"defaults": {"extra_args": ["--threads", "1"]}}
 
 
 @pytest.fixture(scope="session")
