@@ -157,9 +157,14 @@ static void command_of(const struct model *m, const struct plan *plan, const str
     const struct plan_part *host = &plan->estimate.parts[plan->estimate.n_parts - 1];
     uint64_t used = plan_part_total(host),
              left = machine->host.free_bytes > used ? machine->host.free_bytes - used : 0;
+    const char *slash = strrchr(m->path, '/');
+    struct str file = str_from(slash ? slash + 1 : m->path);
+    if (str_ends(file, ".gguf"))
+        file.n -= 5;
+    const char *stem = arena_strndup(&c->arena, file.p, file.n);
     const struct runtime_job job = {.model = m,
                                     .model_path = m->path,
-                                    .served_name = m->name,
+                                    .served_name = stem,
                                     .plan = plan,
                                     .machine = machine,
                                     .host = "127.0.0.1",
@@ -358,13 +363,33 @@ static int print_json(const struct model *m, const struct plan *plan, const stru
     return failed ? 1 : status;
 }
 
+/* The word as a shell reads it: quoted if it holds more than plain characters. */
+static void print_shell_word(const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,+@%";
+    if (*word && !word[strspn(word, plain)]) {
+        printf("%s", word);
+        return;
+    }
+    putchar('\'');
+    for (; *word; word++)
+        if (*word == '\'')
+            printf("'\\''");
+        else
+            putchar(*word);
+    putchar('\'');
+}
+
 static void print_command(const struct command *c)
 {
     if (!c->known)
         return;
     printf("\n");
-    for (size_t i = 0; c->cmd.argv[i]; i++)
-        printf("%s%s", i ? " " : "", c->cmd.argv[i]);
+    for (size_t i = 0; c->cmd.argv[i]; i++) {
+        if (i)
+            putchar(' ');
+        print_shell_word(c->cmd.argv[i]);
+    }
     printf("\n");
 }
 

@@ -377,6 +377,11 @@ static void fill(struct search *s, const struct attempt *a)
     struct plan *out = s->out;
     out->fits = true;
     out->estimate = a->estimate;
+    /* A server looks at its clients between two batches: only several GPUs, which work on the parts of one
+     * batch at the same time, repay a longer one. It changes no byte. */
+    struct plan_params *p = &out->estimate.params;
+    if (!s->policy->batch && !p->embedding && a->n_used <= 1)
+        p->batch = p->ubatch;
     out->n_used = a->n_used;
     memcpy(out->used, a->used, a->n_used * sizeof *a->used);
     out->speed = a->speed;

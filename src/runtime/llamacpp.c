@@ -149,8 +149,13 @@ static void add_service(struct args *a, uint64_t flags, const struct runtime_job
         add_if(a, flags & LLC_NO_UI, "--no-ui");
     add_if(a, flags & LLC_JINJA, "--jinja");
     add_if(a, flags & LLC_OFFLINE, "--offline");
-    if (job->embedding || job->plan->estimate.params.embedding)
+    if (job->embedding || job->plan->estimate.params.embedding) {
+        uint64_t pooling;
         add(a, flags & LLC_EMBEDDINGS ? "--embeddings" : "--embedding");
+        /* Without pooling there is no vector for a text. A causal model's last token has seen all of it. */
+        if ((flags & LLC_POOLING) && !model_arch_u64(job->model, "pooling_type", &pooling))
+            add2(a, "--pooling", "last");
+    }
     if (job->mmproj_path)
         add2(a, "--mmproj", job->mmproj_path);
     if (job->api_key_file && (flags & LLC_API_KEY_FILE))

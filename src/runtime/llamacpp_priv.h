@@ -28,6 +28,7 @@
     X(LOAD_MODE, "--load-mode")                                                                              \
     X(NO_MMAP, "--no-mmap")                                                                                  \
     X(EMBEDDING, "--embedding")                                                                              \
+    X(POOLING, "--pooling")                                                                                  \
     X(EMBEDDINGS, "--embeddings")                                                                            \
     X(VERBOSITY_TRACE, "- 4: trace")                                                                         \
     X(API_KEY_FILE, "--api-key-file")                                                                        \

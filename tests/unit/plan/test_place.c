@@ -66,6 +66,31 @@ static void test_no_gpu(void **state)
     model_unref(m);
 }
 
+/* One batch is one look at the clients, unless several GPUs work on its parts at the same time. */
+static void test_batches(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_llama_8b);
+    struct plan_machine one = host_only(32000), two = host_only(32000);
+    add(&one, "CUDA0", 24000);
+    add(&two, "CUDA0", 5000);
+    add(&two, "CUDA1", 5000);
+    struct plan_policy pol = policy(8192);
+    struct plan p = place(m, &pol, &one);
+    assert_int_equal(p.estimate.params.batch, p.estimate.params.ubatch);
+    p = place(m, &pol, &two);
+    assert_int_equal(p.n_used, 2);
+    assert_int_equal(p.estimate.params.batch, 2048);
+    pol.batch = 1024;
+    p = place(m, &pol, &one);
+    assert_int_equal(p.estimate.params.batch, 1024);
+    pol.batch = 0;
+    pol.embedding = true;
+    p = place(m, &pol, &one);
+    assert_int_equal(p.estimate.params.batch, 2048);
+    model_unref(m);
+}
+
 static void test_single_gpu_first(void **state)
 {
     (void)state;
@@ -328,6 +353,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_gpu),
         cmocka_unit_test(test_single_gpu_first),
+        cmocka_unit_test(test_batches),
         cmocka_unit_test(test_fewest_gpus),
         cmocka_unit_test(test_partial),
         cmocka_unit_test(test_experts),
