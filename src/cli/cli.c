@@ -8,19 +8,19 @@
 #include <string.h>
 
 #define CLI_COMMAND(name) extern const struct cli_command cmd_##name;
-#include "commands_built.def"
+#include "cli/commands.def"
 #undef CLI_COMMAND
 
 enum {
     N_COMMANDS = 0
 #define CLI_COMMAND(name) +1
-#include "commands_built.def"
+#include "cli/commands.def"
 #undef CLI_COMMAND
 };
 
 static const struct cli_command *const commands[N_COMMANDS] = {
 #define CLI_COMMAND(name) &cmd_##name,
-#include "commands_built.def"
+#include "cli/commands.def"
 #undef CLI_COMMAND
 };
 

@@ -2,14 +2,21 @@
 #include "cli/man.h"
 
 #include "cli/cli_priv.h"
+#include "daemon/config.h"
 
 #include <string.h>
+
+static void config_page(struct buf *out)
+{
+    config_reference(CONFIG_REFERENCE_MAN, out);
+}
 
 static const struct {
     const char *name;
     void (*write)(struct buf *out);
 } pages[] = {
     {"arriero", man_program},
+    {"arriero.yaml", config_page},
 };
 
 static int run(struct cli_call *call)
@@ -25,7 +32,7 @@ static int run(struct cli_call *call)
     struct err err;
     enum rc rc = err_set(&err, RC_NOT_FOUND, "there is no page \"%s\"", want);
     if (rc != RC_OK)
-        err_hint(&err, "pages: arriero, arriero.conf");
+        err_hint(&err, "pages: arriero, arriero.yaml");
     return cli_fail(call, &err);
 }
 

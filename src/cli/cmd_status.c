@@ -1,5 +1,4 @@
-/* arriero status: the daemon in a few lines. Layer cli; main thread. Only /status must answer: what the other
- * calls would add is left out when they fail. */
+/* arriero status: the daemon in a few lines. Layer cli; main thread. */
 #include "cli/control.h"
 
 #include "base/mem.h"
@@ -33,17 +32,13 @@ static void put_head(struct buf *out, yyjson_val *status)
 }
 
 /* The number of models, and of instances by state: "12 known; 2 ready, 1 failed". */
-static void put_models(struct buf *out, const struct cli_call *call, yyjson_val *instances)
+static void put_models(struct buf *out, yyjson_val *status, yyjson_val *instances)
 {
     static const char *const states[] = {"planned", "starting", "ready", "draining", "stopped", "failed"};
     struct buf line = {0};
-    yyjson_doc *doc;
     size_t i, n, shown = 0;
     yyjson_val *v;
-    if (control_get(call, "/models", &doc, NULL) == RC_OK) {
-        buf_printf(&line, "%zu known; ", yyjson_arr_size(yyjson_obj_get(yyjson_doc_get_root(doc), "models")));
-        yyjson_doc_free(doc);
-    }
+    buf_printf(&line, "%llu known; ", (unsigned long long)json_u64(status, "models", 0));
     for (size_t s = 0; s < TABLE_COUNT(states); s++) {
         unsigned count = 0;
         yyjson_arr_foreach(instances, i, n, v) count += str_eq_c(json_str(v, "state", STR("")), states[s]);
@@ -92,15 +87,11 @@ static void put_memory_line(struct buf *out, const char *heading, struct str dev
     buf_release(&line);
 }
 
-static void put_memory(struct buf *out, const struct cli_call *call)
+static void put_memory(struct buf *out, yyjson_val *machine)
 {
-    yyjson_doc *doc;
     size_t i, n, shown = 0;
-    yyjson_val *v;
-    if (control_get(call, "/gpus", &doc, NULL) != RC_OK)
-        return;
-    yyjson_val *root = yyjson_doc_get_root(doc), *host = yyjson_obj_get(root, "host");
-    yyjson_arr_foreach(yyjson_obj_get(root, "gpus"), i, n, v)
+    yyjson_val *v, *host = yyjson_obj_get(machine, "host");
+    yyjson_arr_foreach(yyjson_obj_get(machine, "gpus"), i, n, v)
     {
         if (!json_u64(v, "memory_total_bytes", 0))
             continue;
@@ -110,7 +101,6 @@ static void put_memory(struct buf *out, const struct cli_call *call)
     if (json_u64(host, "usable_total_bytes", 0))
         put_memory_line(out, shown ? "" : "memory", STR("Host"), json_u64(host, "usable_free_bytes", 0),
                         json_u64(host, "usable_total_bytes", 0));
-    yyjson_doc_free(doc);
 }
 
 /* What is not as it should be, in the daemon's own words. */
@@ -130,23 +120,20 @@ static void put_warnings(struct buf *out, yyjson_val *status)
 
 static int run(struct cli_call *call)
 {
-    yyjson_doc *doc, *instances_doc = NULL;
-    yyjson_val *instances = NULL;
+    yyjson_doc *doc;
     struct err err;
     struct buf out = {0};
     if (control_get(call, "/status", &doc, &err) != RC_OK)
         return cli_fail(call, &err);
     if (call->json)
         return control_print(doc);
-    if (control_get(call, "/instances", &instances_doc, NULL) == RC_OK)
-        instances = yyjson_obj_get(yyjson_doc_get_root(instances_doc), "instances");
-    put_head(&out, yyjson_doc_get_root(doc));
-    put_models(&out, call, instances);
+    yyjson_val *status = yyjson_doc_get_root(doc), *instances = yyjson_obj_get(status, "instances");
+    put_head(&out, status);
+    put_models(&out, status, instances);
     put_instances(&out, instances);
-    put_memory(&out, call);
-    put_warnings(&out, yyjson_doc_get_root(doc));
+    put_memory(&out, yyjson_obj_get(status, "machine"));
+    put_warnings(&out, status);
     output_buf(&out);
-    yyjson_doc_free(instances_doc);
     yyjson_doc_free(doc);
     return 0;
 }

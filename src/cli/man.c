@@ -136,5 +136,5 @@ void man_program(struct buf *out)
         ".SH EXIT STATUS\n"
         "0: done. 1: it failed, with the reason and a hint on standard error (with \\-\\-json on standard "
         "output). 2: the command line is wrong. 130: interrupted.\n"
-        ".SH SEE ALSO\n.BR arriero.conf (5),\n.BR llama\\-server (1)\n");
+        ".SH SEE ALSO\n.BR arriero.yaml (5),\n.BR llama\\-server (1)\n");
 }

@@ -72,6 +72,37 @@ static void test_ps(void **state)
     stop(&r);
 }
 
+static void test_status(void **state)
+{
+    (void)state;
+    static const struct toy_answer answers[] = {
+        {"GET " API "/status ", 200,
+         "{\"status\":\"ok\",\"version\":\"9.9\",\"pid\":7,\"uptime_ms\":61000,\"models\":3,"
+         "\"listen\":[\"127.0.0.1:1\",\"[::1]:1\"],\"instances\":[{\"model\":\"m\",\"state\":\"ready\","
+         "\"busy\":2,"
+         "\"waiting\":1,\"devices\":[]},{\"model\":\"f\",\"state\":\"failed\"}],"
+         "\"machine\":{\"host\":{\"usable_total_bytes\":2147483648,\"usable_free_bytes\":1073741824},"
+         "\"gpus\":[{"
+         "\"device\":\"CUDA0\",\"memory_total_bytes\":25769803776,\"memory_free_bytes\":0}]},"
+         "\"history\":{\"message\":\"the disk is full\"},\"warnings\":[\"it is hot\"]}"},
+        {0},
+    };
+    struct run r;
+    start(&r, answers);
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "status", "--socket", r.d.path), 0);
+    assert_string_equal(r.out.data, "daemon    arriero 9.9, pid 7, up 1m 01s\n"
+                                    "address   http://127.0.0.1:1/v1\n"
+                                    "          http://[::1]:1/v1\n"
+                                    "models    3 known; 1 ready, 1 failed\n"
+                                    "loaded    m ready: -, 2 running, 1 waiting\n"
+                                    "          f failed\n"
+                                    "memory    CUDA0: 0 B of 24.0 GiB free\n"
+                                    "          Host: 1.0 GiB of 2.0 GiB free\n"
+                                    "history   the disk is full\n"
+                                    "warning   it is hot\n");
+    stop(&r);
+}
+
 static void test_ps_of_nothing(void **state)
 {
     (void)state;
@@ -317,6 +348,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ps),
         cmocka_unit_test(test_ps_of_nothing),
+        cmocka_unit_test(test_status),
         cmocka_unit_test(test_load_unload_pin),
         cmocka_unit_test(test_errors_of_the_daemon),
         cmocka_unit_test(test_why),
