@@ -162,7 +162,7 @@ def test_a_slow_reader_does_not_fill_the_daemons_memory(make_daemon, folder, tin
 
 
 def test_a_body_that_stops_coming_is_given_up(make_daemon, folder, tiny):
-    d = make_daemon([folder(tiny)], config={"timeouts": {"header": "1s"}}).start()
+    d = make_daemon([folder(tiny)], config={"limits": {"header_timeout": "1s"}}).start()
     with d.wire() as w:
         w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\n{")
         try:
