@@ -45,7 +45,7 @@ static void counters_and_gauges_have_help_type_and_value(void **state)
     metrics_add(m, METRIC_LOADS, NULL, 2);
     metrics_add(m, METRIC_LOADS, NULL, -5);
     metrics_add(m, METRIC_LOADS, NULL, NAN);
-    has(m, "# HELP arriero_loads_total Loads that were begun.\n# TYPE arriero_loads_total counter\n"
+    has(m, "# HELP arriero_loads_total Loads that became ready.\n# TYPE arriero_loads_total counter\n"
            "arriero_loads_total 3\n");
     metrics_set(m, METRIC_GPU_POWER, (const char *[]){"GPU-1"}, 12.5);
     metrics_set(m, METRIC_GPU_POWER, (const char *[]){"GPU-2"}, 0);
