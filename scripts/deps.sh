@@ -23,8 +23,6 @@ build|libllhttp-dev|hdr:llhttp.h
 build|libyyjson-dev|hdr:yyjson.h
 build|libyaml-dev|pkg:yaml-0.1
 build|libsqlite3-dev|pkg:sqlite3
-build|libssl-dev|pkg:openssl
-build|libncurses-dev|pkg:ncursesw
 demo|patchelf|patchelf
 demo|python3 python3-venv|python3
 test|libcmocka-dev|pkg:cmocka

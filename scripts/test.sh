@@ -60,7 +60,7 @@ if [[ $only != unit ]]; then
   fi
   ARRIERO_BIN=${ARRIERO_BIN:-$PWD/$build/arriero} ARRIERO_LLAMA_SERVER=$server PYTHONDONTWRITEBYTECODE=1 \
     "$venv/bin/python" -m pytest -q --tb=short -p no:cacheprovider --junitxml="$build/flow.xml" \
-    --durations=8 tests/flow "$@" >&2 || true
+    -n "${ARRIERO_TEST_JOBS:-$(nproc)}" --dist worksteal --durations=8 tests/flow "$@" >&2 || true
 fi
 
 say "== summary ($(seconds_since "$start") s)"
