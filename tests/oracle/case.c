@@ -56,6 +56,8 @@ static void set_cache(struct plan_params *p, const struct shape *s, const struct
 {
     p->type_k = type_of(r->quant_kv ? PICK(cache_types, s, r, "k") : r->type_k);
     p->type_v = type_of(r->quant_kv ? PICK(cache_types, s, r, "v") : r->type_v);
+    if (r->quant_kv && s->build == shape_mla) /* one cache serves both */
+        p->type_v = p->type_k;
     p->ctx = r->ctx ? r->ctx : PICK(contexts, s, r, "ctx");
     if (p->ctx > s->ctx)
         p->ctx = s->ctx;
@@ -92,34 +94,6 @@ static void set_placement(struct oracle_case *c, const struct shape *s, const st
         snprintf(p->overrides[0].buffer, sizeof p->overrides[0].buffer, "%s", eq + 1);
         p->n_overrides = 1;
     }
-}
-
-static void fill(struct oracle_case *c, const struct shape *s, const struct case_row *r)
-{
-    struct plan_params *p = &c->params;
-    *c = (struct oracle_case){.shape = s, .row = r};
-    snprintf(c->id, sizeof c->id, "%s.%s", s->name, r->name);
-    plan_params_default(p);
-    set_cache(p, s, r);
-    set_placement(c, s, r);
-    p->ubatch = r->ubatch ? r->ubatch : r->vary_ubatch ? PICK(ubatches, s, r, "ubatch") : 512;
-    p->batch = 2048;
-    p->flash_attn = !r->flash_off;
-    p->repack = r->repack;
-    p->embedding = r->embedding;
-    p->outputs = r->slots ? PLAN_OUTPUTS_SLOTS : PLAN_OUTPUTS_BATCH;
-}
-
-struct oracle_case *cases_make(size_t *ret_n)
-{
-    struct oracle_case *all = mem_calloc(n_shapes * TABLE_COUNT(rows), sizeof *all);
-    size_t n = 0;
-    for (size_t i = 0; i < n_shapes; i++)
-        for (size_t j = 0; j < TABLE_COUNT(rows); j++)
-            if (is_wanted(&shapes[i], &rows[j]))
-                fill(&all[n++], &shapes[i], &rows[j]);
-    *ret_n = n;
-    return all;
 }
 
 static void put_layers(const struct plan_params *p, const char *flag, struct buf *out)
@@ -200,4 +174,37 @@ void case_oracle_env(const struct oracle_case *c, struct buf *out)
         buf_printf(out, " GGML_VK_VISIBLE_DEVICES=%s", c->row->vulkan == 2 ? "0,0" : "0");
     else
         buf_puts(out, " GGML_VK_VISIBLE_DEVICES=");
+}
+
+static void fill(struct oracle_case *c, const struct shape *s, const struct case_row *r)
+{
+    struct plan_params *p = &c->params;
+    *c = (struct oracle_case){.shape = s, .row = r};
+    snprintf(c->id, sizeof c->id, "%s.%s", s->name, r->name);
+    plan_params_default(p);
+    set_cache(p, s, r);
+    set_placement(c, s, r);
+    p->ubatch = r->ubatch ? r->ubatch : r->vary_ubatch ? PICK(ubatches, s, r, "ubatch") : 512;
+    p->batch = r->batch ? r->batch : 2048;
+    p->flash_attn = !r->flash_off;
+    p->repack = r->repack;
+    p->embedding = r->embedding;
+    p->outputs = r->slots ? PLAN_OUTPUTS_SLOTS : PLAN_OUTPUTS_BATCH;
+    struct buf asked = {0};
+    case_oracle_env(c, &asked);
+    case_oracle_args(c, &asked);
+    c->key = (uint32_t)str_hash(buf_str(&asked), 0);
+    buf_release(&asked);
+}
+
+struct oracle_case *cases_make(size_t *ret_n)
+{
+    struct oracle_case *all = mem_calloc(n_shapes * TABLE_COUNT(rows), sizeof *all);
+    size_t n = 0;
+    for (size_t i = 0; i < n_shapes; i++)
+        for (size_t j = 0; j < TABLE_COUNT(rows); j++)
+            if (is_wanted(&shapes[i], &rows[j]))
+                fill(&all[n++], &shapes[i], &rows[j]);
+    *ret_n = n;
+    return all;
 }

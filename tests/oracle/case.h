@@ -29,6 +29,7 @@ struct case_row {
     uint32_t ctx;    /* 0 = drawn */
     uint32_t ubatch; /* 0 = drawn when vary_ubatch, else 512 */
     bool vary_ubatch;
+    uint32_t batch; /* 0 = 2048 */
     bool flash_off, no_kv_offload, repack, swa_full, embedding, slots /* logits of one row a slot */, unified;
     bool quant_kv; /* both cache types are drawn from the quantised ones */
     const char *type_k, *type_v;
@@ -43,7 +44,8 @@ enum { LAYERS_ALL = -1, LAYERS_SOME = -2 };
 enum { EXPERTS_SOME = 1, EXPERTS_ALL = 2 };
 
 struct oracle_case {
-    char id[96]; /* shape.row */
+    char id[96];  /* shape.row */
+    uint32_t key; /* of everything that is asked: changes with any argument */
     const struct shape *shape;
     const struct case_row *row;
     struct plan_params params;

@@ -60,6 +60,15 @@ bool comparison_exact(const struct comparison *c, int part)
     return true;
 }
 
+bool comparison_equal(const struct comparison *c)
+{
+    for (size_t i = 0; i < c->n_devices; i++)
+        for (int part = 0; part < PARTS; part++)
+            if (c->devices[i].error[part])
+                return false;
+    return true;
+}
+
 uint64_t comparison_under(const struct comparison *c)
 {
     int64_t worst = 0;

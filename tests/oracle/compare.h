@@ -33,6 +33,8 @@ void compare(const struct oracle_case *c, const struct model *m, const struct go
              struct comparison *ret);
 /* Weights (or context) equal on every device to half a MiB. */
 bool comparison_exact(const struct comparison *c, int part);
+/* Every part of every device equal to the byte. */
+bool comparison_equal(const struct comparison *c);
 /* The most by which one device is predicted too small, bytes; 0 if none. */
 uint64_t comparison_under(const struct comparison *c);
 

@@ -35,6 +35,9 @@ static bool parse_line(struct goldens *g, char *line)
     struct golden one = {0};
     char *word = strsep(&line, "\t");
     snprintf(one.id, sizeof one.id, "%s", word);
+    word = strsep(&line, "\t");
+    if (!word || sscanf(word, "%" SCNx32, &one.key) != 1)
+        return false;
     while ((word = strsep(&line, "\t"))) {
         if (!strncmp(word, "refused: ", 9))
             snprintf(one.refused, sizeof one.refused, "%s", word + 9);
@@ -85,11 +88,12 @@ void goldens_release(struct goldens *g)
     *g = (struct goldens){0};
 }
 
-const struct golden *goldens_find(const struct goldens *g, const char *id)
+const struct golden *goldens_find(const struct goldens *g, const char *id, uint32_t key_asked)
 {
     struct golden key;
     snprintf(key.id, sizeof key.id, "%s", id);
-    return g->n ? bsearch(&key, g->all, g->n, sizeof key, by_id) : NULL;
+    const struct golden *found = g->n ? bsearch(&key, g->all, g->n, sizeof key, by_id) : NULL;
+    return found && found->key == key_asked ? found : NULL;
 }
 
 bool goldens_know(const struct goldens *g, const char *shape, uint64_t hash)

@@ -1,8 +1,8 @@
 /* The oracle's answers, as recorded (goldens.tsv) or as asked a moment ago (record.py). Tests only.
  *
- * Text, one line a case: its id, then a tab and "NAME MODEL CONTEXT COMPUTE" in bytes for each device, the
- * host last with a fifth number: the part of its model bytes that is weights packed again; or "refused:
- * REASON". Lines that begin with
+ * Text, one line a case: its id, a tab, the key of what was asked (hexadecimal), then a tab and "NAME MODEL
+ * CONTEXT COMPUTE" in bytes for each device, the host last with a fifth number: the part of its model bytes
+ * that is weights packed again; or "refused: REASON". Lines that begin with
  * '#' tell what was asked: "#isa BITS" (enum plan_isa of the machine), "#shape NAME HASH" (of the file's
  * content). */
 #ifndef ORACLE_GOLDEN_H
@@ -21,6 +21,7 @@ struct golden_device {
 
 struct golden {
     char id[96];
+    uint32_t key;
     struct golden_device devices[PLAN_MAX_DEVICES];
     size_t n_devices; /* 0: refused */
     uint64_t repack_bytes;
@@ -42,7 +43,8 @@ struct goldens {
 
 enum rc goldens_read(const char *path, struct goldens *ret, struct err *err);
 void goldens_release(struct goldens *g);
-const struct golden *goldens_find(const struct goldens *g, const char *id);
+/* NULL when this was not asked, or other arguments were. */
+const struct golden *goldens_find(const struct goldens *g, const char *id, uint32_t key);
 /* False when the recorded file of this shape had another content (or there was none). */
 bool goldens_know(const struct goldens *g, const char *shape, uint64_t hash);
 

@@ -1,10 +1,10 @@
 /* The oracle's tool:
  *
  *     oracle files DIR [SHAPE…]    writes the sparse files; prints "SHAPE HASH" a line
- *     oracle cases                 id, shape, architecture, environment and arguments of llama-fit-params, by
- * tabs oracle isa                   this machine's vector units, as goldens.tsv has them oracle compare
- * GOLDENS DIR [--arch A] [--shape S] [--only TEXT] [--worst N] [--json FILE] [--cases] the planner against
- * recorded answers; exit 1 when a goal is missed
+ *     oracle cases                 id, key, shape, architecture, environment and arguments of
+ * llama-fit-params, by tabs oracle isa                   this machine's vector units, as goldens.tsv has them
+ * oracle compare GOLDENS DIR [--arch A] [--shape S] [--only TEXT] [--worst N] [--json FILE] [--cases] the
+ * planner against recorded answers; exit 1 when a goal is missed
  */
 #include "report.h"
 
@@ -50,8 +50,8 @@ static int cmd_cases(void)
         struct buf env = {0}, args = {0};
         case_oracle_env(&all[i], &env);
         case_oracle_args(&all[i], &args);
-        printf("%s\t%s\t%s\t%.*s\t%.*s\n", all[i].id, all[i].shape->name, all[i].shape->arch,
-               STR_ARG(buf_str(&env)), STR_ARG(buf_str(&args)));
+        printf("%s\t%08" PRIx32 "\t%s\t%s\t%.*s\t%.*s\n", all[i].id, all[i].key, all[i].shape->name,
+               all[i].shape->arch, STR_ARG(buf_str(&env)), STR_ARG(buf_str(&args)));
         buf_release(&env);
         buf_release(&args);
     }

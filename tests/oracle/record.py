@@ -89,7 +89,7 @@ class Oracle:
             p.wait()
 
     def ask(self, case):
-        ident, shape, _, env, args = case
+        ident, _, shape, _, env, args = case
         fd, out = tempfile.mkstemp(prefix="oracle-")
         os.close(fd)
         told = dict(x.split("=", 1) for x in env.split())
@@ -122,6 +122,15 @@ def kept(path):
     return rows, shapes
 
 
+def write(o, version, isa, cases, shapes, rows):
+    with open(o.out + ".new", "w") as f:
+        f.write("#llama.cpp %s\n#isa %s\n" % (version, isa))
+        known = {c[2] for c in cases}
+        f.writelines("#shape %s %s\n" % x for x in shapes.items() if x[0] in known)
+        f.writelines("%s\t%s\n" % (c[0], rows[c[0]]) for c in cases if c[0] in rows)
+    os.replace(o.out + ".new", o.out)
+
+
 def main():
     a = argparse.ArgumentParser()
     for name in ("oracle", "hook", "llama", "models", "out"):
@@ -134,35 +143,32 @@ def main():
     run = lambda *w: subprocess.run([o.oracle, *w], stdout=subprocess.PIPE, check=True).stdout.decode()
     cases = [x.split("\t") for x in run("cases").splitlines()]
     rows, shapes = kept(o.keep)
-    asked = [c for c in cases if (not o.arch or c[2] in o.arch.split(",")) and
-             (not o.shape or c[1] in o.shape.split(",")) and (not o.only or o.only in c[0])]
-    hashes = dict(x.split() for x in run("files", o.models, *sorted({c[1] for c in asked})).splitlines())
+    asked = [c for c in cases if (not o.arch or c[3] in o.arch.split(",")) and
+             (not o.shape or c[2] in o.shape.split(",")) and (not o.only or o.only in c[0])]
+    hashes = dict(x.split() for x in run("files", o.models, *sorted({c[2] for c in asked})).splitlines())
+    stale = {c[2] for c in asked if shapes.get(c[2]) != hashes[c[2]]}
+    key = {c[0]: c[1] for c in cases}
+    rows = {k: v for k, v in rows.items() if k.rsplit(".", 1)[0] not in stale and v.split("\t")[0] == key.get(k)}
+    shapes.update(hashes)
     if o.missing:
-        asked = [c for c in asked if c[0] not in rows or shapes.get(c[1]) != hashes[c[1]]]
-    if any("Vulkan0" in c[3] for c in asked) and not has_vulkan(o.llama):
+        asked = [c for c in asked if c[0] not in rows]
+    if any("Vulkan0" in c[4] for c in asked) and not has_vulkan(o.llama):
         print("no Vulkan device here (mesa-vulkan-drivers has one in software): its cases keep their answers",
               file=sys.stderr)
-        asked = [c for c in asked if "Vulkan0" not in c[3]]
+        asked = [c for c in asked if "Vulkan0" not in c[4]]
     oracle, began, wrong = Oracle(o), time.monotonic(), []
     try:
         with concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
             for n, (ident, answer) in enumerate(pool.map(oracle.ask, asked), 1):
-                rows[ident] = answer
+                rows[ident] = key[ident] + "\t" + answer
                 if answer.startswith("refused") != (".refuse-" in ident):
                     wrong.append("%s: %s" % (ident, answer[:200]))
                 if sys.stderr.isatty() or n % 100 == 0:
                     print("\r%d of %d, %.0f s " % (n, len(asked), time.monotonic() - began), end="", file=sys.stderr)
-    finally:
+    finally:  # an interrupted run keeps what it was told
         oracle.close()
-    shapes.update({c[1]: hashes[c[1]] for c in asked})
-    with open(os.path.join(o.llama, "VERSION")) as f:
-        version = f.read().strip()
-    with open(o.out + ".new", "w") as f:
-        f.write("#llama.cpp %s\n#isa %s\n" % (version, run("isa").strip()))
-        known = {c[1] for c in cases}
-        f.writelines("#shape %s %s\n" % x for x in shapes.items() if x[0] in known)
-        f.writelines("%s\t%s\n" % (c[0], rows[c[0]]) for c in cases if c[0] in rows)
-    os.replace(o.out + ".new", o.out)
+        with open(os.path.join(o.llama, "VERSION")) as f:
+            write(o, f.read().strip(), run("isa").strip(), cases, shapes, rows)
     print("\n%d cases asked in %.0f s, %d not as expected" % (len(asked), time.monotonic() - began, len(wrong)),
           file=sys.stderr)
     for w in wrong:

@@ -10,7 +10,7 @@
 struct tally {
     const char *arch;
     size_t compared, refused_estimate, refused_well, refused_wrong;
-    size_t model_exact, context_exact, under;
+    size_t equal, model_exact, context_exact, under;
     uint64_t worst_under;
     double *pct; /* |error| of compute, one a device that has at least 1 MiB of it */
     size_t n_pct;
@@ -44,6 +44,7 @@ static void add(struct tally *t, const struct comparison *c)
     }
     uint64_t under = comparison_under(c);
     t->compared++;
+    t->equal += comparison_equal(c);
     t->model_exact += comparison_exact(c, PART_MODEL);
     t->context_exact += comparison_exact(c, PART_CONTEXT);
     t->under += under > MIB;
@@ -72,11 +73,11 @@ static void print_tally(const struct tally *t)
 {
     printf("%-18s %5zu", t->arch, t->compared);
     if (t->compared)
-        printf(" %7.1f %8.1f %8.2f %8.2f %8.1f %6zu %9.1f", share(t->model_exact, t->compared),
-               share(t->context_exact, t->compared), quantile(t, 0.5), quantile(t, 0.99), quantile(t, 1),
-               t->under, (double)t->worst_under / (double)MIB);
+        printf(" %7.1f %7.1f %8.1f %8.2f %8.2f %8.1f %6zu %9.1f", share(t->equal, t->compared),
+               share(t->model_exact, t->compared), share(t->context_exact, t->compared), quantile(t, 0.5),
+               quantile(t, 0.99), quantile(t, 1), t->under, (double)t->worst_under / (double)MIB);
     else
-        printf(" %7s %8s %8s %8s %8s %6s %9s", "-", "-", "-", "-", "-", "-", "-");
+        printf(" %7s %7s %8s %8s %8s %8s %6s %9s", "-", "-", "-", "-", "-", "-", "-", "-");
     printf(" %8zu %5zu %5zu  %s\n", t->refused_estimate, t->refused_well, t->refused_wrong,
            !t->compared && !t->refused_wrong ? "no estimate"
            : goals_met(t)                    ? "met"
@@ -201,7 +202,7 @@ static enum rc run_all(const struct goldens *g, const char *dir, const struct re
     const struct shape *open = NULL;
     enum rc rc = RC_OK;
     for (size_t i = 0; i < n && !rc; i++) {
-        const struct golden *want = goldens_find(g, cases[i].id);
+        const struct golden *want = goldens_find(g, cases[i].id, cases[i].key);
         if (!wanted(&cases[i], o))
             continue;
         if (!want) {
@@ -225,17 +226,27 @@ static enum rc run_all(const struct goldens *g, const char *dir, const struct re
     return rc;
 }
 
-static void write_json(const char *path, const struct tally *all)
+/* Architectures with at least one estimate. */
+static size_t count_known(const struct tally *t, size_t n_archs)
+{
+    size_t known = 0;
+    for (size_t i = 0; i < n_archs; i++)
+        known += t[i].compared > 0;
+    return known;
+}
+
+static void write_json(const char *path, const struct tally *all, size_t n_archs, size_t known)
 {
     FILE *f = fopen(path, "we");
     if (!f)
         return;
     fprintf(f,
-            "{\"cases\": %zu, \"refused\": %zu, \"model_exact_pct\": %.2f, \"context_exact_pct\": %.2f, "
+            "{\"cases\": %zu, \"refused\": %zu, \"architectures\": %zu, \"architectures_refused\": %zu, "
+            "\"equal_pct\": %.2f, \"model_exact_pct\": %.2f, \"context_exact_pct\": %.2f, "
             "\"compute_median_pct\": %.3f, \"compute_p99_pct\": %.3f, \"worst_under_mib\": %.2f}\n",
-            all->compared, all->refused_estimate, share(all->model_exact, all->compared),
-            share(all->context_exact, all->compared), quantile(all, 0.5), quantile(all, 0.99),
-            (double)all->worst_under / (double)MIB);
+            all->compared, all->refused_estimate, n_archs, n_archs - known, share(all->equal, all->compared),
+            share(all->model_exact, all->compared), share(all->context_exact, all->compared),
+            quantile(all, 0.5), quantile(all, 0.99), (double)all->worst_under / (double)MIB);
     fclose(f);
 }
 
@@ -255,14 +266,17 @@ enum rc report(const char *goldens, const char *dir, const struct report_options
         if (o->each)
             print_each(&r);
         print_worst(&r, o, dir);
-        printf("%-18s %5s %7s %8s %8s %8s %8s %6s %9s %8s %5s %5s\n", "architecture", "n", "model%",
-               "context%", "median%", "p99%", "max%", "under", "worst MiB", "no est.", "ref.", "wrong");
+        printf("%-18s %5s %7s %7s %8s %8s %8s %8s %6s %9s %8s %5s %5s\n", "architecture", "n", "bytes%",
+               "model%", "context%", "median%", "p99%", "max%", "under", "worst MiB", "no est.", "ref.",
+               "wrong");
         for (size_t i = 0; i < n_tallies; i++)
             print_tally(&t[i]);
         if (r.missing)
             printf("%zu cases have no recorded answer\n", r.missing);
+        size_t archs = n_tallies - 1, known = count_known(t, archs);
+        printf("%zu of %zu architectures have an estimate\n", known, archs);
         if (o->json)
-            write_json(o->json, &t[n_tallies - 1]);
+            write_json(o->json, &t[archs], archs, known);
         *ret_met = goals_met(&t[n_tallies - 1]);
         for (size_t i = 0; i < n_tallies; i++)
             free(t[i].pct);

@@ -58,7 +58,7 @@ static void test_case(void **state)
     struct suite *s = t->suite;
     struct comparison r;
     open_model(s, t->c.shape);
-    compare(&t->c, s->model, goldens_find(&s->goldens, t->c.id), s->goldens.isa, &r);
+    compare(&t->c, s->model, goldens_find(&s->goldens, t->c.id, t->c.key), s->goldens.isa, &r);
     if (r.outcome == NO_ESTIMATE)
         skip();
     if (r.outcome == ONLY_WE_REFUSE || r.outcome == ONLY_IT_REFUSES)
@@ -102,26 +102,41 @@ static int by_shape_and_order(const void *a, const void *b)
     return (x->order > y->order) - (x->order < y->order);
 }
 
-/* Keeps the first tests of each shape, as many from each as makes SUBSET in all. */
+/* Place of each test within its shape; tests are sorted by shape. */
+static size_t rank_of(const struct one_test *t, size_t i)
+{
+    size_t rank = 0;
+    while (rank < i && t[i - rank - 1].c.shape == t[i].c.shape)
+        rank++;
+    return rank;
+}
+
+static size_t count_below(const struct one_test *t, size_t n, size_t quota)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        kept += rank_of(t, i) < quota;
+    return kept;
+}
+
+/* Keeps SUBSET tests: the first `quota` of each shape, and one more of evenly spread shapes. */
 static size_t thin_out(struct one_test *t, size_t n)
 {
-    size_t quota = 0, kept;
-    do {
-        kept = 0;
+    size_t quota = 0, out = 0, seen = 0;
+    if (n <= SUBSET)
+        return n;
+    while (count_below(t, n, quota + 1) <= SUBSET)
         quota++;
-        for (size_t i = 0, rank = 0; i < n; i++) {
-            rank = i && t[i].c.shape == t[i - 1].c.shape ? rank + 1 : 0;
-            kept += rank < quota;
-        }
-    } while (kept < SUBSET && kept < n);
-    size_t out = 0;
-    const struct shape *last = NULL;
-    for (size_t i = 0, rank = 0; i < n && out < SUBSET; i++) {
-        rank = t[i].c.shape == last ? rank + 1 : 0;
-        last = t[i].c.shape;
-        if (rank < quota)
-            t[out++] = t[i];
+    size_t more = SUBSET - count_below(t, n, quota), offered = count_below(t, n, quota + 1) - (SUBSET - more);
+    auto_free bool *keep = mem_calloc(n, sizeof *keep);
+    for (size_t i = 0; i < n; i++) {
+        size_t rank = rank_of(t, i);
+        keep[i] = rank < quota || (rank == quota && (seen + 1) * more / offered > seen * more / offered);
+        seen += rank == quota;
     }
+    for (size_t i = 0; i < n; i++)
+        if (keep[i])
+            t[out++] = t[i];
     return out;
 }
 
@@ -131,7 +146,7 @@ static struct one_test *choose(struct suite *s, size_t *ret_n)
     auto_free struct oracle_case *cases = cases_make(&n_cases);
     struct one_test *t = mem_calloc(n_cases + 1, sizeof *t);
     for (size_t i = 0; i < n_cases; i++)
-        if (arch_find(cases[i].shape->arch) && goldens_find(&s->goldens, cases[i].id))
+        if (arch_find(cases[i].shape->arch) && goldens_find(&s->goldens, cases[i].id, cases[i].key))
             t[n++] = (struct one_test){s, cases[i], str_hash(str_from(cases[i].id), 0)};
     qsort(t, n, sizeof *t, by_shape_and_order);
     *ret_n = thin_out(t, n);
