@@ -173,6 +173,7 @@ struct answer {
     struct sse sse;
     struct buf text, reasoning, finish, model;
     bool terminal, color, in_reasoning, done;
+    bool notice; /* a line on the terminal says that we wait, and must go before anything else is written */
     uint64_t start_us, first_us, last_us;
     uint64_t prompt_tokens, completion_tokens, pieces;
     double server_tps; /* 0 = the server did not say */
@@ -180,12 +181,33 @@ struct answer {
     struct err err;
 };
 
+/* A load takes seconds to minutes: the terminal says what is waited for. */
+static void notice_on(struct answer *a, const char *model)
+{
+    const struct options *o = a->call->options;
+    struct buf text = {0};
+    if (a->call->json || o->quiet || !a->terminal || !output_wants_color(stderr))
+        return;
+    text_put_safe(&text, str_from(model), false);
+    fprintf(stderr, "\033[2mwaiting for %s …\033[0m", text.data ? text.data : "");
+    buf_release(&text);
+    a->notice = true;
+}
+
+static void notice_off(struct answer *a)
+{
+    if (a->notice)
+        fputs("\r\033[K", stderr);
+    a->notice = false;
+}
+
 /* Reasoning is shown dimmed, on a terminal only: in a pipe the answer counts. */
 static void show(struct answer *a, struct str text, bool reasoning)
 {
     struct buf out = {0};
     if (a->call->json || !text.n || (reasoning && !a->terminal))
         return;
+    notice_off(a);
     if (reasoning != a->in_reasoning) {
         if (!reasoning)
             buf_puts(&out, a->color ? "\033[0m\n\n" : "\n\n");
@@ -322,6 +344,7 @@ static int print_json(const struct answer *a)
 static int finish(struct answer *a, enum rc rc, struct err *err)
 {
     const struct options *o = a->call->options;
+    notice_off(a);
     if (a->in_reasoning && a->color)
         fputs("\033[0m", stdout);
     if (!a->call->json && (a->text.n || a->in_reasoning) && !str_ends(buf_str(&a->text), "\n"))
@@ -370,6 +393,7 @@ static int ask(struct cli_call *call, struct str prompt, int cancel_fd)
                        .start_us = clock_mono_us()};
     r.path = api_path(&door, "/v1/chat/completions");
     r.body = buf_str(&body);
+    notice_on(&a, model);
     rc = client_stream(&door, &r, on_piece, &a, &err);
     int status = finish(&a, rc, &err);
     sse_release(&a.sse);

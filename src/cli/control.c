@@ -97,6 +97,8 @@ char *control_duration(uint64_t ms, char *out, size_t cap)
     unsigned long long s = ms / 1000, m = s / 60, h = m / 60;
     if (ms < 1000)
         snprintf(out, cap, "%u ms", (unsigned)ms);
+    else if (s < 10)
+        snprintf(out, cap, "%llu.%u s", s, (unsigned)(ms % 1000 / 100));
     else if (s < 60)
         snprintf(out, cap, "%llu s", s);
     else if (m < 60)

@@ -179,7 +179,7 @@ static void test_why(void **state)
     setenv("TZ", "UTC", 1);
     start(&r, answers);
     assert_int_equal(TOY_RUN(&r.out, &r.err, "why", "a/b", "-n3", "--socket", r.d.path), 0);
-    assert_string_equal(r.out.data, "2026-01-31 17:05:09  a/b became ready after 1 s\n"
+    assert_string_equal(r.out.data, "2026-01-31 17:05:09  a/b became ready after 1.2 s\n"
                                     "    There is no GPU, so it runs on the CPU\n\n"
                                     "odd  a/b novel\n");
     assert_int_equal(TOY_RUN(&r.out, &r.err, "why", "--socket", r.d.path), 0);
