@@ -18,7 +18,9 @@ static inline void put_bytes(struct put *w, const void *p, size_t n)
         w->over = true;
         return;
     }
-    memcpy(w->p, p, n);
+    if (n) /* p may be NULL then */
+        if (n > 0) /* memcpy takes no NULL, not even for nothing */
+        memcpy(w->p, p, n);
     w->p += n;
 }
 #define put_lit(w, lit) put_bytes((w), "" lit, sizeof(lit) - 1)
