@@ -40,6 +40,9 @@ python3 tests/oracle/record.py --oracle "$build/tests/oracle/oracle" --hook "$PW
 if $record; then
   cp "$live" "$goldens"
   say "recorded: $goldens"
+elif ! diff -q <(head -n 2 "$goldens") <(head -n 2 "$live") >/dev/null; then
+  # repacked weights depend on the processor, everything on the version
+  say "recorded with another llama.cpp or processor, so the answers are not compared with the recorded ones"
 elif ! diff -q <(grep -v '^#' "$goldens") <(grep -v '^#' "$live") >/dev/null; then
   say "answers that differ from the recorded ones:"
   diff <(grep -v '^#' "$goldens") <(grep -v '^#' "$live") | head -n 20 >&2 || true
