@@ -18,8 +18,7 @@ static inline void put_bytes(struct put *w, const void *p, size_t n)
         w->over = true;
         return;
     }
-    if (n) /* p may be NULL then */
-        if (n > 0) /* memcpy takes no NULL, not even for nothing */
+    if (n > 0) /* memcpy takes no NULL, not even for nothing */
         memcpy(w->p, p, n);
     w->p += n;
 }
