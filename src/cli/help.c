@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { WIDTH = 80, OPTION_COLUMN = 26 };
+enum { WIDTH = 80, OPTION_COLUMN = 28 };
 
 static void put_paragraph(struct buf *out, struct str p, size_t indent, size_t width)
 {
