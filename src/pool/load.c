@@ -370,9 +370,11 @@ static void reason_measured(struct plan_reason *r, const struct plan_part *predi
     /* The log tells the three parts; what a runtime takes beside them it does not. */
     uint64_t w = predicted->model_bytes + predicted->context_bytes + predicted->compute_bytes;
     uint64_t g = measured->model_bytes + measured->context_bytes + measured->compute_bytes;
+    double off = w ? ((double)g - (double)w) * 100 / (double)w : 0.0;
+    if (off > -0.05 && off < 0.05)
+        off = 0.0; /* not "-0.0" */
     reason_set(r, "measured", "%s: predicted %s, measured %s (%+.1f %%)", predicted->name,
-               str_human_bytes(w, want, sizeof want), str_human_bytes(g, got, sizeof got),
-               w ? ((double)g - (double)w) * 100 / (double)w : 0.0);
+               str_human_bytes(w, want, sizeof want), str_human_bytes(g, got, sizeof got), off);
 }
 
 void load_ready(struct pool_instance *i)

@@ -170,7 +170,7 @@ enum rc entry_unknown(const struct pool *p, struct str name, struct err *err)
     if (n == 0 && p->n_entries == 0)
         err_hint(err, "no model was found: name a directory with GGUF files (--models DIR)");
     else if (n == 0)
-        err_hint(err, "GET /v1/models lists the models");
+        err_hint(err, "`arriero models` and GET /v1/models list the models");
     else if (n == 1)
         err_hint(err, "did you mean \"%.*s\"?", STR_ARG(best[0].text));
     else if (n == 2)
@@ -265,7 +265,7 @@ void pool_set_models(struct pool *p, const struct pool_model *models, size_t n)
         entry_uproot(vanished[i], "model_removed", "the model is no longer configured");
         enum rc rc =
             err_set(&err, RC_NOT_FOUND, "model %s was taken away while it was asked for", vanished[i]->id);
-        err_hint(&err, "GET /v1/models lists the models");
+        err_hint(&err, "`arriero models` and GET /v1/models list the models");
         wait_fail_all(vanished[i], rc, &err, 0);
         entry_free(vanished[i]);
     }
