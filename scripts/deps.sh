@@ -23,6 +23,7 @@ build|libllhttp-dev|hdr:llhttp.h
 build|libyyjson-dev|hdr:yyjson.h
 build|libyaml-dev|pkg:yaml-0.1
 build|libsqlite3-dev|pkg:sqlite3
+build|libssl-dev|pkg:openssl
 demo|patchelf|patchelf
 demo|python3 python3-venv|python3
 test|libcmocka-dev|pkg:cmocka
