@@ -128,8 +128,9 @@ void conn_lost(struct conn *c, const char *outcome, bool abort)
     if (was > PHASE_HEAD && was < PHASE_FLUSH)
         c->s->count.client_aborts += c->outcome && !strcmp(c->outcome, "client_closed");
     if (was == PHASE_LOCAL || was == PHASE_STREAM) {
-        c->owed = !c->abort_fn || c->broken;
-        if (!c->owed)
+        /* Broken: the owner of a stream ends it yet; a reply that broke was the owner's last word. */
+        c->owed = c->broken ? was == PHASE_STREAM : !c->abort_fn;
+        if (c->abort_fn && !c->broken)
             c->abort_fn(c->abort_arg);
     } else if (was >= PHASE_LEASE && was <= PHASE_RELAY) {
         relay_cancel(c, was);

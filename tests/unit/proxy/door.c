@@ -264,6 +264,20 @@ static void on_careless(void *arg, struct http_exchange *ex)
     bump(d, DOOR_LATER);
 }
 
+/* Answers when the test has let go, before the loop can notice that the client left. */
+static void on_held(void *arg, struct http_exchange *ex)
+{
+    struct door *d = arg;
+    bump(d, DOOR_LATER);
+    door_wait(d, DOOR_LET_GO, 1);
+    http_reply(ex, 200, "text/plain", STR("to nobody"));
+}
+
+void door_let_go(struct door *d)
+{
+    bump(d, DOOR_LET_GO);
+}
+
 static void on_stream(void *arg, struct http_exchange *ex)
 {
     (void)arg;
@@ -311,6 +325,7 @@ static void fill_routes(struct door *d)
         {"/error", HTTP_M_GET, on_error, d, false, false},
         {"/later", HTTP_M_GET, on_later, d, false, false},
         {"/careless", HTTP_M_GET, on_careless, d, false, false},
+        {"/held", HTTP_M_GET, on_held, d, false, false},
         {"/stream", HTTP_M_GET, on_stream, d, false, false},
         {"/flood", HTTP_M_GET, on_flood, d, false, false},
         {"/open", HTTP_M_GET, on_open_stream, d, false, false},

@@ -39,6 +39,7 @@ enum door_count {
     DOOR_ABORTED,     /* local exchanges whose client left */
     DOOR_LATER,       /* requests to /later so far */
     DOOR_STREAM_ENDS, /* /stream told that its client is too slow or gone */
+    DOOR_LET_GO,      /* /held may answer */
     DOOR_COUNTS
 };
 unsigned door_count(struct door *d, enum door_count what);
@@ -57,6 +58,7 @@ void door_grant(struct door *d);        /* what waits gets its lease */
 void door_refuse(struct door *d);       /* what waits is refused */
 void door_answer_later(struct door *d); /* /later gets its reply */
 void door_drain(struct door *d);        /* without waiting */
+void door_let_go(struct door *d);       /* /held answers */
 
 /* ---- the client ---- */
 int client_connect(struct door *d);

@@ -423,6 +423,23 @@ static void test_later_and_abort(void **state)
     door_stop(d, false);
 }
 
+/* The send fails inside the reply: nobody owes anything any more, so everything is freed (leaks are told). */
+static void test_client_gone_before_the_reply(void **state)
+{
+    (void)state;
+    struct door_setup setup = door_default();
+    struct door *d = door_start(&setup);
+    int fd = client_connect(d);
+    client_send(fd, "GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+    door_wait(d, DOOR_LATER, 1);
+    client_reset(fd);
+    door_let_go(d);
+    while (door_counters(d).connections)
+        continue;
+    assert_int_equal(door_counters(d).client_aborts, 1);
+    door_stop(d, false);
+}
+
 static void test_streams(void **state)
 {
     (void)state;
@@ -510,6 +527,7 @@ int main(void)
         cmocka_unit_test(test_listeners),
         cmocka_unit_test(test_stale_socket),
         cmocka_unit_test(test_later_and_abort),
+        cmocka_unit_test(test_client_gone_before_the_reply),
         cmocka_unit_test(test_streams),
         cmocka_unit_test(test_abort_with_open_stream),
         cmocka_unit_test(test_drain),
