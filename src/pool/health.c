@@ -17,6 +17,7 @@ struct health {
     uv_connect_t connect;
     uv_write_t write;
     unsigned handles;
+    int late;     /* what the timer tells */
     health_cb cb; /* NULL once told or cancelled */
     void *arg;
     char request[192];
@@ -45,7 +46,8 @@ static void finish(struct health *q, int status)
 
 static void on_timeout(uv_timer_t *t)
 {
-    finish(t->data, -1);
+    struct health *q = t->data;
+    finish(q, q->late);
 }
 
 static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
@@ -109,11 +111,12 @@ struct health *health_get(uv_loop_t *loop, const char *host, uint16_t port, cons
     q->tcp.data = q->timer.data = q->connect.data = q;
     struct sockaddr_in to;
     /* What fails at once is told by the timer: never a callback inside this call. */
-    if (uv_ip4_addr(host, port, &to) < 0 ||
-        uv_tcp_connect(&q->connect, &q->tcp, (const struct sockaddr *)&to, on_connected) < 0)
-        uv_timer_start(&q->timer, on_timeout, 0, 0);
-    else
-        uv_timer_start(&q->timer, on_timeout, POOL_HEALTH_MS, 0);
+    int r = uv_ip4_addr(host, port, &to);
+    if (r == 0)
+        r = uv_tcp_connect(&q->connect, &q->tcp, (const struct sockaddr *)&to, on_connected);
+    bool ours = r == UV_EMFILE || r == UV_ENFILE || r == UV_ENOMEM || r == UV_ENOBUFS;
+    q->late = ours ? HEALTH_UNASKED : -1;
+    uv_timer_start(&q->timer, on_timeout, r < 0 ? 0 : POOL_HEALTH_MS, 0);
     return q;
 }
 

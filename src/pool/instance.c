@@ -406,7 +406,7 @@ static void on_check(void *arg, int status)
         pool_kick(i->pool);
         return;
     }
-    if (++i->check_failures < POOL_CHECK_TRIES) {
+    if (status == HEALTH_UNASKED || ++i->check_failures < POOL_CHECK_TRIES) {
         set_timer(i, TIMER_CHECK, POOL_CHECK_MS);
         return;
     }

@@ -291,6 +291,7 @@ void pool_gone(struct pool *p, struct pool_instance *i); /* its process is over 
 
 /* health.c */
 struct health;
+#define HEALTH_UNASKED (-2) /* the question could not be put: we are short of descriptors or memory */
 typedef void (*health_cb)(void *arg, int http_status); /* -1: no answer */
 struct health *health_get(uv_loop_t *loop, const char *host, uint16_t port, const char *path, health_cb cb,
                           void *arg);

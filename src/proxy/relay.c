@@ -369,11 +369,24 @@ void relay_connected(struct up *u)
     send_request(u->c);
 }
 
+/* What we lack ourselves is no failure of the backend, whose other requests go on. */
+static bool is_our_own_want(int sys_errno)
+{
+    return sys_errno == EMFILE || sys_errno == ENFILE || sys_errno == ENOMEM || sys_errno == ENOBUFS;
+}
+
 /* Nothing was sent, so any request may try again; the route may then know of another instance. */
 static void connect_failed(struct conn *c, int sys_errno)
 {
     struct err err;
     conn_deadline(c, 0);
+    if (is_our_own_want(sys_errno)) {
+        errno = sys_errno;
+        (void)err_sys(&err, RC_BUSY, "no connection to the backend can be made now");
+        err_hint(&err, "raise the daemon's limit of open files, or lower max_connections to half of it");
+        relay_fail(c, 503, "refused", &err);
+        return;
+    }
     errno = sys_errno;
     (void)err_sys(&err, sys_errno == ETIMEDOUT ? RC_TIMEOUT : RC_BACKEND,
                   "cannot connect to the backend of model %s", c->lease.model);

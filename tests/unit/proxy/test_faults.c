@@ -11,6 +11,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -410,6 +411,37 @@ static void test_nobody_listens(void **state)
     door_stop(d, false);
 }
 
+/* That we are short of descriptors is no fault of the backend, which must not be called broken for it. */
+static void test_out_of_descriptors(void **state)
+{
+    (void)state;
+    struct door_setup setup = door_default();
+    struct door *d = door_start(&setup);
+    int fd = client_connect(d);
+    client_send(fd, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"); /* accepted for certain */
+    struct answer a = client_answer(fd, false);
+    answer_release(&a);
+    struct rlimit before, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = 0; /* what is open stays open */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    client_post(fd, "", ASK);
+    a = client_answer(fd, false);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(a.status, 503);
+    assert_non_null(strstr(a.body.data, "limit of open files"));
+    answer_release(&a);
+    assert_int_equal(door_count(d, DOOR_RELEASED), 1);
+    assert_int_equal(door_count(d, DOOR_BROKEN), 0);
+    client_post(fd, "", ASK); /* and the next one goes through on the same connection */
+    int back = backend_accept(d);
+    close(fd);
+    close(back);
+    door_wait(d, DOOR_RELEASED, 2);
+    door_stop(d, false);
+}
+
 /* ---- kept-alive connections ---- */
 
 static int warm_up(struct door *d, int fd)
@@ -594,6 +626,7 @@ int main(void)
         cmocka_unit_test(test_nonsense_answers),
         cmocka_unit_test(test_answer_longer_than_promised),
         cmocka_unit_test(test_nobody_listens),
+        cmocka_unit_test(test_out_of_descriptors),
         cmocka_unit_test(test_closed_while_idle),
         cmocka_unit_test(test_dies_on_reuse),
         cmocka_unit_test(test_no_retry_after_a_byte),
