@@ -17,7 +17,8 @@
 /* ---- capabilities, probed once per (path, size, mtime) ---- */
 
 struct probe_cache {
-    uv_mutex_t lock; /* held while a binary is probed, so that two loads probe it once */
+    uv_mutex_t lock;      /* held while a binary is probed, so that two loads probe it once */
+    _Atomic bool closing; /* nobody wants an answer any more */
     struct {
         struct runtime_caps caps;
         struct timespec mtime;
@@ -41,6 +42,11 @@ void probe_cache_free(struct probe_cache *c)
     free(c);
 }
 
+void probe_cache_close(struct probe_cache *c)
+{
+    c->closing = true;
+}
+
 /* Work pool. */
 static enum rc probe_cached(struct probe_cache *c, const struct pool_deps *deps, const char *binary,
                             struct runtime_caps *ret_caps, struct err *err)
@@ -55,7 +61,9 @@ static enum rc probe_cached(struct probe_cache *c, const struct pool_deps *deps,
             *ret_caps = c->rows[i].caps;
             goto done;
         }
-    rc = deps->runtime->probe(binary, ret_caps, err);
+    /* A server that hangs takes seconds to give up on: those who queue behind it need not try in turn. */
+    rc = c->closing ? err_set(err, RC_BUSY, "the daemon is stopping")
+                    : deps->runtime->probe(binary, ret_caps, err);
     if (rc == RC_OK && known) {
         size_t at = c->next++ % TABLE_COUNT(c->rows);
         c->n = c->n < TABLE_COUNT(c->rows) ? c->n + 1 : c->n;

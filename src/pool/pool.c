@@ -456,6 +456,7 @@ void pool_stop(struct pool *p, bool hurry, void (*stopped)(void *arg), void *arg
     bool first = !p->stopping;
     p->stopping = true;
     p->hurry |= hurry;
+    probe_cache_close(p->probes);
     if (stopped) {
         p->stopped = stopped;
         p->stopped_arg = arg;

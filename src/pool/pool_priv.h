@@ -251,6 +251,7 @@ uint32_t load_retry_after_s(const struct entry *e);
 void blocked_remove(struct entry *e);
 void load_warm_up(struct pool *p); /* probes the pool's own binary in the background */
 struct probe_cache *probe_cache_new(void);
+void probe_cache_close(struct probe_cache *c); /* probes that have not begun fail at once */
 void probe_cache_free(struct probe_cache *c);
 
 /* admit.c */
