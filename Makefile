@@ -19,7 +19,7 @@ deps: ## install what building and testing need (Debian, Ubuntu)
 
 build: ## build/arriero, optimised (the default)
 	@scripts/deps.sh build
-	@test -f build/build.ninja || $(MESON_SETUP) build
+	@test -f build/build.ninja || { rm -rf build/meson-*; $(MESON_SETUP) build; }
 	@ninja -j $(JOBS) -C build
 
 test: ## unit tests with sanitizers, then flow tests with the real llama-server
@@ -48,7 +48,8 @@ lint: ## clang-tidy, cppcheck, shell syntax
 
 tsan: ## unit tests under ThreadSanitizer
 	@scripts/deps.sh test
-	@test -f build-tsan/build.ninja || meson setup build-tsan --buildtype=debugoptimized -Db_sanitize=thread -Dtests=true
+	@test -f build-tsan/build.ninja || { rm -rf build-tsan/meson-*; \
+	    meson setup build-tsan --buildtype=debugoptimized -Db_sanitize=thread -Dtests=true; }
 	@ninja -j $(JOBS) -C build-tsan
 	@TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 meson test -C build-tsan --no-rebuild --print-errorlogs
 

@@ -27,7 +27,7 @@ case $name in
   *) "$here/deps.sh" test ;;
 esac
 
-[[ -f build-bench/build.ninja ]] || meson setup build-bench --buildtype=release -Dtests=true >/dev/null
+configure build-bench --buildtype=release -Dtests=true >/dev/null
 ninja -C build-bench >/dev/null || die "the benchmark programs do not build" "ninja -C build-bench"
 mkdir -p build/bench
 export ARRIERO_BIN=$PWD/build/arriero BENCH_BUILD=$PWD/build-bench BENCH_OUT=$PWD/build/bench/$name.json

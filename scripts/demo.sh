@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to an answer of a real model: what `make demo` runs.
 #
-#   [MODEL=/path/to/model.gguf] [DEMO_ONCE=1] [DEMO_PORT=11435] scripts/demo.sh
+#   [MODEL=/path/to/model.gguf] [DEMO_ONCE=1] [DEMO_PORT=11435] [DEMO_ARRIERO=/built/already] scripts/demo.sh
 #
 # On a terminal the daemon stays until Ctrl-C; otherwise, or with DEMO_ONCE=1, everything is stopped
 # after the answer. The daemon's state lives in a temporary folder: one that already runs here, its
@@ -14,7 +14,7 @@ cd "$here/.."
 exec 2>&1
 
 question=${DEMO_QUESTION:-In one sentence, what does a mule driver do?}
-arriero=$PWD/build/arriero
+arriero=${DEMO_ARRIERO:-$PWD/build/arriero}
 work='' daemon='' step=0 step_start=0 once=${DEMO_ONCE:-}
 [[ -t 1 ]] || once=1
 
@@ -24,16 +24,8 @@ stop_daemon() {
   daemon=''
   kill -TERM "$pid" 2>/dev/null || true
   # A daemon that does not end by itself is ended, and takes its children with it.
-  (
-    trap 'exit 0' TERM
-    sleep 30 &
-    wait $!
-    kill -KILL "$pid" 2>/dev/null
-  ) &
-  local guard=$!
+  timeout 30 tail -s 0.1 --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true
-  kill "$guard" 2>/dev/null || true
-  wait "$guard" 2>/dev/null || true
 }
 
 cleanup() {
@@ -50,7 +42,7 @@ cleanup() {
   exit "$rc"
 }
 trap cleanup EXIT
-trap 'echo; exit 130' INT
+trap 'echo; echo "Stopping what this demo started."; exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 
@@ -67,21 +59,23 @@ begin "Packages that the build needs"
 end
 
 begin "Building arriero"
-make --no-print-directory build || die "the build failed" "see above; make clean starts from scratch"
+# Its output is shown only when it fails.
+[[ -n ${DEMO_ARRIERO:-} ]] || task "compiling with $(nproc) jobs" make --no-print-directory build ||
+  die "the build failed" "make build shows all of it; make clean starts from scratch"
 end
 
 begin "A llama-server to run models with"
 server=$("$here/llama-bundle.sh")
-echo "  $server"
 end
 
 begin "A small real model"
 model=$("$here/fetch-model.sh")
-echo "  $model"
 end
 
 begin "Starting the daemon on loopback"
-work=$(mktemp -d "${TMPDIR:-/tmp}/arriero-demo.XXXXXX")
+tmp=${TMPDIR:-/tmp}
+((${#tmp} <= 60)) || tmp=/tmp # a Unix socket's path has at most 107 bytes
+work=$(mktemp -d "$tmp/arriero-demo.XXXXXX")
 mkdir -p "$work"/{run,state,cache,config,models}
 chmod 700 "$work/run"
 taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -98,7 +92,7 @@ export ARRIERO_SOCKET=$work/run/arriero.sock
 export XDG_RUNTIME_DIR=$work/run XDG_STATE_HOME=$work/state XDG_CACHE_HOME=$work/cache XDG_CONFIG_HOME=$work/config
 command=("$arriero" serve --listen "127.0.0.1:$port" --models "$(dirname "$model")" --runtime "$server"
   --socket "$ARRIERO_SOCKET" --state-dir "$work/state")
-echo "  ${command[*]/#$PWD\//}"
+echo "  ${command[*]/#$PWD\//}" | fold -s -w 100 | sed '2,$s/^/      /'
 "${command[@]}" >"$work/daemon.log" 2>&1 </dev/null &
 daemon=$!
 waited=0
@@ -124,7 +118,7 @@ def walk(x):
         for y in x: walk(y)
 walk(json.load(sys.stdin))' "$model" 2>/dev/null || true)
 [[ -n $id ]] || { id=${model##*/}; id=${id%.gguf}; }
-echo "  model: $id (loaded on demand by this question)"
+echo "  model: $id (loaded by this question)"
 echo
 "$arriero" ask --url "$url" --model "$id" "$question" || die "no answer" "the daemon's log is below"
 echo
@@ -136,23 +130,30 @@ echo
 "$arriero" why "$id" || true
 end
 
+spent=$(seconds_since "$total_start")
+if [[ -n $once ]]; then
+  stop_daemon
+  cat <<TEXT
+
+Done in $spent s; the daemon is stopped. On a terminal, make demo leaves it up until Ctrl-C, and any
+OpenAI client can ask it at $url/v1.
+TEXT
+  exit 0
+fi
 cat <<TEXT
 
-It serves the OpenAI API on ${LIB_BOLD}$url/v1${LIB_OFF} (whole demo: $(seconds_since "$total_start") s). Another question:
+Done in $spent s. Any OpenAI client can now ask ${LIB_BOLD}$url/v1${LIB_OFF}, for example:
 
   curl $url/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{"model": "$id", "messages": [{"role": "user", "content": "Hello!"}]}'
 
-To look at it from another terminal:  build/arriero ps --socket $ARRIERO_SOCKET
-TEXT
+To look at it from another terminal:
 
-if [[ -n $once ]]; then
-  stop_daemon
-  echo "Everything is stopped. On a terminal the daemon stays until Ctrl-C."
-else
-  echo "It runs until you press Ctrl-C."
-  rc=0
-  wait "$daemon" || rc=$?
-  daemon=''
-  die "the daemon ended by itself (status $rc)" "its log is below"
-fi
+  build/arriero ps --socket $ARRIERO_SOCKET
+
+${LIB_BOLD}Press Ctrl-C to stop it.${LIB_OFF}
+TEXT
+rc=0
+wait "$daemon" || rc=$?
+daemon=''
+die "the daemon ended by itself (status $rc)" "its log is below"

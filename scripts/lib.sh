@@ -40,25 +40,29 @@ seconds_since() { # START_MS → "12.3"
 # shows the time and the last line of the log; elsewhere one line when it starts. On failure the end
 # of the log is shown and the command's status returned.
 task() {
-  local msg=$1 log rc=0 start ticker='' how
+  local msg=$1 log fd rc=0 start ticker='' how
   shift
+  # Deleted at once, so that nothing stays whatever ends the script; read through its descriptor.
   log=$(mktemp "${TMPDIR:-/tmp}/arriero-task.XXXXXX")
+  exec {fd}<>"$log"
+  rm -f "$log"
+  log=/dev/fd/$fd
   start=$(now_ms)
   if [[ -t 2 ]]; then
+    local owner=$BASHPID
     (
-      trap 'exit 0' TERM
-      trap '' INT
-      while :; do
+      trap 'exit 0' INT TERM
+      while kill -0 "$owner" 2>/dev/null; do
         printf '\r\e[K  %s … %ss %s%s%s' "$msg" "$(seconds_since "$start")" "$LIB_DIM" \
           "$(tail -n 1 "$log" 2>/dev/null | tr '\r' '\n' | tail -n 1 | cut -c 1-60)" "$LIB_OFF" >&2
         sleep 0.5
       done
-    ) &
+    ) >/dev/null &
     ticker=$!
   else
     say "  $msg …"
   fi
-  "$@" >"$log" 2>&1 </dev/null || rc=$?
+  "$@" >&"$fd" 2>&1 </dev/null || rc=$?
   if [[ -n $ticker ]]; then
     kill "$ticker" 2>/dev/null || true
     wait "$ticker" 2>/dev/null || true
@@ -70,8 +74,18 @@ task() {
   if ((rc != 0)); then
     tail -n 25 "$log" | sed 's/^/    | /' >&2
   fi
-  rm -f "$log"
+  exec {fd}>&-
   return "$rc"
+}
+
+# configure DIR MESON_OPTION...: meson setup, once. One that was interrupted left a folder that Meson
+# itself neither uses nor replaces; it begins anew.
+configure() {
+  local dir=$1
+  shift
+  [[ ! -f $dir/build.ninja ]] || return 0
+  rm -rf "$dir"/meson-*
+  meson setup "$dir" "$@"
 }
 
 os_field() { # NAME → value in os-release, or nothing

@@ -8,7 +8,7 @@ cd "$here/.."
 "$here/deps.sh" lint
 
 build=build-lint
-[[ -f $build/build.ninja ]] || meson setup "$build" --buildtype=debug -Dtests=true >/dev/null
+configure "$build" --buildtype=debug -Dtests=true >/dev/null
 ninja -C "$build" >/dev/null || die "it does not build, so it is not linted" "make build"
 
 rc=0

@@ -29,11 +29,11 @@ runs() { "$1" --version >/dev/null 2>&1 </dev/null; }
 
 if $look_on_path && found=$(command -v llama-server); then
   if runs "$found"; then
-    say "llama-server on PATH: $found"
+    say "  llama-server on PATH: $found"
     printf '%s\n' "$found"
     exit 0
   fi
-  say "llama-server on PATH does not run ($found --version fails), so it is not used"
+  say "  llama-server on PATH does not run ($found --version fails), so it is not used"
 fi
 
 root=$(data_home)/llama.cpp
@@ -49,7 +49,7 @@ newest_bundle() {
 }
 
 if ! $refresh && found=$(newest_bundle); then
-  say "llama-server of the bundle: $found"
+  say "  llama-server of the bundle: $found"
   printf '%s\n' "$found"
   exit 0
 fi
@@ -74,14 +74,14 @@ trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-say "no llama-server on PATH: making a relocatable bundle from Debian's packages"
+say "  no llama-server on PATH: making a relocatable bundle from Debian's packages"
 apt_private "$tmp/apt" forky || die "the package list could not be read" "$do_this_instead"
 
 version=$(apt_in "$tmp/apt" apt-cache show llama.cpp-tools 2>/dev/null | awk '$1 == "Version:" && !done { print $2; done = 1 }')
 [[ -n $version ]] || die "the mirror has no llama.cpp-tools for $(dpkg --print-architecture)" "$do_this_instead"
 dest=$root/${version#*:} # without the epoch
 if [[ -x $dest/llama-server ]] && runs "$dest/llama-server"; then
-  say "the newest bundle is there already: $dest"
+  say "  the newest bundle is there already: $dest"
   printf '%s\n' "$dest/llama-server"
   exit 0
 fi
@@ -137,5 +137,5 @@ mv "$tmp/out" "$dest"
   sed 's/^/    | /' "$tmp/log" >&2
   die "the bundle's llama-server does not run on this machine" "$do_this_instead"
 }
-say "made $dest ($(du -sm "$dest" | cut -f1) MB)"
+say "  made $dest ($(du -sm "$dest" | cut -f1) MB)"
 printf '%s\n' "$dest/llama-server"

@@ -27,10 +27,8 @@ export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
 "$here/deps.sh" test || give_up "what the tests need is not there"
 
 say "== building with ASan and UBSan ($build)"
-if [[ ! -f $build/build.ninja ]]; then
-  meson setup "$build" --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false \
-    -Dtests=true >&2 || give_up "meson setup failed"
-fi
+configure "$build" --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dtests=true >&2 ||
+  give_up "meson setup failed"
 ninja -C "$build" >&2 || give_up "the build failed"
 rm -f "$build/meson-logs/testlog.json" "$build/flow.xml"
 
