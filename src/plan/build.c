@@ -25,12 +25,19 @@ int32_t build_product_bias(struct build *b, int32_t weight, int32_t bias, int32_
 
 int32_t build_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias)
 {
-    cur = graph_unary(b->g, OP_RMS_NORM, cur);
+    cur = graph_unary(b->g, b->f->arch->flags & LAYER_NORM ? OP_NORM : OP_RMS_NORM, cur);
     if (weight >= 0)
         cur = graph_binary(b->g, OP_MUL, cur, build_weight(b, weight));
     if (bias >= 0)
         cur = graph_binary(b->g, OP_ADD, cur, build_weight(b, bias));
     return cur;
+}
+
+int32_t build_positions(struct build *b)
+{
+    if (b->positions < 0)
+        b->positions = graph_input(b->g, GGML_I32, b->n_tokens, 1, 1, 1);
+    return b->positions;
 }
 
 /* Three ways in are reserved at once: token ids, embeddings given by the caller, and both mixed. Text uses
@@ -55,6 +62,10 @@ int32_t build_embeddings(struct build *b)
         embd = graph_unary(g, OP_SCALE, embd);
     if (b->f->arch->flags & ROWS_SCALED)
         embd = graph_binary(g, OP_MUL, embd, graph_input(g, GGML_F32, 1, n, 1, 1));
+    if (b->f->global[ROLE_POSITIONS] >= 0)
+        embd = graph_binary(
+            g, OP_ADD, embd,
+            graph_get_rows(g, build_weight(b, b->f->global[ROLE_POSITIONS]), build_positions(b)));
     return embd;
 }
 
@@ -115,7 +126,8 @@ static uint64_t signature(const struct layout *l, uint32_t il)
 {
     const struct layer_facts *lf = &l->f->layers[il];
     uint64_t h = mix((uint64_t)lf->n_head << 32 | lf->n_head_kv, (uint64_t)lf->d_k << 32 | lf->d_v);
-    h = mix(h, (uint64_t)(uint8_t)l->layer_device[il] << 8 | (uint64_t)lf->sliding << 1 | lf->recurrent);
+    h = mix(h, (uint64_t)(uint8_t)l->layer_device[il] << 8 | (uint64_t)lf->rotated << 2 |
+                   (uint64_t)lf->sliding << 1 | lf->recurrent);
     bool copies = false;
     for (int d = 0; d < l->n_devices; d++)
         copies = copies || backend_traits(l->devices[d].backend)->offload_batch;

@@ -54,6 +54,7 @@ static inline int32_t layer_weight(const struct build *b, uint32_t il, enum role
 int32_t build_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias);
 int32_t build_product(struct build *b, int32_t weight, int32_t cur);
 int32_t build_product_bias(struct build *b, int32_t weight, int32_t bias, int32_t cur);
+int32_t build_positions(struct build *b);
 int32_t build_embeddings(struct build *b);
 int32_t build_out_rows(struct build *b);
 void build_head(struct build *b, int32_t cur);

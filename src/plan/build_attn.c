@@ -4,9 +4,7 @@
 int32_t build_rope(struct build *b, int32_t cur, uint32_t il)
 {
     struct graph *g = b->g;
-    if (b->positions < 0)
-        b->positions = graph_input(g, GGML_I32, b->n_tokens, 1, 1, 1);
-    int32_t id = graph_binary(g, OP_ROPE, cur, b->positions);
+    int32_t id = graph_binary(g, OP_ROPE, cur, build_positions(b));
     g->t[id].nb[0] = 4; /* the result is contiguous even when cur is a view with gaps */
     int32_t factors = b->f->global[ROLE_ROPE_FREQS];
     if (factors >= 0) {
@@ -146,7 +144,7 @@ static int32_t view_v(struct build *b, const struct cache *c, const struct layer
                       column * c->v_row, 0);
 }
 
-static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v)
+static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, int32_t sinks)
 {
     struct graph *g = b->g;
     int32_t kq = graph_mul_mat(g, k, q);
@@ -156,6 +154,8 @@ static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t
         kq = graph_unary(g, OP_SCALE, kq);
     }
     kq = graph_binary(g, OP_SOFT_MAX, kq, mask_of(b, c));
+    if (sinks >= 0)
+        graph_src(g, kq, build_weight(b, sinks));
     int32_t kqv = graph_mul_mat(g, v, kq);
     int32_t merged = graph_permute(g, kqv, 0, 2, 1, 3);
     struct gtensor t = g->t[merged];
@@ -164,7 +164,7 @@ static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t
     return cur;
 }
 
-static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v)
+static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, int32_t sinks)
 {
     struct graph *g = b->g;
     int32_t cur =
@@ -173,6 +173,8 @@ static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t 
     graph_src(g, cur, k);
     graph_src(g, cur, v);
     graph_src(g, cur, mask_of(b, c));
+    if (sinks >= 0)
+        graph_src(g, cur, build_weight(b, sinks));
     struct gtensor t = g->t[cur];
     return graph_reshape(g, cur, t.ne[0] * t.ne[1], t.ne[2] * t.ne[3], 1, 1);
 }
@@ -190,8 +192,8 @@ int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32
         v = rotate(b, v, &b->v_rot[c.side], 64);
     graph_expand(g, q);
     /* caches with a window expand the keys first, the plain cache the values */
-    graph_expand(g, b->f->arch->flags & SLIDING ? k : v);
-    graph_expand(g, b->f->arch->flags & SLIDING ? v : k);
+    graph_expand(g, b->f->window ? k : v);
+    graph_expand(g, b->f->window ? v : k);
     store_k(b, &c, k);
     store_v(b, &c, v);
     struct gtensor t = g->t[q];
@@ -200,8 +202,9 @@ int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32
     heads = graph_permute(g, heads, 0, 2, 1, 3);
     int32_t keys = graph_permute(g, view_k(b, &c, lf), 0, 2, 1, 3);
     int32_t values = graph_permute(g, view_v(b, &c, lf), 0, 2, 1, 3);
-    int32_t cur =
-        b->l->p->flash_attn ? flash(b, &c, heads, keys, values) : scores(b, &c, heads, keys, values);
+    int32_t sinks = lf->tensor[ROLE_SINKS];
+    int32_t cur = b->l->p->flash_attn ? flash(b, &c, heads, keys, values, sinks)
+                                      : scores(b, &c, heads, keys, values, sinks);
     graph_expand(g, cur);
     if (b->l->v_rotated)
         cur = rotate(b, cur, &b->v_rot[c.side], 64);

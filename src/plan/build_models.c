@@ -36,11 +36,55 @@ static int32_t attend(struct build *b, int32_t cur, uint32_t il)
         x.q = build_norm(b, x.q, t[ROLE_Q_NORM], t[ROLE_Q_NORM_B]);
     if (t[ROLE_K_NORM] >= 0)
         x.k = build_norm(b, x.k, t[ROLE_K_NORM], t[ROLE_K_NORM_B]);
-    x.q = build_rope(b, x.q, il);
-    x.k = build_rope(b, x.k, il);
+    if (b->f->layers[il].rotated) {
+        x.q = build_rope(b, x.q, il);
+        x.k = build_rope(b, x.k, il);
+    }
     if (b->f->arch->flags & SCALES_Q)
         x.q = graph_unary(b->g, OP_SCALE, x.q);
     return build_attention(b, x.q, x.k, x.v, il);
+}
+
+static int32_t attn_norm(struct build *b, int32_t state, uint32_t il)
+{
+    if (b->f->arch->flags & NORMS_AFTER)
+        return state;
+    return build_norm(b, state, layer_weight(b, il, ROLE_ATTN_NORM), layer_weight(b, il, ROLE_ATTN_NORM_B));
+}
+
+/* The feed-forward block reads what attention added up. Its norm may have the name of one after attention. */
+static int32_t serial_ffn(struct build *b, int32_t cur, int32_t residual, uint32_t il)
+{
+    struct graph *g = b->g;
+    const int32_t *t = b->f->layers[il].tensor;
+    bool after = b->f->arch->flags & NORMS_AFTER;
+    enum role norm = facts_ffn_norm(&b->f->layers[il]);
+    if (t[ROLE_POST_ATTN_NORM] >= 0 && (after || norm != ROLE_POST_ATTN_NORM))
+        cur = build_norm(b, cur, t[ROLE_POST_ATTN_NORM], -1);
+    int32_t mid = graph_binary(g, OP_ADD, cur, residual);
+    cur = mid;
+    if (!after)
+        cur = build_norm(b, mid, t[norm], t[ROLE_FFN_NORM_B]);
+    cur = build_ffn(b, cur, il);
+    if (t[ROLE_POST_FFN_NORM] >= 0)
+        cur = build_norm(b, cur, t[ROLE_POST_FFN_NORM], -1);
+    return b->f->arch->flags & RESIDUAL_FIRST ? graph_binary(g, OP_ADD, mid, cur)
+                                              : graph_binary(g, OP_ADD, cur, mid);
+}
+
+/* The feed-forward block reads what attention read, or the layer's input behind a norm of its own. */
+static int32_t parallel_ffn(struct build *b, int32_t attended, int32_t residual, int32_t normed, uint32_t il)
+{
+    struct graph *g = b->g;
+    const int32_t *t = b->f->layers[il].tensor;
+    int32_t in =
+        t[ROLE_FFN_NORM] >= 0 ? build_norm(b, residual, t[ROLE_FFN_NORM], t[ROLE_FFN_NORM_B]) : normed;
+    int32_t cur = build_ffn(b, in, il);
+    if (b->f->arch->flags & RESIDUAL_FIRST)
+        return graph_binary(g, OP_ADD, graph_binary(g, OP_ADD, attended, cur), residual);
+    bool joined = b->f->arch->flags & JOINED_FIRST;
+    cur = graph_binary(g, OP_ADD, cur, joined ? attended : residual);
+    return graph_binary(g, OP_ADD, cur, joined ? residual : attended);
 }
 
 void build_transformer(struct build *b)
@@ -51,21 +95,18 @@ void build_transformer(struct build *b)
         uint32_t il = b->emit[i];
         const int32_t *t = b->f->layers[il].tensor;
         int32_t residual = state;
-        int32_t cur = build_norm(b, state, t[ROLE_ATTN_NORM], t[ROLE_ATTN_NORM_B]);
-        cur = attend(b, cur, il);
+        int32_t normed = attn_norm(b, state, il), read = normed;
+        if (t[ROLE_ATTN_NORM_2] >= 0)
+            read = build_norm(b, state, t[ROLE_ATTN_NORM_2], t[ROLE_ATTN_NORM_2_B]);
+        int32_t cur = attend(b, read, il);
         if (il == b->f->n_layer - 1) {
             cur = graph_get_rows(g, cur, build_out_rows(b));
             residual = graph_get_rows(g, residual, build_out_rows(b));
+            if (b->f->parallel && t[ROLE_FFN_NORM] < 0)
+                normed = graph_get_rows(g, normed, build_out_rows(b));
         }
-        if (t[ROLE_POST_ATTN_NORM] >= 0)
-            cur = build_norm(b, cur, t[ROLE_POST_ATTN_NORM], -1);
-        int32_t mid = graph_binary(g, OP_ADD, cur, residual);
-        cur = build_norm(b, mid, t[ROLE_FFN_NORM], t[ROLE_FFN_NORM_B]);
-        cur = build_ffn(b, cur, il);
-        if (t[ROLE_POST_FFN_NORM] >= 0)
-            cur = build_norm(b, cur, t[ROLE_POST_FFN_NORM], -1);
-        state = b->f->arch->flags & RESIDUAL_FIRST ? graph_binary(g, OP_ADD, mid, cur)
-                                                   : graph_binary(g, OP_ADD, cur, mid);
+        state =
+            b->f->parallel ? parallel_ffn(b, cur, residual, normed, il) : serial_ffn(b, cur, residual, il);
         build_layer_end(b, state);
     }
     build_head(b, state);

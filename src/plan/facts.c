@@ -142,7 +142,8 @@ static void sliding_shape(struct facts *f)
     static const struct {
         const char *arch;
         uint32_t period, window;
-    } known[] = {{"gemma2", 2, 4096}, {"gemma3", 6, 0}};
+    } known[] = {{"gemma2", 2, 4096}, {"gemma3", 6, 0},  {"gpt-oss", 2, 0},
+                 {"cohere2", 4, 0},   {"exaone4", 4, 0}, {"olmo2", 4, 0}};
     if (!(f->arch->flags & SLIDING))
         return;
     uint32_t period = 0, window = 0;
@@ -155,6 +156,25 @@ static void sliding_shape(struct facts *f)
     f->window = arch_u32(f->m, "attention.sliding_window", window);
     for (uint32_t il = 0; il < f->n_layer && f->window; il++)
         f->layers[il].sliding = period && il % period < period - 1;
+}
+
+/* Layers whose queries and keys are turned by their positions. */
+static void rotary_shape(struct facts *f)
+{
+    static const struct {
+        const char *arch;
+        uint32_t period;   /* each period-th layer is not */
+        bool sliding_only; /* if the model has a window */
+    } known[] = {{"smollm3", 4, false}, {"cohere2", 0, true}, {"exaone4", 0, true}};
+    for (uint32_t il = 0; il < f->n_layer; il++)
+        f->layers[il].rotated = !(f->arch->flags & ROPELESS);
+    for (size_t i = 0; i < TABLE_COUNT(known); i++) {
+        if (strcmp(known[i].arch, f->arch->name))
+            continue;
+        for (uint32_t il = 0; il < f->n_layer; il++)
+            f->layers[il].rotated =
+                known[i].sliding_only ? f->layers[il].sliding || !f->window : (il + 1) % known[i].period != 0;
+    }
 }
 
 static enum rc mamba_shape(struct facts *f, struct err *err)
@@ -172,16 +192,25 @@ static enum rc mamba_shape(struct facts *f, struct err *err)
     return rc;
 }
 
+enum role facts_ffn_norm(const struct layer_facts *l)
+{
+    static const enum role names[] = {ROLE_FFN_NORM, ROLE_ATTN_OUT_NORM, ROLE_POST_ATTN_NORM};
+    for (size_t i = 0; i < TABLE_COUNT(names); i++)
+        if (l->tensor[names[i]] >= 0)
+            return names[i];
+    return ROLE_NONE;
+}
+
 /* A weight that the graph needs but the file lacks would make an estimate of something else. */
 static enum rc check_tensors(const struct facts *f, struct err *err)
 {
-    static const enum role dense[] = {ROLE_ATTN_NORM, ROLE_O};
+    static const enum role dense[] = {ROLE_O, ROLE_ATTN_NORM}; /* the last unless norms come after */
     static const enum role mamba[] = {ROLE_ATTN_NORM, ROLE_SSM_IN, ROLE_SSM_CONV, ROLE_SSM_CONV_B,
                                       ROLE_SSM_X,     ROLE_SSM_DT, ROLE_SSM_DT_B, ROLE_SSM_A,
                                       ROLE_SSM_D,     ROLE_SSM_OUT};
     bool ssm = f->arch->family == FAMILY_MAMBA;
     const enum role *list = ssm ? mamba : dense;
-    size_t n = ssm ? TABLE_COUNT(mamba) : TABLE_COUNT(dense);
+    size_t n = ssm ? TABLE_COUNT(mamba) : TABLE_COUNT(dense) - !!(f->arch->flags & NORMS_AFTER);
     for (uint32_t il = 0; il < f->n_layer; il++) {
         const int32_t *t = f->layers[il].tensor;
         for (size_t i = 0; i < n; i++)
@@ -190,6 +219,10 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
                                roles[list[i]].name);
         if (ssm)
             continue;
+        if (!f->parallel && !(f->arch->flags & NORMS_AFTER) && facts_ffn_norm(&f->layers[il]) == ROLE_NONE)
+            return err_set(err, RC_UNSUPPORTED,
+                           "no estimate for %s: layer %u has no norm before its feed-forward block",
+                           f->m->path, il);
         if (t[ROLE_QKV] < 0 && (t[ROLE_Q] < 0 || t[ROLE_K] < 0 || t[ROLE_V] < 0))
             return err_set(err, RC_INVALID, "%s: layer %u has no query, key or value matrix", f->m->path, il);
         bool moe =
@@ -224,6 +257,7 @@ static enum rc load(struct facts *f, struct err *err)
     if (rc)
         return rc;
     sliding_shape(f);
+    rotary_shape(f);
     return check_tensors(f, err);
 }
 
@@ -244,6 +278,7 @@ enum rc facts_init(struct facts *f, const struct model *m, struct err *err)
     f->n_vocab = m->n_vocab;
     f->n_expert = m->n_expert;
     f->n_expert_used = m->n_expert_used;
+    f->parallel = (f->arch->flags & PARALLEL) && arch_u32(m, "use_parallel_residual", 1);
     f->pooling = arch_u32(m, "pooling_type", 0);
     enum rc rc = load(f, err);
     if (rc)

@@ -16,6 +16,12 @@ enum arch_flag { /* see architectures.def */
                  SCORE_CAP = 1 << 5,
                  ROUTER_NORM = 1 << 6,
                  RESIDUAL_FIRST = 1 << 7,
+                 LAYER_NORM = 1 << 8,
+                 PARALLEL = 1 << 9,
+                 JOINED_FIRST = 1 << 10,
+                 ROPELESS = 1 << 11,
+                 SOFTMAX_LATE = 1 << 12,
+                 NORMS_AFTER = 1 << 13,
 };
 
 struct arch {
@@ -40,6 +46,7 @@ enum role_kind role_kind(enum role r);
 struct layer_facts {
     uint32_t n_head, n_head_kv, d_k, d_v;
     bool sliding;
+    bool rotated; /* queries and keys carry rotary positions */
     bool recurrent;
     int32_t tensor[ROLE_COUNT]; /* index into weights, -1 = the layer has none */
 };
@@ -67,9 +74,13 @@ struct facts {
     struct weight_facts *weights;
     uint32_t n_weights;
     int32_t global[ROLE_COUNT]; /* weights outside the layers */
+    bool parallel;              /* attention and feed-forward read the same state */
     bool tied;                  /* no output matrix of its own: token_embd serves */
 };
 
+/* The norm before a layer's feed-forward block, which may bear the name of one behind attention; ROLE_NONE.
+ */
+enum role facts_ffn_norm(const struct layer_facts *l);
 /* RC_UNSUPPORTED: no row for the architecture; RC_INVALID: a key is missing or makes no sense. */
 enum rc facts_init(struct facts *f, const struct model *m, struct err *err);
 void facts_release(struct facts *f);
