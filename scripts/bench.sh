@@ -28,7 +28,8 @@ case $name in
 esac
 
 configure build-bench --buildtype=release -Dtests=true >/dev/null
-ninja -C build-bench >/dev/null || die "the benchmark programs do not build" "ninja -C build-bench"
+mapfile -t programs < <(linked_in build-bench "tests/bench/$name/")
+((${#programs[@]} == 0)) || ninja -C build-bench "${programs[@]}" >/dev/null || die "the benchmark programs do not build" "ninja -C build-bench"
 mkdir -p build/bench
 export ARRIERO_BIN=$PWD/build/arriero BENCH_BUILD=$PWD/build-bench BENCH_OUT=$PWD/build/bench/$name.json
 rm -f "$BENCH_OUT"

@@ -10,11 +10,11 @@ cd "$here/.."
 build=build-fuzz
 CC=clang configure "$build" --buildtype=debugoptimized -Dtests=true \
   -Dfuzzers=true -Db_sanitize=address,undefined -Db_lundef=false
-ninja -C "$build"
-mapfile -t targets < <(find "$build/tests/fuzz" -maxdepth 2 -type f -perm -u+x -name 'fuzz[_-]*' ! -name '*replay*' | sort)
-((${#targets[@]})) || die "no fuzz target was built" "see tests/fuzz/meson.build"
+mapfile -t targets < <(linked_in "$build" tests/fuzz/ | grep -E '/fuzz_[^/]*$' | grep -v replay | sort)
+((${#targets[@]})) || die "there is no fuzz target" "see tests/fuzz/meson.build"
+ninja -C "$build" "${targets[@]}"
 rc=0
-for t in "${targets[@]}"; do
+for t in "${targets[@]/#/$build/}"; do
   name=${t##*/}
   short=${name#fuzz[_-]}
   mkdir -p "$build/findings" "$build/corpus/$short"

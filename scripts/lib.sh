@@ -78,6 +78,11 @@ task() {
   return "$rc"
 }
 
+# linked_in DIR PREFIX: the programs that a build folder would link below a path, as ninja names them.
+linked_in() {
+  ninja -C "$1" -t targets all | sed -n "s,^\($2[^:]*\): c_LINKER.*,\1,p"
+}
+
 # configure DIR MESON_OPTION...: meson setup, once. One that was interrupted left a folder that Meson
 # itself neither uses nor replaces; it begins anew.
 configure() {
