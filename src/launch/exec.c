@@ -72,24 +72,26 @@ static void end_output(struct launch_job *j)
     j->output_ended = true;
     if (j->has_output_poll)
         uv_poll_stop(&j->output_poll);
-    close(j->output_fd);
-    j->output_fd = -1;
     output_flush(&j->output, on_line, j);
+}
+
+/* Closing a poll handle takes its descriptor's number out of the loop's epoll set once more: had the
+ * descriptor been closed before, the number could belong to a client by then, who would never be heard again.
+ */
+static void close_poll(struct launch_job *j, bool has_poll, uv_poll_t *poll, int *fd)
+{
+    if (has_poll)
+        close_handle(j, (uv_handle_t *)poll);
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
 }
 
 static void close_all(struct launch_job *j)
 {
     end_output(j);
-    if (j->pidfd >= 0) {
-        if (j->has_pid_poll)
-            uv_poll_stop(&j->pid_poll);
-        close(j->pidfd);
-        j->pidfd = -1;
-    }
-    if (j->has_output_poll)
-        close_handle(j, (uv_handle_t *)&j->output_poll);
-    if (j->has_pid_poll)
-        close_handle(j, (uv_handle_t *)&j->pid_poll);
+    close_poll(j, j->has_output_poll, &j->output_poll, &j->output_fd);
+    close_poll(j, j->has_pid_poll, &j->pid_poll, &j->pidfd);
     if (j->has_sigchld)
         close_handle(j, (uv_handle_t *)&j->sigchld);
     close_handle(j, (uv_handle_t *)&j->timer);
