@@ -51,14 +51,14 @@ def test_no_llama_server(make_daemon, folder, tiny):
     d = make_daemon([folder(tiny)], runtime=None, env={"PATH": "/nonexistent"}).start()
     error = alive_and_sorry(d, "tiny-a")
     assert "no llama-server" in error["message"] and "install" in error["hint"], error
-    assert "no llama-server" in d.log()
+    wait_for(lambda: "no llama-server" in d.log(), 10, 0.05, "the log saying so")
     d.stop()
 
 
 def test_a_runtime_path_that_is_not_there(make_daemon, folder, tiny):
     d = make_daemon([folder(tiny)], runtime="/nonexistent/llama-server").start()
     assert "/nonexistent/llama-server" in alive_and_sorry(d, "tiny-a")["message"]
-    assert "/nonexistent/llama-server" in d.log()
+    wait_for(lambda: "/nonexistent/llama-server" in d.log(), 10, 0.05, "the log saying so")
     d.stop()
 
 

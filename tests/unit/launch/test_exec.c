@@ -186,6 +186,43 @@ static void test_close_kills_a_running_job(void **state)
     assert_int_equal(errno, ESRCH);
 }
 
+static void on_heard(uv_poll_t *h, int status, int happened)
+{
+    (void)status;
+    (void)happened;
+    (*(int *)h->data)++;
+    uv_poll_stop(h);
+}
+
+/* A descriptor opened after the job's end may get a number that the job had: closing the job must not touch
+ * it. */
+static void test_close_leaves_new_descriptors_alone(void **state)
+{
+    struct fixture *f = *state;
+    f->close_at_exit = false;
+    must_start(f, "echo over", NULL, 0);
+    while (!f->exited)
+        uv_run(&f->loop, UV_RUN_ONCE);
+    int fds[2], heard = 0;
+    assert_int_equal(pipe(fds), 0);
+    uv_poll_t poll_handle = {.data = &heard};
+    assert_int_equal(uv_poll_init(&f->loop, &poll_handle, fds[0]), 0);
+    poll_handle.data = &heard;
+    assert_int_equal(uv_poll_start(&poll_handle, UV_READABLE, on_heard), 0);
+    uv_run(&f->loop, UV_RUN_NOWAIT); /* now the loop watches it */
+    f->ops->close(f->job, on_closed, f);
+    while (!f->closed)
+        uv_run(&f->loop, UV_RUN_ONCE);
+    assert_int_equal(write(fds[1], "x", 1), 1);
+    for (int i = 0; i < 10 && !heard; i++)
+        uv_run(&f->loop, UV_RUN_NOWAIT);
+    assert_int_equal(heard, 1);
+    uv_close((uv_handle_t *)&poll_handle, NULL);
+    uv_run(&f->loop, UV_RUN_DEFAULT);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static void test_close_without_callback(void **state)
 {
     struct fixture *f = *state;
@@ -298,6 +335,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_lines_and_status, setup, teardown),
         cmocka_unit_test_setup_teardown(test_missing_program, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_close_leaves_new_descriptors_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_signal_reaches_the_group, setup, teardown),
         cmocka_unit_test_setup_teardown(test_leftovers_die_with_the_leader, setup, teardown),
         cmocka_unit_test_setup_teardown(test_close_kills_a_running_job, setup, teardown),
