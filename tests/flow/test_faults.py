@@ -148,7 +148,7 @@ def test_truncated_and_hostile_files_do_not_hide_the_good_ones(make_daemon, fold
     for bad in ("cut-header", "empty", "not-one", "huge-counts", "cut-tensors"):
         status, answer = d.chat(bad)
         assert status == 404 and bad in answer["error"]["message"], (bad, status, answer)
-        assert f"{bad}.gguf" in d.log(), "the reason is said at the start"
+        wait_for(lambda: f"{bad}.gguf" in d.log(), 10, 0.05, f"the reason for {bad} in the log")  # noqa: B023
     listed = d.cli("models", str(models), "--json", check=0)
     assert "tiny-a" in listed.stdout
     r = d.cli("estimate", str(models / "cut-header.gguf"), "--ctx", "512")
