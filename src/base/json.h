@@ -14,8 +14,8 @@ struct str json_str(yyjson_val *obj, const char *key, struct str fallback);
 uint64_t json_u64(yyjson_val *obj, const char *key, uint64_t fallback);
 double json_double(yyjson_val *obj, const char *key, double fallback);
 bool json_bool(yyjson_val *obj, const char *key, bool fallback);
-/* Appends the document as text; pretty gives two-space indentation and a final newline. Bytes that are no UTF-8
- * (file names) become U+FFFD. */
+/* Appends the document as text; pretty gives two-space indentation and a final newline. Bytes that are no
+ * UTF-8 (file names) become U+FFFD. */
 enum rc json_write(const yyjson_mut_doc *doc, bool pretty, struct buf *out, struct err *err);
 /* Adds a copied, possibly non-terminated string member (yyjson keeps only pointers otherwise). */
 bool json_add_str(yyjson_mut_doc *doc, yyjson_mut_val *obj, const char *static_key, struct str value);

@@ -127,7 +127,7 @@ static void start(struct search *s, const uint32_t *used, uint32_t n_used, struc
     a->n_used = n_used;
     if (n_used > 0)
         for (uint32_t i = 0; i < n_used; i++)
-        a->used[i] = used[i];
+            a->used[i] = used[i];
 }
 
 static bool with_ctx(struct search *s, struct attempt *a, uint32_t ctx)

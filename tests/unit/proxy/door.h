@@ -15,7 +15,7 @@ struct door_setup {
     struct http_options opt; /* loop, routes, hooks are filled in */
     enum door_route route;
     bool replace_model;
-    bool wake; /* leases ask for "wake":1 and drop events with "dawn" */
+    bool wake;             /* leases ask for "wake":1 and drop events with "dawn" */
     const char *canonical; /* model of the lease; NULL = "canon" */
     enum rc refuse_code;
     uint32_t retry_after_s;
