@@ -5,7 +5,9 @@
  * llama-fit-params, by tabs oracle isa                   this machine's vector units, as goldens.tsv has them
  * oracle compare GOLDENS DIR [--arch A] [--shape S] [--only TEXT] [--worst N] [--json FILE] [--cases] the
  * planner against recorded answers; exit 1 when a goal is missed
+ *     oracle graph DIR ID          the planner's graph of one case, as record.py --graph writes the real one
  */
+#include "graph_print.h"
 #include "report.h"
 
 #include "base/mem.h"
@@ -88,6 +90,25 @@ static int cmd_compare(int argc, char **argv)
     return met ? 0 : 1;
 }
 
+static int cmd_graph(const char *dir, const char *id)
+{
+    size_t n;
+    auto_free struct oracle_case *all = cases_make(&n);
+    for (size_t i = 0; i < n; i++) {
+        auto_free char *path = NULL;
+        struct model *m = NULL;
+        struct err err;
+        if (strcmp(all[i].id, id))
+            continue;
+        if (shape_file(all[i].shape, dir, &path, NULL, &err) || model_open(path, &m, &err))
+            return fail(&err);
+        enum rc rc = graph_print(&all[i], m, stdout, &err);
+        model_unref(m);
+        return rc ? fail(&err) : 0;
+    }
+    return fprintf(stderr, "oracle: no case named %s\n", id), 2;
+}
+
 int main(int argc, char **argv)
 {
     if (argc >= 2 && !strcmp(argv[1], "files"))
@@ -98,6 +119,9 @@ int main(int argc, char **argv)
         return printf("%u\n", plan_isa_here()), 0;
     if (argc >= 2 && !strcmp(argv[1], "compare"))
         return cmd_compare(argc - 2, argv + 2);
-    fprintf(stderr, "usage: oracle files|cases|isa|compare … (see the head of tests/oracle/oracle.c)\n");
+    if (argc == 4 && !strcmp(argv[1], "graph"))
+        return cmd_graph(argv[2], argv[3]);
+    fprintf(stderr,
+            "usage: oracle files|cases|isa|compare|graph … (see the head of tests/oracle/oracle.c)\n");
     return 2;
 }

@@ -2,11 +2,12 @@
 """Asks the real llama-fit-params every question and writes its answers, in bytes, as goldens.tsv has them.
 
     record.py --oracle BUILD/tests/oracle/oracle --hook BUILD/tests/oracle/liboracle_hook.so --llama DIR
-              --models DIR --out FILE [--arch A] [--shape S] [--only TEXT] [--keep OLD.tsv] [--jobs N]
+              --models DIR --out FILE [--arch A] [--shape S] [--only TEXT] [--keep OLD.tsv] [--jobs N] [--graph DIR]
 
 DIR of --llama holds llama-fit-params and ggml-rpc-server. Three RPC workers on loopback serve as toy devices; their
 sizes are told to the tool by the hook, so one set serves all cases. With --keep, cases that are not asked keep their
-answers from OLD.tsv. Exit status 1 when a case that should load was refused (named on stderr).
+answers from OLD.tsv. With --graph, DIR/CASE gets the graph of each case, node by node (hook_graph.c). Exit status 1
+when a case that should load was refused (named on stderr).
 """
 import argparse
 import concurrent.futures
@@ -95,6 +96,8 @@ class Oracle:
         told = dict(x.split("=", 1) for x in env.split())
         env = {k: v for k, v in os.environ.items() if not k.startswith(("LLAMA_", "GGML_", "ORACLE_"))}
         env.update(told, ORACLE_OUT=out, LD_PRELOAD=self.o.hook)
+        if self.o.graph:
+            env["ORACLE_GRAPH"] = os.path.join(self.o.graph, ident)
         for i, e in enumerate(self.endpoints):
             args = args.replace("{rpc%d}" % i, e)
         cmd = [os.path.join(self.o.llama, "llama-fit-params"), "-m", os.path.join(self.o.models, shape + ".gguf")]
@@ -135,7 +138,7 @@ def main():
     a = argparse.ArgumentParser()
     for name in ("oracle", "hook", "llama", "models", "out"):
         a.add_argument("--" + name, required=True)
-    for name in ("arch", "shape", "only", "keep"):
+    for name in ("arch", "shape", "only", "keep", "graph"):
         a.add_argument("--" + name)
     a.add_argument("--missing", action="store_true", help="ask only what OLD.tsv does not answer")
     a.add_argument("--jobs", type=int, default=2)
