@@ -79,6 +79,8 @@ static void fill(const struct estimator *e, const uint64_t *compute, struct plan
             p->total_bytes = l->devices[d].total_bytes;
             p->free_bytes = l->devices[d].free_bytes;
             p->overhead_bytes = l->devices[d].overhead_bytes;
+            p->overhead_spread_bytes = l->devices[d].taught.overhead_spread_bytes;
+            p->overhead_loads = l->devices[d].taught.overhead_loads;
         } else {
             snprintf(p->name, sizeof p->name, "Host");
             p->kind = PLAN_HOST;

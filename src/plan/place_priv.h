@@ -6,6 +6,7 @@
 #ifndef PLAN_PLACE_PRIV_H
 #define PLAN_PLACE_PRIV_H
 
+#include "plan/learn.h"
 #include "plan/memory.h"
 #include "plan/speed.h"
 

@@ -20,6 +20,16 @@
 
 enum plan_backend { PLAN_CUDA, PLAN_ROCM, PLAN_VULKAN, PLAN_SYCL, PLAN_METAL, PLAN_RPC };
 
+/* What earlier loads and requests taught of a device (plan/learn.h); zeros = nothing. Factors multiply the
+ * seconds that the speed model predicts for the device. */
+struct plan_taught {
+    double decode_factor, prefill_factor;     /* 0 = 1 */
+    double load_factor;                       /* host only */
+    uint32_t decode_samples, prefill_samples; /* requests they rest on */
+    uint64_t overhead_spread_bytes;
+    uint32_t overhead_loads; /* loads that overhead_bytes rests on; 0 = the backend's default */
+};
+
 struct plan_device {
     char name[24]; /* "CUDA0"; the backend follows from it (plan_device_named) */
     char uuid[96]; /* pinned by it in the child's environment; may be empty */
@@ -29,6 +39,9 @@ struct plan_device {
                               * a default of the backend; 0 for RPC and Vulkan */
     double bandwidth_gbps;   /* 0 = unknown: a default of the backend */
     double tflops;           /* dense half precision; 0 = unknown */
+    double link_gbps;        /* from the host's memory; 0 = a default of the backend */
+    char model[96];          /* "NVIDIA GeForce RTX 4090"; what was learned is filed under it; may be empty */
+    struct plan_taught taught;
 };
 
 /* Sets name, backend, sizes and defaults from "NAME"; anything unknown counts as CUDA. */
@@ -37,8 +50,15 @@ void plan_device_named(struct plan_device *d, struct str name, uint64_t total_by
 struct plan_host {
     uint64_t total_bytes, free_bytes; /* RAM that plans may use, after reserve and budget */
     unsigned cores;                   /* physical */
-    double bandwidth_gbps;            /* 0 = default */
+    double bandwidth_gbps;            /* of all cores together; 0 = default */
+    double bandwidth_core_gbps;       /* that one core draws; 0 = default */
+    double gflops_core;               /* single precision, one core; 0 = default */
+    double gops_core;                 /* integer dot products, one core, 2 a product; 0 = default */
     double disk_gbps;                 /* 0 = default */
+    double file_cached;               /* share of the model's file that is in the page cache, 0 … 1 */
+    uint64_t overhead_bytes;          /* what a server process takes beside the three parts */
+    char model[96];                   /* of the processor */
+    struct plan_taught taught;
 };
 
 /* The machine as the planner sees it. */
@@ -89,7 +109,9 @@ struct plan_part { /* one device's share; bytes */
     uint64_t context_bytes; /* KV cache and recurrent state */
     uint64_t compute_bytes;
     uint64_t overhead_bytes;
-    uint64_t repack_bytes; /* host only: part of model_bytes */
+    uint64_t overhead_spread_bytes; /* of the loads that the overhead was learned from */
+    uint32_t overhead_loads;        /* 0 = a default */
+    uint64_t repack_bytes;          /* host only: part of model_bytes */
 };
 
 struct plan_estimate {
@@ -109,11 +131,17 @@ static inline uint64_t plan_part_total(const struct plan_part *p)
 enum rc plan_estimate(const struct model *m, const struct plan_params *p, const struct plan_device *devices,
                       size_t n_devices, struct plan_estimate *ret_estimate, struct err *err);
 
+/* Tokens a second of one conversation, decode at the depth that speed.c assumes in use. */
 struct plan_speed {
     double prefill_tps, decode_tps, load_seconds;
+    uint32_t decode_samples, prefill_samples; /* timed requests that they rest on; 0 = only the model */
 };
 void plan_speed(const struct model *m, const struct plan_estimate *e, const struct plan_machine *machine,
                 struct plan_speed *ret_speed);
+/* Seconds of one request that runs alone: a prompt of `prompt` tokens behind `depth` cached ones, then
+ * `tokens` written. Zeros when the estimate does not belong to the model. */
+void plan_seconds(const struct model *m, const struct plan_estimate *e, const struct plan_machine *machine,
+                  uint32_t depth, uint32_t prompt, uint32_t tokens, double *ret_prefill, double *ret_decode);
 
 enum plan_strategy {
     PLAN_MAX_PERFORMANCE,

@@ -39,6 +39,8 @@ static yyjson_mut_val *part_json(yyjson_mut_doc *doc, const struct plan_part *p)
     yyjson_mut_obj_add_uint(doc, o, "context_bytes", p->context_bytes);
     yyjson_mut_obj_add_uint(doc, o, "compute_bytes", p->compute_bytes);
     yyjson_mut_obj_add_uint(doc, o, "overhead_bytes", p->overhead_bytes);
+    yyjson_mut_obj_add_uint(doc, o, "overhead_spread_bytes", p->overhead_spread_bytes);
+    yyjson_mut_obj_add_uint(doc, o, "overhead_loads", p->overhead_loads);
     if (p->kind == PLAN_HOST)
         yyjson_mut_obj_add_uint(doc, o, "repack_bytes", p->repack_bytes);
     return o;
@@ -125,6 +127,8 @@ yyjson_mut_val *plan_json(yyjson_mut_doc *doc, const struct model *m, const stru
     yyjson_mut_obj_add_real(doc, speed, "prefill_tps", p->speed.prefill_tps);
     yyjson_mut_obj_add_real(doc, speed, "decode_tps", p->speed.decode_tps);
     yyjson_mut_obj_add_real(doc, speed, "load_seconds", p->speed.load_seconds);
+    yyjson_mut_obj_add_uint(doc, speed, "decode_samples", p->speed.decode_samples);
+    yyjson_mut_obj_add_uint(doc, speed, "prefill_samples", p->speed.prefill_samples);
     add_utilization(doc, o, &p->estimate);
     yyjson_mut_obj_add_arr(doc, o, "victims");
     yyjson_mut_val *reasons = yyjson_mut_obj_add_arr(doc, o, "reasons");

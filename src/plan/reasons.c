@@ -36,6 +36,27 @@ static void device_reasons(struct plan *out, const struct attempt *a)
     }
 }
 
+/* Where the figures beside the predicted parts come from. */
+static void learned_reasons(struct plan *out, const struct attempt *a)
+{
+    const struct plan_estimate *e = &a->estimate;
+    for (size_t i = 0; i < e->n_parts; i++) {
+        const struct plan_part *p = &e->parts[i];
+        char bytes[32], spread[32];
+        if (p->overhead_loads == 0)
+            continue;
+        reason_add(out, "overhead", "%s: %s beside the parts above, ± %s, from %u load%s.", p->name,
+                   str_human_bytes(p->overhead_bytes, bytes, sizeof bytes),
+                   str_human_bytes(p->overhead_spread_bytes, spread, sizeof spread), p->overhead_loads,
+                   p->overhead_loads == 1 ? "" : "s");
+    }
+    uint32_t n = a->speed.decode_samples > a->speed.prefill_samples ? a->speed.decode_samples
+                                                                    : a->speed.prefill_samples;
+    if (n > 0)
+        reason_add(out, "speed_learned", "The speeds are corrected by the timings of %u request%s.", n,
+                   n == 1 ? "" : "s");
+}
+
 static void layer_reasons(struct search *s, const struct attempt *a)
 {
     struct plan *out = s->out;
@@ -90,4 +111,5 @@ void reasons_of(struct search *s, const struct attempt *a)
     reason_add(out, "speed",
                "About %.1f tokens/s when writing and %.0f when reading a prompt; %.1f s to load.",
                a->speed.decode_tps, a->speed.prefill_tps, a->speed.load_seconds);
+    learned_reasons(out, a);
 }

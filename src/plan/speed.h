@@ -2,10 +2,29 @@
 #ifndef PLAN_SPEED_H
 #define PLAN_SPEED_H
 
-#include "plan/layout.h"
+#include "plan/memory.h"
+
+/* Seconds that each device takes (the host is the last), without what was learned: the part that grows with
+ * bytes and products, which learned factors multiply, and the fixed part of starting kernels. */
+struct speed_seconds {
+    double variable[LAYOUT_MAX_BACKENDS], fixed[LAYOUT_MAX_BACKENDS];
+    int n;
+};
+/* One token with `depth` tokens in the cache before it. */
+void speed_decode(const struct layout *l, const struct plan_machine *machine, double depth,
+                  struct speed_seconds *ret);
+/* A prompt of `tokens` behind `depth` tokens, in micro-batches. */
+void speed_prefill(const struct layout *l, const struct plan_machine *machine, double depth, double tokens,
+                   struct speed_seconds *ret);
+/* Factors of layout device d (the host: layout_host). */
+const struct plan_taught *speed_taught(const struct layout *l, const struct plan_machine *machine, int d);
+
+/* The layout of an estimate again; `devices` holds PLAN_MAX_DEVICES and must live as long as est. */
+enum rc speed_layout(struct estimator *est, const struct model *m, const struct plan_estimate *e,
+                     const struct plan_machine *machine, struct plan_device *devices, struct err *err);
 
 void speed_of(const struct layout *l, const struct plan_machine *machine, struct plan_speed *ret_speed);
-/* GB/s of the host's memory, as given or a guess from its cores. */
+/* GB/s that all cores of the host read together: as measured or a guess from their number. */
 double speed_host_bandwidth(const struct plan_host *h);
 
 #endif

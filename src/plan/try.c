@@ -62,7 +62,10 @@ static bool estimate(struct search *s, struct attempt *a)
     struct plan_device devices[PLAN_MAX_DEVICES];
     devices_of(s, a, devices);
     s->evaluations++;
-    return estimator_run(&s->est, &a->params, devices, a->n_used, false, &a->estimate, NULL) == RC_OK;
+    if (estimator_run(&s->est, &a->params, devices, a->n_used, false, &a->estimate, NULL) != RC_OK)
+        return false;
+    plan_host_overhead(&s->machine->host, &a->estimate);
+    return true;
 }
 
 void try_speed(struct search *s, struct attempt *a)
