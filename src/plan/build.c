@@ -92,6 +92,8 @@ static int32_t output_matrix(struct build *b)
 void build_head(struct build *b, int32_t cur)
 {
     struct graph *g = b->g;
+    if (b->f->arch->flags & KEEPS_STATE)
+        g->t[cur].flags |= GF_OUTPUT;
     cur = build_norm(b, cur, b->f->global[ROLE_OUTPUT_NORM], b->f->global[ROLE_OUTPUT_NORM_B]);
     g->t[cur].flags |= GF_OUTPUT;
     if (b->l->p->embedding && b->f->pooling) { /* one row a slot instead of logits */

@@ -22,6 +22,7 @@ enum arch_flag { /* see architectures.def */
                  ROPELESS = 1 << 11,
                  SOFTMAX_LATE = 1 << 12,
                  NORMS_AFTER = 1 << 13,
+                 KEEPS_STATE = 1 << 16,
 };
 
 struct arch {

@@ -38,21 +38,22 @@ def real_graph(o, ident):
     return path
 
 
-def backend(tail):
-    """Ours: the index; the host is the last and has no number in the real one."""
-    word = tail.split()[-1] if tail.split() else ""
-    digits = re.match(r"(?:RPC|Vulkan|CUDA)(\d+)", word)
-    return digits[1] if digits else word
+def backend(tail, seen):
+    """The host, or the place of the device among those seen: workers have made-up numbers."""
+    word = tail.split()[-1] if tail.split() else "-"
+    if word in ("CPU", "host", "-"):
+        return "host" if word == "CPU" else word
+    return "dev%d" % seen.setdefault(word, len(seen))
 
 
-def normal(line, o):
+def normal(line, o, seen):
     body, _, tail = line.partition(" # ")
     body = re.sub(r"\{[^}]*\}", "", body).replace("FLASH_ATTN_EXT", "FLASH_ATTN")
     if not o.strides:
         body = re.sub(r" nb .*", "", body)
     number, op, shape, *sources = body.split(" ")
     sources = ["-%d" % (int(number) - int(s)) if s.isdigit() else s for s in sources]
-    return " ".join([op, shape] + sources + ([backend(tail)] if o.backends else []))
+    return " ".join([op, shape] + sources + ([backend(tail, seen)] if o.backends else []))
 
 
 def main():
@@ -73,7 +74,7 @@ def main():
     p = subprocess.run([o.oracle, "graph", o.models, o.case], stdout=subprocess.PIPE)
     ours = p.stdout.decode().splitlines()
     print("%d nodes, ours %d" % (len(theirs), len(ours)))
-    x, y = [normal(t, o) for t in theirs], [normal(t, o) for t in ours]
+    (x, y) = ([normal(t, o, seen) for t in lines] for lines, seen in ((theirs, {}), (ours, {})))
     hunks = [h for h in difflib.SequenceMatcher(None, x, y, autojunk=False).get_opcodes() if h[0] != "equal"]
     for _, i, i_end, j, j_end in hunks[:o.hunks]:
         print("@@ theirs %d to %d, ours %d to %d" % (i, i_end, j, j_end))

@@ -17,10 +17,10 @@ static void put_shape(FILE *out, const struct gtensor *t)
 }
 
 /* A tensor is written before it is read, so its number is that of its place in the order. */
-static void put_node(FILE *out, const struct graph *g, const int32_t *place, int32_t i)
+static void put_node(FILE *out, const struct graph *g, const int32_t *place, int32_t i, int host)
 {
     const struct gtensor *t = &g->t[g->nodes[i]];
-    fprintf(out, "%d %s ", i, names[t->op]);
+    fprintf(out, "%d %s%s ", i, names[t->op], t->flags & GF_OUTPUT ? "!" : "");
     put_shape(out, t);
     for (int j = 0; j < GRAPH_MAX_SRC && t->src[j] >= 0; j++) {
         const struct gtensor *s = &g->t[t->src[j]];
@@ -34,7 +34,10 @@ static void put_node(FILE *out, const struct graph *g, const int32_t *place, int
     if (t->view_src >= 0)
         fprintf(out, " nb %" PRIu64 ",%" PRIu64 ",%" PRIu64 " @%" PRIu64, t->nb[1], t->nb[2], t->nb[3],
                 t->view_offs);
-    fprintf(out, " # %d\n", t->backend);
+    if (t->backend == host)
+        fprintf(out, " # host\n");
+    else
+        fprintf(out, " # %d\n", t->backend);
 }
 
 enum rc graph_print(const struct oracle_case *c, const struct model *m, FILE *out, struct err *err)
@@ -51,7 +54,7 @@ enum rc graph_print(const struct oracle_case *c, const struct model *m, FILE *ou
         for (int32_t i = 0; i < g->n_t; i++)
             place[i] = -1;
         for (int32_t i = 0; i < g->n_nodes; i++) {
-            put_node(out, g, place, i);
+            put_node(out, g, place, i, layout_host(&e.layout));
             place[g->nodes[i]] = i;
         }
         free(place);

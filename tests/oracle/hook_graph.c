@@ -20,7 +20,7 @@ struct tensor {
     void *data;
     char name[64];
 };
-enum { FLAG_INPUT = 1 };
+enum { FLAG_INPUT = 1, FLAG_OUTPUT = 2 };
 
 static void *real(const char *name)
 {
@@ -51,7 +51,8 @@ static void put_node(FILE *out, void *sched, struct tensor **nodes, int i)
 {
     const struct tensor *t = nodes[i];
     void *backend = REAL("ggml_backend_sched_get_tensor_backend", void *, void *, const void *)(sched, t);
-    fprintf(out, "%d %s ", i, REAL("ggml_op_name", const char *, int)(t->op));
+    fprintf(out, "%d %s%s ", i, REAL("ggml_op_name", const char *, int)(t->op),
+            t->flags & FLAG_OUTPUT ? "!" : "");
     put_shape(out, t);
     for (int j = 0; j < 10; j++) {
         const struct tensor *s = t->src[j];
