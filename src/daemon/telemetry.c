@@ -306,6 +306,7 @@ static void add_counters(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *
     yyjson_mut_obj_add_uint(doc, o, "evictions", p.evictions);
     yyjson_mut_obj_add_uint(doc, o, "crashes", p.crashes);
     yyjson_mut_obj_add_uint(doc, o, "refused", p.refused);
+    yyjson_mut_obj_add_uint(doc, o, "waits", p.waits);
     yyjson_mut_obj_add_uint(doc, o, "waiting", p.waiting);
     yyjson_mut_obj_add_uint(doc, o, "leases", p.leases);
     yyjson_mut_obj_add_uint(doc, o, "connections", h.connections);

@@ -107,16 +107,19 @@ static void add_reasons(const struct hw *hw, struct hw_inventory *inv)
 enum rc hw_sample(struct hw *hw, struct hw_inventory *ret_inventory, struct err *err)
 {
     struct hw_host host;
+    uint64_t begun_ms = clock_mono_ms();
     enum rc rc = hw_cpu_sample(hw->cpu, &host, err);
     if (rc != RC_OK)
         return rc;
     memset(ret_inventory, 0, sizeof(*ret_inventory));
     ret_inventory->wall_ms = clock_wall_ms();
+    ret_inventory->begun_ms = begun_ms;
     ret_inventory->host = host;
     for (size_t i = 0; i < TABLE_COUNT(adapters); i++)
         if (hw->slots[i].open)
             adapters[i]->sample(hw->slots[i].state, ret_inventory);
     add_reasons(hw, ret_inventory);
+    ret_inventory->ended_ms = clock_mono_ms();
     return RC_OK;
 }
 

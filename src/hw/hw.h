@@ -98,6 +98,9 @@ struct hw_host {
 
 struct hw_inventory {
     int64_t wall_ms;
+    /* On the monotonic clock, for comparisons: the reading began and had ended. What changed between the two
+     * may be in it or not. */
+    uint64_t begun_ms, ended_ms;
     struct hw_host host;
     struct hw_device devices[HW_MAX_DEVICES];
     size_t n_devices;

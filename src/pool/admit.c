@@ -49,7 +49,13 @@ static uint64_t budget_of(const struct pool *p, const char *device)
 /* Whether the sample was taken with everything that the instance takes in place. */
 static bool is_settled(const struct pool_instance *i, const struct hw_inventory *inv)
 {
-    return i->ready_wall_ms > 0 && i->ready_wall_ms < inv->wall_ms;
+    return i->ready_ms > 0 && i->ready_ms < inv->begun_ms;
+}
+
+/* Whether the sample shows memory in use that has been freed since. */
+static bool is_shown_still(const struct gone *g, const struct hw_inventory *inv)
+{
+    return g->ended_ms > inv->ended_ms && g->ready_ms < inv->begun_ms;
 }
 
 /* ---- GPUs ---- */
@@ -93,7 +99,7 @@ static uint64_t device_free(struct pool *p, const struct plan_device *d, uint64_
             unseen += bytes;
     }
     for (size_t g = 0; sampled && g < TABLE_COUNT(p->gone); g++)
-        if (p->gone[g].wall_ms >= inv->wall_ms && p->gone[g].ready_wall_ms < inv->wall_ms)
+        if (is_shown_still(&p->gone[g], inv))
             live += reserve_on(&p->gone[g].freed, key);
     uint64_t cap = budget_of(p, d->name);
     cap = minus(cap < d->total_bytes ? cap : d->total_bytes, own);
@@ -150,7 +156,7 @@ static void host_view(struct pool *p, const struct hw_inventory *inv, struct pla
             unseen += host_unseen(i, inv);
         }
     for (size_t g = 0; g < TABLE_COUNT(p->gone); g++)
-        if (p->gone[g].wall_ms >= inv->wall_ms && p->gone[g].ready_wall_ms < inv->wall_ms)
+        if (is_shown_still(&p->gone[g], inv))
             live += p->gone[g].freed.host_bytes;
     uint64_t total = minus(hw->usable_total_bytes, reserve), budget = budget_of(p, "Host");
     total = total < budget ? total : budget;

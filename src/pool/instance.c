@@ -39,7 +39,7 @@ void instance_set_state(struct pool_instance *i, enum pool_state s)
 
 bool instance_holds_memory(const struct pool_instance *i)
 {
-    return i->state != POOL_STOPPED && (i->state != POOL_FAILED || (i->jobs_closing > 0 && !i->gone));
+    return i->state != POOL_STOPPED && (i->state != POOL_FAILED || i->jobs_dying > 0);
 }
 
 /* ---- birth ---- */
@@ -98,15 +98,22 @@ static void close_timer(struct pool_instance *i)
 
 /* ---- process ---- */
 
-/* The process is over for certain: what ended by itself was reaped before, the rest has been killed. */
+/* Each process of an instance is told as gone once: one that ended by itself when it was reaped, one that was
+ * killed when its job is closed. The instance may run another one by then, after a port clash. */
 static void on_job_closed(void *arg)
 {
     struct pool_instance *i = arg;
     i->jobs_closing--;
     i->pool->room_changed = true;
-    if (!i->gone)
-        pool_gone(i->pool, i);
     pool_kick(i->pool);
+}
+
+static void on_killed_closed(void *arg)
+{
+    struct pool_instance *i = arg;
+    i->jobs_dying--;
+    pool_gone(i->pool, i);
+    on_job_closed(i);
 }
 
 static void forget_argv(struct pool_instance *i)
@@ -117,8 +124,9 @@ static void forget_argv(struct pool_instance *i)
     i->argv = NULL;
 }
 
-/* Keeps the last words and lets the launcher forget the job (which kills what still runs). */
-static void end_job(struct pool_instance *i)
+/* Keeps the last words and lets the launcher forget the job, which kills what still runs: over tells that
+ * nothing does. */
+static void end_job(struct pool_instance *i, bool over)
 {
     health_cancel(take_ptr(i->health));
     if (!i->job)
@@ -127,7 +135,8 @@ static void end_job(struct pool_instance *i)
     free(i->log_tail);
     i->log_tail = mem_strndup(tail.p ? tail.p : "", tail.n);
     i->jobs_closing++;
-    i->pool->deps.launch->close(take_ptr(i->job), on_job_closed, i);
+    i->jobs_dying += !over;
+    i->pool->deps.launch->close(take_ptr(i->job), over ? on_job_closed : on_killed_closed, i);
 }
 
 /* The child counts CUDA devices from 0; the plan knows them by their names here. */
@@ -161,7 +170,7 @@ static void on_load_health(void *arg, int status)
     }
     set_timer(i, TIMER_NONE, 0);
     i->progress = 1;
-    i->ready_wall_ms = i->pool->deps.wall_ms();
+    i->ready_ms = i->pool->deps.now_ms();
     i->load_seconds = (double)(i->pool->deps.now_ms() - i->start_ms) / 1000;
     i->last_used_ms = i->pool->deps.now_ms();
     name_measured(i);
@@ -195,7 +204,7 @@ static void time_out(struct pool_instance *i)
     uint64_t ms = i->pool->opt.load_timeout_ms;
     (void)err_set(&cause, RC_TIMEOUT, "no progress for %llu s while loading (at %.0f %%)",
                   (unsigned long long)(ms / 1000), i->progress * 100);
-    err_hint(&cause, "its log tells where it stands; load_timeout sets how long to wait");
+    err_hint(&cause, "see where it stands: arriero logs %s; load_timeout sets how long to wait", i->model);
     load_failed(i, RUNTIME_FAIL_TIMEOUT, &cause);
 }
 
@@ -222,7 +231,7 @@ static void on_exited(void *arg, int wait_status)
         i->pool->deps.runtime->classify(wait_status, i->pool->deps.launch->log_tail(i->job), &cause);
     bool wanted = i->state == POOL_DRAINING;
     pool_gone(i->pool, i);
-    end_job(i);
+    end_job(i, true);
     if (wanted) {
         instance_set_state(i, POOL_STOPPED);
     } else if (i->state == POOL_STARTING) {
@@ -285,7 +294,6 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
 enum rc instance_launch(struct pool_instance *i, struct err *err)
 {
     struct arena arena = {0};
-    i->gone = false;
     i->measured = (struct runtime_measured){0};
     i->progress = 0;
     enum rc rc = launch_with(i, &arena, err);
@@ -356,8 +364,8 @@ void instance_stop(struct pool_instance *i, enum stop_mode mode)
         terminate(i, SIGKILL);
     else if (mode == STOP_TERM || i->busy == 0)
         terminate(i, SIGTERM);
-    else if (i->room_for) /* requests in flight may end in their own time: nobody asked for this to stop */
-        set_timer(i, TIMER_NONE, 0);
+    else if (i->room_for) /* requests in flight may end in their own time, if the server lives */
+        set_timer(i, TIMER_CHECK, POOL_VICTIM_MS);
     else if (!i->term_sent)
         set_timer(i, TIMER_DRAIN, i->pool->opt.drain_timeout_ms);
 }
@@ -366,7 +374,7 @@ void instance_fail(struct pool_instance *i, const struct err *cause)
 {
     i->cause = *cause;
     set_timer(i, TIMER_NONE, 0);
-    end_job(i);
+    end_job(i, false);
     instance_set_state(i, POOL_FAILED);
     struct entry *e = i->entry;
     if (e && e->current == i) {
@@ -389,39 +397,90 @@ void instance_idle(struct pool_instance *i)
         set_timer(i, TIMER_TTL, i->entry->ttl_ms);
 }
 
+static void healthy(struct pool_instance *i)
+{
+    i->suspect = false;
+    i->check_failures = 0;
+    if (i->state == POOL_DRAINING) {
+        set_timer(i, TIMER_CHECK, POOL_VICTIM_MS);
+        return;
+    }
+    i->pool->room_changed = true;
+    if (i->entry)
+        wait_grant_all(i->entry);
+    if (i->state == POOL_READY && i->busy == 0)
+        instance_idle(i);
+    pool_kick(i->pool);
+}
+
+/* A server whose few HTTP threads all carry streams answers no health check either: as long as it computes,
+ * it is given what a load may take without a sign of progress. */
+static bool is_hung(struct pool_instance *i)
+{
+    struct pool *p = i->pool;
+    uint64_t ticks, now = p->deps.now_ms();
+    pid_t pid = i->job ? p->deps.launch->pid(i->job) : 0;
+    if (pid > 0 && p->deps.cpu_ticks(pid, &ticks) && ticks != i->check_ticks) {
+        i->check_ticks = ticks;
+        i->check_failures = 0;
+        return now - i->check_ok_ms >= p->opt.load_timeout_ms;
+    }
+    return ++i->check_failures >= POOL_CHECK_TRIES;
+}
+
+/* It was to leave when its requests have ended, and they never will: they break off with it. */
+static void end_hung_victim(struct pool_instance *i, const struct err *cause)
+{
+    struct plan_reason r;
+    i->pool->count.crashes++;
+    reason_set(&r, "hung", "%s; its %u requests are broken off", cause->message, i->busy);
+    decide(i->pool, "crash", NULL, i, &r, 1, &i->plan, 0);
+    terminate(i, SIGKILL);
+}
+
+static bool is_watched(const struct pool_instance *i)
+{
+    if (i->state == POOL_READY)
+        return true;
+    return i->state == POOL_DRAINING && !i->term_sent && i->timer_for != TIMER_DRAIN;
+}
+
 static void on_check(void *arg, int status)
 {
     struct pool_instance *i = arg;
     i->health = NULL;
-    if (i->state != POOL_READY)
+    if (!is_watched(i))
         return;
     if (status == 200) {
-        i->suspect = false;
-        i->check_failures = 0;
-        i->pool->room_changed = true;
-        if (i->entry)
-            wait_grant_all(i->entry);
-        if (i->state == POOL_READY && i->busy == 0)
-            instance_idle(i);
-        pool_kick(i->pool);
+        healthy(i);
         return;
     }
-    if (status == HEALTH_UNASKED || ++i->check_failures < POOL_CHECK_TRIES) {
+    if (status == HEALTH_UNASKED || !is_hung(i)) {
         set_timer(i, TIMER_CHECK, POOL_CHECK_MS);
         return;
     }
     struct err cause;
     (void)err_set(&cause, RC_BACKEND, "%s answers no health check any more", i->id);
-    err_hint(&cause, "its log may tell why; it is started again when it is asked for");
-    load_crashed(i, &cause); /* kills it */
+    err_hint(&cause, "see what it wrote: arriero logs %s; it is started again when it is asked for",
+             i->model);
+    if (i->state == POOL_DRAINING)
+        end_hung_victim(i, &cause);
+    else
+        load_crashed(i, &cause); /* kills it */
 }
 
 void instance_check(struct pool_instance *i)
 {
-    if (i->state != POOL_READY || i->health)
+    if (!is_watched(i) || i->health)
         return;
-    if (!i->suspect)
+    if (!i->suspect) {
+        uint64_t ticks;
+        pid_t pid = i->job ? i->pool->deps.launch->pid(i->job) : 0;
         i->check_failures = 0;
+        i->check_ok_ms = i->pool->deps.now_ms();
+        if (pid > 0 && i->pool->deps.cpu_ticks(pid, &ticks))
+            i->check_ticks = ticks;
+    }
     i->suspect = true;
     set_timer(i, TIMER_NONE, 0);
     i->health =

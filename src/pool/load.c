@@ -1,9 +1,9 @@
 /* From demand to a running instance: see pool_priv.h.
  *
- *   load_begin      facts and capabilities are read on the work pool (prepared)
- *   load_try_room   the planner is asked; there is room, or victims make it, or the model waits, or it never
- * fits load_room_made  the victims are gone: the process starts load_ready      GET /health said 200:
- * everybody who waited is served load_failed     another port, the next step of the ladder, or back-off
+ *   load_begin       the preparation starts (prepare.c)
+ *   load_try_room    the planner is asked; there is room, or victims make it, or the model waits, or it never
+ * fits load_room_made   the victims are gone: the process starts load_ready       GET /health said 200:
+ * everybody who waited is served load_failed      another port, the next step of the ladder, or back-off
  *
  * A failure is kept with its cause: until its back-off is over a request is refused with that cause at once.
  */
@@ -12,172 +12,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
-/* ---- capabilities, probed once per (path, size, mtime) ---- */
-
-struct probe_cache {
-    uv_mutex_t lock;      /* held while a binary is probed, so that two loads probe it once */
-    _Atomic bool closing; /* nobody wants an answer any more */
-    struct {
-        struct runtime_caps caps;
-        struct timespec mtime;
-        off_t size;
-    } rows[8];
-    size_t n, next;
-};
-
-struct probe_cache *probe_cache_new(void)
-{
-    struct probe_cache *c = mem_new(struct probe_cache);
-    uv_mutex_init(&c->lock);
-    return c;
-}
-
-void probe_cache_free(struct probe_cache *c)
-{
-    if (!c)
-        return;
-    uv_mutex_destroy(&c->lock);
-    free(c);
-}
-
-void probe_cache_close(struct probe_cache *c)
-{
-    c->closing = true;
-}
-
-/* Work pool. */
-static enum rc probe_cached(struct probe_cache *c, const struct pool_deps *deps, const char *binary,
-                            struct runtime_caps *ret_caps, struct err *err)
-{
-    struct stat st = {0};
-    bool known = stat(binary, &st) == 0;
-    enum rc rc = RC_OK;
-    uv_mutex_lock(&c->lock);
-    for (size_t i = 0; known && i < c->n; i++)
-        if (strcmp(c->rows[i].caps.binary, binary) == 0 && c->rows[i].size == st.st_size &&
-            c->rows[i].mtime.tv_sec == st.st_mtim.tv_sec && c->rows[i].mtime.tv_nsec == st.st_mtim.tv_nsec) {
-            *ret_caps = c->rows[i].caps;
-            goto done;
-        }
-    /* A server that hangs takes seconds to give up on: those who queue behind it need not try in turn. */
-    rc = c->closing ? err_set(err, RC_BUSY, "the daemon is stopping")
-                    : deps->runtime->probe(binary, ret_caps, err);
-    if (rc == RC_OK && known) {
-        size_t at = c->next++ % TABLE_COUNT(c->rows);
-        c->n = c->n < TABLE_COUNT(c->rows) ? c->n + 1 : c->n;
-        c->rows[at].caps = *ret_caps;
-        c->rows[at].mtime = st.st_mtim;
-        c->rows[at].size = st.st_size;
-    }
-done:
-    uv_mutex_unlock(&c->lock);
-    return rc;
-}
-
-/* ---- preparation on the work pool ---- */
-
-struct prep {
-    uv_work_t req;
-    struct pool *pool;
-    struct entry *entry; /* NULL once nobody wants it; loop thread only */
-    struct pool_deps deps;
-    struct probe_cache *probes;
-    char *path, *mmproj, *binary; /* own copies; path NULL = only the probe */
-    struct model *facts;
-    struct runtime_caps caps;
-    uint64_t mmproj_bytes;
-    enum rc rc;
-    struct err err;
-};
-
-static void prep_work(uv_work_t *req)
-{
-    struct prep *w = req->data;
-    char binary[512];
-    struct stat st;
-    w->rc = w->deps.find_runtime(w->binary, binary, sizeof binary, &w->err);
-    if (w->rc == RC_OK)
-        w->rc = probe_cached(w->probes, &w->deps, binary, &w->caps, &w->err);
-    if (w->rc == RC_OK && w->path)
-        w->rc = w->deps.facts(w->path, &w->facts, &w->err);
-    if (w->rc != RC_OK || !w->mmproj)
-        return;
-    if (stat(w->mmproj, &st) == 0)
-        w->mmproj_bytes = (uint64_t)st.st_size;
-    else
-        w->rc = err_sys(&w->err, RC_IO, "cannot read the projector %s", w->mmproj);
-}
+/* ---- demand ---- */
 
 static void fail_entry(struct entry *e, enum rc rc, const struct err *err, bool back_off);
-
-/* Was it the runtime of every model that names none of its own? NULL means the one that is found by itself.
- */
-static bool is_default_runtime(const struct pool *p, const struct prep *w)
-{
-    if (!w->binary || !p->runtime_binary)
-        return !w->binary && !p->runtime_binary;
-    return strcmp(w->binary, p->runtime_binary) == 0;
-}
-
-static void prep_done(uv_work_t *req, int status)
-{
-    struct prep *w = req->data;
-    struct pool *p = w->pool;
-    struct entry *e = w->entry;
-    p->n_work--;
-    if (w->rc == RC_OK && is_default_runtime(p, w) && status == 0) {
-        free(p->default_caps);
-        p->default_caps = mem_new(struct runtime_caps);
-        *p->default_caps = w->caps;
-    }
-    if (e) {
-        e->prep = NULL;
-        if (w->rc == RC_OK) {
-            if (e->facts)
-                p->deps.facts_unref(e->facts);
-            e->facts = take_ptr(w->facts);
-            free(e->caps);
-            e->caps = mem_new(struct runtime_caps);
-            *e->caps = w->caps;
-            e->mmproj_bytes = w->mmproj_bytes;
-            load_try_room(e);
-        } else {
-            e->demand = DEMAND_NONE;
-            p->count.load_failures++;
-            struct plan_reason r;
-            reason_set(&r, rc_word(w->rc), "%s", w->err.message);
-            decide(p, "fail", e, NULL, &r, 1, NULL, 0);
-            fail_entry(e, w->rc, &w->err, true);
-        }
-    }
-    if (w->facts)
-        p->deps.facts_unref(w->facts);
-    free(w->path);
-    free(w->mmproj);
-    free(w->binary);
-    free(w);
-    pool_kick(p);
-}
-
-static struct prep *prep_start(struct pool *p, struct entry *e)
-{
-    struct prep *w = mem_new(struct prep);
-    const char *binary = e && e->binary ? e->binary : p->runtime_binary;
-    w->pool = p;
-    w->entry = e;
-    w->deps = p->deps;
-    w->probes = p->probes;
-    w->path = e ? mem_strdup(e->path) : NULL;
-    w->mmproj = e && e->mmproj ? mem_strdup(e->mmproj) : NULL;
-    w->binary = binary ? mem_strdup(binary) : NULL;
-    w->req.data = w;
-    p->n_work++;
-    if (uv_queue_work(p->loop, &w->req, prep_work, prep_done) != 0)
-        abort(); /* only for a NULL callback */
-    return w;
-}
 
 void load_warm_up(struct pool *p)
 {
@@ -185,13 +23,21 @@ void load_warm_up(struct pool *p)
         (void)prep_start(p, NULL);
 }
 
-/* ---- demand ---- */
-
 void load_begin(struct entry *e)
 {
     e->demand = DEMAND_PREPARING;
     e->told_waiting = false;
     e->prep = prep_start(e->pool, e);
+}
+
+void load_unprepared(struct entry *e, enum rc rc, const struct err *err)
+{
+    struct plan_reason r;
+    e->demand = DEMAND_NONE;
+    e->pool->count.load_failures++;
+    reason_set(&r, rc_word(rc), "%s", err->message);
+    decide(e->pool, "fail", e, NULL, &r, 1, NULL, 0);
+    fail_entry(e, rc, err, true);
 }
 
 static void blocked_add(struct entry *e)
@@ -333,7 +179,6 @@ static void wait_for_room(struct entry *e, const struct err *why)
     if (e->told_waiting)
         return;
     e->told_waiting = true;
-    e->pool->count.waits++;
     struct plan_reason r;
     reason_set(&r, "waits_for_room", "%s", why->message);
     decide(e->pool, "wait", e, NULL, &r, 1, NULL, 0);
@@ -393,7 +238,7 @@ void load_ready(struct pool_instance *i)
     size_t n = 0;
     const struct plan_estimate *est = &i->plan.estimate;
     for (size_t k = 0; k < est->n_parts; k++)
-        for (size_t m = 0; m < i->measured.n_parts; m++)
+        for (size_t m = 0; m < i->measured.n_parts && n < TABLE_COUNT(reasons); m++)
             if (strcmp(est->parts[k].name, i->measured.parts[m].name) == 0)
                 reason_measured(&reasons[n++], &est->parts[k], &i->measured.parts[m]);
     e->failures = 0;

@@ -51,7 +51,7 @@ enum rc pool_new_with(const struct pool_options *opt, const struct pool_deps *de
     p->deps = *deps;
     p->loop = opt->loop;
     take_options(p, opt);
-    p->probes = probe_cache_new();
+    p->probes = probe_cache_new(p);
     uv_idle_init(p->loop, &p->idle);
     uv_timer_init(p->loop, &p->timer);
     p->idle.data = p->timer.data = p;
@@ -149,10 +149,10 @@ static void look_at_blocked(struct pool *p)
 {
     if (!p->blocked_first)
         return;
-    int64_t sample = p->opt.hooks.inventory(p->opt.hooks.arg)->wall_ms;
-    bool changed = p->room_changed || sample != p->looked_wall_ms;
+    uint64_t sample = p->opt.hooks.inventory(p->opt.hooks.arg)->ended_ms;
+    bool changed = p->room_changed || sample != p->looked_ms;
     p->room_changed = false;
-    p->looked_wall_ms = sample;
+    p->looked_ms = sample;
     size_t n = 0;
     for (const struct entry *e = p->blocked_first; e; e = e->next_blocked)
         n++;
@@ -244,7 +244,6 @@ void pool_inventory_changed(struct pool *p)
  */
 void pool_gone(struct pool *p, struct pool_instance *i)
 {
-    i->gone = true;
     if (i->room_for) {
         if (i->room_for->victims_left > 0)
             i->room_for->victims_left--;
@@ -253,13 +252,13 @@ void pool_gone(struct pool *p, struct pool_instance *i)
     for (struct pool_instance *v = p->instances; v; v = v->next)
         if (v->room_for == i)
             v->room_for = NULL;
-    if (i->ready_wall_ms > 0) { /* before that the view did not count on it being in a sample */
+    if (i->ready_ms > 0) { /* before that the view did not count on it being in a sample */
         struct gone *oldest = &p->gone[0];
         for (size_t k = 1; k < POOL_GONE; k++)
-            if (p->gone[k].wall_ms < oldest->wall_ms)
+            if (p->gone[k].ended_ms < oldest->ended_ms)
                 oldest = &p->gone[k];
-        oldest->ready_wall_ms = i->ready_wall_ms;
-        oldest->wall_ms = p->deps.wall_ms();
+        oldest->ready_ms = i->ready_ms;
+        oldest->ended_ms = p->deps.now_ms();
         oldest->freed = i->reserve;
         oldest->freed.host_bytes =
             i->anon_bytes < i->reserve.host_bytes ? i->anon_bytes : i->reserve.host_bytes;
@@ -318,6 +317,7 @@ enum pool_answer pool_acquire(struct pool *p, struct str model, pool_acquire_cb 
         return POOL_REFUSED;
     }
     *ret_wait = wait_add(e, cb, NULL, arg);
+    p->count.waits++;
     if (e->demand == DEMAND_NONE)
         load_begin(e);
     return POOL_WAITING;

@@ -136,7 +136,8 @@ yyjson_mut_val *pool_json(struct pool *p, yyjson_mut_doc *doc);
 /* Array of models: id, aliases, path, state (of its instance or "unloaded"). */
 yyjson_mut_val *pool_models_json(struct pool *p, yyjson_mut_doc *doc);
 struct pool_counters {
-    uint64_t loads, load_failures, evictions, crashes, refused, waits, ladder_steps;
+    uint64_t loads, load_failures, evictions, crashes, refused, ladder_steps;
+    uint64_t waits; /* acquires that were not granted at once but could wait for a load */
     uint32_t instances[POOL_STATES];
     uint32_t waiting, leases;
 };

@@ -1,9 +1,11 @@
-/* Shared by the files of pool/. Layer pool; loop thread, but for `prep` work, which touches only its own
- * struct and the probe cache behind its mutex.
+/* Shared by the files of pool/. Layer pool; loop thread, but for the work of a preparation or a probe,
+ * which touches only its own struct.
  *
  *   pool.c      public entry points: leases, commands, stopping
  *   models.c    the set of models, names, replacing the set
- *   load.c      from demand to a running instance: facts, placement, failure, ladder, back-off
+ *   load.c      from demand to a running instance: placement, failure, ladder, back-off
+ *   prepare.c   what a load must know first: the runtime's path and capabilities, the model's facts
+ *   probe.c     what runtimes can do, asked once
  *   admit.c     the machine as a load sees it, and the question whether there is room
  *   instance.c  one instance: states, process, timers, end
  *   wait.c      callers that wait for a model
@@ -21,18 +23,21 @@
 #include "base/mem.h"
 #include "pool/pool.h"
 
-#define POOL_MAX_LADDER    8
-#define POOL_BACKOFF_MS    1000u
-#define POOL_BACKOFF_MAX   (5u * 60 * 1000)
-#define POOL_CRASH_MEMORY  (5u * 60 * 1000) /* crashes further apart than this are not a series */
-#define POOL_RECHECK_MS    250u             /* blocked loads and waiting deadlines are looked at so often */
-#define POOL_PORT_TRIES    3
-#define POOL_CHECK_TRIES   3
-#define POOL_CHECK_MS      500u
+#define POOL_MAX_LADDER   8
+#define POOL_BACKOFF_MS   1000u
+#define POOL_BACKOFF_MAX  (5u * 60 * 1000)
+#define POOL_CRASH_MEMORY (5u * 60 * 1000) /* crashes further apart than this are not a series */
+#define POOL_RECHECK_MS   250u             /* blocked loads and waiting deadlines are looked at so often */
+#define POOL_PORT_TRIES   3
+#define POOL_CHECK_TRIES  3
+#define POOL_CHECK_MS     500u
+#define POOL_VICTIM_MS                                                                                       \
+    2000u /* a busy instance that leaves for a waiting load is asked for its health so often */
 #define POOL_HEALTH_MS     2000u /* one GET /health */
 #define POOL_PROBE_MIN_MS  50u
 #define POOL_PROBE_MAX_MS  250u
 #define POOL_PROBE_SOON_MS 5u
+#define POOL_PROBE_KEEP_MS 5000u /* a failed probe answers for so long; as long as one may take */
 #define POOL_GONE          16
 
 /* What the pool calls; tests put their own here. */
@@ -50,12 +55,36 @@ struct pool_deps {
                             struct err *err);           /* work pool */
     bool (*anon_bytes)(pid_t pid, uint64_t *ret_bytes); /* private memory of a process; false if unknown */
     bool (*liveness)(pid_t pid, uint64_t *ret_stamp);   /* changes while a process loads; false if unknown */
-    uint64_t (*now_ms)(void);                           /* monotonic */
+    bool (*cpu_ticks)(pid_t pid,
+                      uint64_t *ret_ticks); /* changes while a process computes; false if unknown */
+    uint64_t (*now_ms)(void);               /* monotonic */
     int64_t (*wall_ms)(void);
 };
 extern const struct pool_deps pool_deps_real;
 enum rc pool_new_with(const struct pool_options *opt, const struct pool_deps *deps, struct pool **ret_pool,
                       struct err *err);
+
+struct probe_key {
+    char binary[512];
+    off_t size;
+    struct timespec mtime;
+    bool known; /* size and mtime are; else the answer is not kept for long */
+};
+
+/* What a load must know first; read in steps on the work pool. Loop thread. */
+struct prep {
+    uv_work_t req;
+    struct pool *pool;
+    struct entry *entry;          /* NULL once nobody wants it, or for a look at the pool's own runtime */
+    bool warm_up;                 /* the latter */
+    char *path, *mmproj, *binary; /* own copies; path NULL = only the probe */
+    struct probe_key key;
+    struct model *facts;
+    struct runtime_caps *caps; /* NULL until known; owned */
+    uint64_t mmproj_bytes;
+    enum rc rc;
+    struct err err;
+};
 
 /* ---- reservations ---- */
 
@@ -75,7 +104,7 @@ uint64_t reserve_on(const struct reserve *r, const char *key);
 
 struct gone { /* an instance that ended after the latest sample: its memory is free though the sample says not
                */
-    int64_t ready_wall_ms, wall_ms; /* the sample shows its memory in use if it lies between the two */
+    uint64_t ready_ms, ended_ms; /* a sample between the two shows its memory in use; 0 = no row */
     struct reserve freed;
 };
 
@@ -108,7 +137,7 @@ struct entry {
     bool keep; /* while the set is replaced */
     /* demand */
     enum demand demand;
-    struct prep *prep;
+    struct prep *prep; /* its entry pointer is set to NULL by whoever lets go of it */
     struct pool_wait *wait_first, *wait_last;
     uint32_t n_waiting;
     uint64_t round;      /* of failing: who came later is not told of an earlier failure */
@@ -144,7 +173,7 @@ struct pool_instance {
     uint64_t serial; /* never used again */
     enum pool_state state;
     uint64_t since_ms, start_ms, last_used_ms;
-    int64_t ready_wall_ms; /* 0 = not yet */
+    uint64_t ready_ms; /* 0 = not yet */
     /* placement */
     struct model *facts; /* a reference */
     struct plan plan;
@@ -156,7 +185,7 @@ struct pool_instance {
     /* process */
     struct launch_job *job; /* NULL when its process is over or being forgotten */
     unsigned jobs_closing;  /* forgotten, not yet closed */
-    bool gone;              /* pool_gone was told about the latest process */
+    unsigned jobs_dying;    /* of those: whose process may still run, so that its memory is not free yet */
     uint16_t port;
     unsigned port_tries;
     char **argv;
@@ -174,6 +203,7 @@ struct pool_instance {
     uint32_t busy;
     bool suspect; /* its health is being checked: no new lease until it is known */
     unsigned check_failures;
+    uint64_t check_ticks, check_ok_ms; /* at the latest check; the latest sign of life while it is checked */
     struct err cause;
     /* timer */
     uv_timer_t timer;
@@ -208,7 +238,7 @@ struct pool {
     uint64_t next_serial;
     struct entry *blocked_first; /* first come, first looked at */
     bool room_changed;           /* since blocked loads were looked at: who has room, or who could leave */
-    int64_t looked_wall_ms;      /* the sample they were looked at with */
+    uint64_t looked_ms;          /* the sample they were looked at with */
     struct gone gone[POOL_GONE];
     struct unload_op *unloads;
     unsigned n_work; /* preparations on the work pool */
@@ -239,9 +269,14 @@ void wait_fail_all(struct entry *e, enum rc rc, const struct err *err, uint32_t 
 void wait_expire(struct entry *e);
 void lease_fill(struct pool_instance *i, struct pool_lease *ret_lease); /* counts it */
 
+/* prepare.c */
+struct prep *prep_start(struct pool *p, struct entry *e); /* e NULL: only the pool's own runtime */
+
 /* load.c */
-void load_begin(struct entry *e);    /* DEMAND_NONE → PREPARING */
-void load_try_room(struct entry *e); /* PREPARING or BLOCKED → PLACED, BLOCKED, or failed */
+void load_begin(struct entry *e); /* DEMAND_NONE → PREPARING */
+void load_unprepared(struct entry *e, enum rc rc, const struct err *err);
+/* Facts and capabilities are there: PREPARING or BLOCKED → PLACED, BLOCKED, or failed. */
+void load_try_room(struct entry *e);
 void load_room_made(struct pool_instance *i);
 void load_ready(struct pool_instance *i);
 void load_failed(struct pool_instance *i, enum runtime_failure failure, const struct err *cause);
@@ -250,7 +285,13 @@ void load_drop(struct entry *e); /* takes demand back; the waiting callers are t
 uint32_t load_retry_after_s(const struct entry *e);
 void blocked_remove(struct entry *e);
 void load_warm_up(struct pool *p); /* probes the pool's own binary in the background */
-struct probe_cache *probe_cache_new(void);
+
+/* probe.c */
+/* caps is NULL unless rc is RC_OK; all borrowed during the call. */
+typedef void (*probe_cb)(void *arg, enum rc rc, const struct runtime_caps *caps, const struct err *err);
+struct probe_cache *probe_cache_new(struct pool *p);
+/* Calls cb once: inside this call when the answer is known, else when the probe is over. */
+void probe_ask(struct probe_cache *c, const struct probe_key *key, probe_cb cb, void *arg);
 void probe_cache_close(struct probe_cache *c); /* probes that have not begun fail at once */
 void probe_cache_free(struct probe_cache *c);
 

@@ -32,9 +32,8 @@ static bool anon_bytes(pid_t pid, uint64_t *ret_bytes)
     return found;
 }
 
-/* Pages that came in and memory that grew: what changes while weights are read, even when nothing is logged.
- */
-static bool liveness(pid_t pid, uint64_t *ret_stamp)
+/* A number that changes when one of these fields of /proc/PID/stat does (proc(5)). */
+static bool stat_stamp(pid_t pid, uint64_t fields, uint64_t *ret_stamp)
 {
     char path[48];
     struct buf b = {0};
@@ -45,17 +44,28 @@ static bool liveness(pid_t pid, uint64_t *ret_stamp)
         (void)str_cut(&rest, ')');
     uint64_t stamp = 0;
     rest = str_trim(rest);
-    /* state is field 3; minflt 10, majflt 12, rss 24 (proc(5)) */
-    for (int field = 3; ok && rest.n > 0 && field <= 24; field++) {
+    for (unsigned field = 3; ok && rest.n > 0 && field < 64; field++) {
         uint64_t v;
         struct str word = str_cut(&rest, ' ');
-        if ((field == 10 || field == 12 || field == 24) && str_u64(word, &v))
+        if ((fields >> field & 1) && str_u64(word, &v))
             stamp = stamp * 1000003u + v;
     }
     buf_release(&b);
     if (ok)
         *ret_stamp = stamp;
     return ok;
+}
+
+/* Pages that came in and memory that grew: what changes while weights are read, even when nothing is logged.
+ */
+static bool liveness(pid_t pid, uint64_t *ret_stamp)
+{
+    return stat_stamp(pid, 1ull << 10 | 1ull << 12 | 1ull << 24, ret_stamp); /* minflt, majflt, rss */
+}
+
+static bool cpu_ticks(pid_t pid, uint64_t *ret_ticks)
+{
+    return stat_stamp(pid, 1ull << 14 | 1ull << 15, ret_ticks); /* utime, stime */
 }
 
 const struct pool_deps pool_deps_real = {
@@ -65,6 +75,7 @@ const struct pool_deps pool_deps_real = {
     .find_runtime = runtime_find_llama_server,
     .anon_bytes = anon_bytes,
     .liveness = liveness,
+    .cpu_ticks = cpu_ticks,
     .now_ms = clock_mono_ms,
     .wall_ms = clock_wall_ms,
 };

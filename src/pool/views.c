@@ -47,7 +47,7 @@ static void add_parts(yyjson_mut_doc *doc, yyjson_mut_val *list, const struct po
         for (size_t j = 0; j < i->measured.n_parts; j++)
             if (strcmp(i->measured.parts[j].name, e->parts[k].name) == 0)
                 m = &i->measured.parts[j];
-        if (!m || i->ready_wall_ms == 0) {
+        if (!m || i->ready_ms == 0) {
             yyjson_mut_obj_add_null(doc, o, "measured");
             continue;
         }

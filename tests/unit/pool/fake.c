@@ -20,7 +20,13 @@ static uint64_t fake_now(void)
 
 static int64_t fake_wall(void)
 {
-    return (int64_t)now_ms;
+    return (int64_t)now_ms + world->wall_shift;
+}
+
+void fake_sample(struct fake *f)
+{
+    f->inventory.wall_ms = fake_wall();
+    f->inventory.begun_ms = f->inventory.ended_ms = now_ms;
 }
 
 void fake_advance_ms(uint64_t ms)
@@ -81,8 +87,10 @@ static enum rc pack(const struct model *m, const struct plan_policy *policy,
     }
     *plan = (struct plan){.fits = true, .n_reasons = 1};
     reason_set(&plan->reasons[0], "cpu_no_gpu", "no GPU");
-    plan->estimate.n_parts = 1;
-    plan->estimate.parts[0] = (struct plan_part){.name = "Host", .kind = PLAN_HOST, .model_bytes = need};
+    plan->estimate.n_parts = world->n_parts ? world->n_parts : 1;
+    for (size_t i = 0; i < plan->estimate.n_parts; i++)
+        plan->estimate.parts[i] = (struct plan_part){.name = "Host", .kind = PLAN_HOST};
+    plan->estimate.parts[0].model_bytes = need;
     plan->speed.load_seconds = 2;
     return RC_OK;
 }
@@ -102,8 +110,11 @@ static enum rc find_runtime(const char *explicit_path, char *ret_path, size_t ca
 
 static enum rc probe(const char *binary, struct runtime_caps *ret_caps, struct err *err)
 {
-    (void)err;
     __atomic_add_fetch(&world->probes, 1, __ATOMIC_SEQ_CST);
+    if (world->probe_gate)
+        uv_sem_wait(world->probe_gate);
+    if (world->bad_probe)
+        return err_set(err, RC_TIMEOUT, "%s did not end within 5000 ms", binary);
     *ret_caps = world->caps;
     snprintf(ret_caps->binary, sizeof ret_caps->binary, "%s", binary);
     return RC_OK;
@@ -125,8 +136,9 @@ static enum rc command(const struct runtime_caps *caps, const struct runtime_job
 
 static double log_line(struct str line, struct runtime_measured *measured)
 {
-    measured->n_parts = 1;
-    measured->parts[0] = (struct plan_part){.name = "Host", .kind = PLAN_HOST, .model_bytes = 399 * MIB};
+    measured->n_parts = world->n_parts ? world->n_parts : 1;
+    for (size_t i = 0; i < measured->n_parts; i++)
+        measured->parts[i] = (struct plan_part){.name = "Host", .kind = PLAN_HOST, .model_bytes = 399 * MIB};
     return str_eq_c(line, "listening") ? 1 : -1;
 }
 
@@ -366,6 +378,14 @@ static bool no_anon(pid_t pid, uint64_t *ret_bytes)
     return false;
 }
 
+static bool ticks(pid_t pid, uint64_t *ret_ticks)
+{
+    (void)pid;
+    world->ticks += world->computes;
+    *ret_ticks = world->ticks;
+    return true;
+}
+
 /* ---- hooks ---- */
 
 static void on_decision(void *arg, const struct pool_decision *d)
@@ -443,6 +463,7 @@ int fake_setup(void **state)
                              .find_runtime = find_runtime,
                              .anon_bytes = no_anon,
                              .liveness = no_anon,
+                             .cpu_ticks = ticks,
                              .now_ms = fake_now,
                              .wall_ms = fake_wall};
     assert_int_equal(pool_new_with(&f->opt, &deps, &f->pool, &err), RC_OK);

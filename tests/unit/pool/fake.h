@@ -50,7 +50,12 @@ struct fake {
     struct launch_job *jobs; /* alive */
     unsigned n_jobs, n_alive, max_alive, samples_wanted, probes;
     struct runtime_caps caps;
-    bool no_runtime, bad_facts;
+    bool no_runtime, bad_facts, bad_probe;
+    uv_sem_t *probe_gate; /* a probe waits for it, when there is one */
+    int64_t wall_shift;   /* of the wall clock against the other */
+    size_t n_parts;       /* of a plan and of what is measured, all of one name; 0 = 1 */
+    bool computes;        /* children use processor time */
+    uint64_t ticks;
     struct buf decisions;                /* "kind model\n" */
     unsigned ladders_asked[16], n_asked; /* policy.ladder of every question to the planner */
     bool stopped, ended;                 /* ended: the callers' frames are gone */
@@ -68,6 +73,7 @@ void fake_options(struct fake *f);              /* f->opt to the pool */
 void fake_run_until(struct fake *f, bool (*condition)(struct fake *f, void *arg), void *arg);
 void fake_settle(struct fake *f); /* until nothing moves: no turn pending, no work under way */
 void fake_advance_ms(uint64_t ms);
+void fake_sample(struct fake *f);                          /* the inventory is of now */
 void fake_kill(struct fake *f, const char *id, int signo); /* the child dies by itself */
 void fake_mute(struct fake *f, const char *id);            /* it answers no health check any more */
 

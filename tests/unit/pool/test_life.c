@@ -25,6 +25,7 @@ static void test_twenty_waiters_one_load(void **state)
     struct pool_counters c;
     pool_counters(f->pool, &c);
     assert_int_equal(c.loads, 1);
+    assert_int_equal(c.waits, 20);
     assert_int_equal(c.leases, 21);
     assert_int_equal(c.waiting, 0);
     assert_int_equal(c.instances[POOL_READY], 1);

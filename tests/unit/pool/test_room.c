@@ -252,7 +252,7 @@ static void test_host_view(void **state)
     assert_true(own >= 400 * MIB);
     machine(f, NULL, &m); /* the sample is older than the load */
     assert_true(m.host.free_bytes == 900 * MIB - own);
-    f->inventory.wall_ms = f->pool->deps.wall_ms(); /* a sample that shows all of it */
+    fake_sample(f); /* it shows all of it */
     f->inventory.host.usable_free_bytes = 600 * MIB;
     machine(f, NULL, &m);
     assert_true(m.host.free_bytes == 500 * MIB);
@@ -324,7 +324,6 @@ static void test_gpu_reservations(void **state)
     struct plan_machine m;
     struct runtime_caps caps = {0};
     struct answer a;
-    int64_t now;
     gpu(f, 0, "CUDA0", "GPU-a", 24000 * MIB, 20000 * MIB);
     cap(&caps, "CUDA0", "x");
     load(f, "a", &a);
@@ -334,8 +333,8 @@ static void test_gpu_reservations(void **state)
     r->rows[0].bytes = 5000 * MIB;
     machine(f, &caps, &m);
     assert_true(m.devices[0].free_bytes == 15000 * MIB); /* not in the sample yet */
-    now = f->pool->deps.wall_ms();
-    f->inventory.wall_ms = now;
+    fake_sample(f);
+    fake_advance_ms(1);
     f->inventory.devices[0].free_bytes = 15500 * MIB;
     machine(f, &caps, &m);
     assert_true(m.devices[0].free_bytes == 15500 * MIB); /* in it */
@@ -346,7 +345,7 @@ static void test_gpu_reservations(void **state)
     machine(f, &caps, &m);
     assert_true(m.devices[0].free_bytes == 20500 * MIB); /* gone, though the sample still shows it */
     fake_advance_ms(10);
-    f->inventory.wall_ms = f->pool->deps.wall_ms();
+    fake_sample(f);
     f->inventory.devices[0].free_bytes = 20000 * MIB;
     machine(f, &caps, &m);
     assert_true(m.devices[0].free_bytes == 20000 * MIB);

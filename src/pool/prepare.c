@@ -1,0 +1,134 @@
+/* What a load must know first: see pool_priv.h. Layer pool; loop thread, but for find_work and facts_work.
+ *
+ *   find_work    work pool: where the runtime is, and which file that is
+ *   on_probed    what it can do (probe.c); nobody waits in a thread for a probe of another's
+ *   facts_work   work pool: the model's facts, the projector's size
+ *   finish       the entry is told, if it still wants to know */
+#include "pool/pool_priv.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+static void queue(struct prep *w, uv_work_cb work, uv_after_work_cb after)
+{
+    if (uv_queue_work(w->pool->loop, &w->req, work, after) != 0)
+        abort(); /* only for a NULL callback */
+}
+
+/* Was it the runtime of every model that names none of its own? NULL means the one that is found by itself.
+ */
+static bool is_default_runtime(const struct prep *w)
+{
+    const char *own = w->pool->runtime_binary;
+    if (!w->binary || !own)
+        return !w->binary && !own;
+    return strcmp(w->binary, own) == 0;
+}
+
+static void finish(struct prep *w)
+{
+    struct pool *p = w->pool;
+    struct entry *e = w->entry;
+    p->n_work--;
+    if (e) {
+        e->prep = NULL;
+        if (w->rc == RC_OK) {
+            if (e->facts)
+                p->deps.facts_unref(e->facts);
+            e->facts = take_ptr(w->facts);
+            free(e->caps);
+            e->caps = take_ptr(w->caps);
+            e->mmproj_bytes = w->mmproj_bytes;
+            load_try_room(e);
+        } else {
+            load_unprepared(e, w->rc, &w->err);
+        }
+    }
+    if (w->facts)
+        p->deps.facts_unref(w->facts);
+    free(w->caps);
+    free(w->path);
+    free(w->mmproj);
+    free(w->binary);
+    free(w);
+    pool_kick(p);
+}
+
+static void facts_work(uv_work_t *req)
+{
+    struct prep *w = req->data;
+    struct stat st;
+    w->rc = w->pool->deps.facts(w->path, &w->facts, &w->err);
+    if (w->rc != RC_OK || !w->mmproj)
+        return;
+    if (stat(w->mmproj, &st) == 0)
+        w->mmproj_bytes = (uint64_t)st.st_size;
+    else
+        w->rc = err_sys(&w->err, RC_IO, "cannot read the projector %s", w->mmproj);
+}
+
+static void facts_read(uv_work_t *req, int status)
+{
+    (void)status;
+    finish(req->data);
+}
+
+static void on_probed(void *arg, enum rc rc, const struct runtime_caps *caps, const struct err *err)
+{
+    struct prep *w = arg;
+    struct pool *p = w->pool;
+    w->rc = rc;
+    if (rc == RC_OK) {
+        w->caps = mem_new(struct runtime_caps);
+        *w->caps = *caps;
+        if (is_default_runtime(w)) {
+            free(p->default_caps);
+            p->default_caps = mem_new(struct runtime_caps);
+            *p->default_caps = *caps;
+        }
+    } else {
+        w->err = *err;
+    }
+    if (rc == RC_OK && w->entry)
+        queue(w, facts_work, facts_read);
+    else
+        finish(w);
+}
+
+static void find_work(uv_work_t *req)
+{
+    struct prep *w = req->data;
+    struct stat st;
+    w->rc = w->pool->deps.find_runtime(w->binary, w->key.binary, sizeof w->key.binary, &w->err);
+    if (w->rc != RC_OK || stat(w->key.binary, &st) != 0)
+        return;
+    w->key.known = true;
+    w->key.size = st.st_size;
+    w->key.mtime = st.st_mtim;
+}
+
+static void found(uv_work_t *req, int status)
+{
+    struct prep *w = req->data;
+    (void)status;
+    if (w->rc == RC_OK && !w->pool->stopping && (w->entry || w->warm_up))
+        probe_ask(w->pool->probes, &w->key, on_probed, w);
+    else
+        finish(w);
+}
+
+struct prep *prep_start(struct pool *p, struct entry *e)
+{
+    struct prep *w = mem_new(struct prep);
+    const char *binary = e && e->binary ? e->binary : p->runtime_binary;
+    w->pool = p;
+    w->entry = e;
+    w->warm_up = !e;
+    w->path = e ? mem_strdup(e->path) : NULL;
+    w->mmproj = e && e->mmproj ? mem_strdup(e->mmproj) : NULL;
+    w->binary = binary ? mem_strdup(binary) : NULL;
+    w->req.data = w;
+    p->n_work++;
+    queue(w, find_work, found);
+    return w;
+}
