@@ -36,8 +36,26 @@ int32_t build_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias)
 int32_t build_positions(struct build *b)
 {
     if (b->positions < 0)
-        b->positions = graph_input(b->g, GGML_I32, b->n_tokens, 1, 1, 1);
+        b->positions = graph_input(b->g, GGML_I32, (uint64_t)b->n_tokens * b->f->positions, 1, 1, 1);
     return b->positions;
+}
+
+static int32_t widen(struct build *b, int32_t embd, uint64_t width)
+{
+    if (width == b->f->n_embd)
+        return embd;
+    graph_expand(b->g, embd);
+    int32_t wide = graph_new(b->g, OP_PAD, GGML_F32, width, b->n_tokens, 1, 1);
+    graph_src(b->g, wide, embd);
+    return wide;
+}
+
+int32_t build_input_part(struct build *b, uint32_t part)
+{
+    int32_t from = part ? b->first_part : b->wide_input;
+    uint64_t row = b->g->t[from].nb[1], n = b->n_tokens;
+    return graph_view(b->g, from, b->f->n_embd, n, 1, 1, row, row * n, row * n,
+                      4ull * b->f->n_embd * part);
 }
 
 /* Three ways in are reserved at once: token ids, embeddings given by the caller, and both mixed. Text uses
@@ -46,19 +64,24 @@ int32_t build_embeddings(struct build *b)
 {
     struct graph *g = b->g;
     uint32_t n = b->n_tokens;
+    uint64_t width = (uint64_t)b->f->n_embd * (1 + b->f->deepstack);
     b->token_embd = build_weight(b, b->f->global[ROLE_TOKEN_EMBD]);
     int32_t ids = graph_input(g, GGML_I32, n, 1, 1, 1);
-    int32_t embd = graph_get_rows(g, b->token_embd, ids);
+    int32_t embd = widen(b, graph_get_rows(g, b->token_embd, ids), width);
     int32_t mixed_ids = graph_input(g, GGML_I32, n, 1, 1, 1);
-    int32_t mixed = graph_get_rows(g, b->token_embd, mixed_ids);
-    int32_t given = graph_input(g, GGML_F32, b->f->n_embd, n, 1, 1);
+    int32_t mixed = widen(b, graph_get_rows(g, b->token_embd, mixed_ids), width);
+    int32_t given = graph_input(g, GGML_F32, width, n, 1, 1);
     int32_t slots = graph_input(g, GGML_I64, n, 1, 1, 1);
     int32_t written = graph_set_rows(g, graph_unary(g, OP_DUP, given), mixed, slots);
     graph_expand(g, embd);
     graph_expand(g, mixed);
-    graph_expand(g, graph_input(g, GGML_F32, b->f->n_embd, n, 1, 1));
+    graph_expand(g, graph_input(g, GGML_F32, width, n, 1, 1));
     graph_expand(g, written);
-    if (b->f->arch->flags & SCALES_INPUT)
+    if (b->f->deepstack) {
+        b->wide_input = embd;
+        embd = b->first_part = build_input_part(b, 0);
+    }
+    if (b->f->scales_input)
         embd = graph_unary(g, OP_SCALE, embd);
     if (b->f->arch->flags & ROWS_SCALED)
         embd = graph_binary(g, OP_MUL, embd, graph_input(g, GGML_F32, 1, n, 1, 1));
@@ -66,7 +89,16 @@ int32_t build_embeddings(struct build *b)
         embd = graph_binary(
             g, OP_ADD, embd,
             graph_get_rows(g, build_weight(b, b->f->global[ROLE_POSITIONS]), build_positions(b)));
+    if (b->f->global[ROLE_EMBD_NORM] >= 0)
+        embd = build_norm(b, embd, b->f->global[ROLE_EMBD_NORM], b->f->global[ROLE_EMBD_NORM_B]);
     return embd;
+}
+
+int32_t build_position_scale(struct build *b)
+{
+    if (b->position_scale < 0)
+        b->position_scale = graph_input(b->g, GGML_F32, 1, 1, b->n_tokens, 1);
+    return b->position_scale;
 }
 
 int32_t build_out_rows(struct build *b)
@@ -105,6 +137,8 @@ void build_head(struct build *b, int32_t cur)
     cur = graph_mul_mat(g, output_matrix(b), cur);
     if (b->f->global[ROLE_OUTPUT_B] >= 0)
         cur = graph_binary(g, OP_ADD, cur, build_weight(b, b->f->global[ROLE_OUTPUT_B]));
+    if (b->f->scales_logits)
+        cur = graph_unary(g, OP_SCALE, cur);
     if (b->f->arch->flags & LOGIT_CAP) {
         cur = graph_unary(g, OP_SCALE, cur);
         cur = graph_unary(g, OP_UNARY, cur);
@@ -161,7 +195,7 @@ static uint32_t repeats(const uint64_t *sig, uint32_t at, uint32_t end, uint32_t
 static void choose_layers(struct build *b, bool whole)
 {
     uint64_t sig[FACTS_MAX_LAYERS];
-    uint32_t n = b->f->n_layer,
+    uint32_t n = b->f->n_layer_run,
              end = n - 1; /* the last layer differs: rows without an output are dropped in it */
     for (uint32_t il = 0; il < n; il++)
         sig[il] = signature(b->l, il);
@@ -210,6 +244,7 @@ void build_graph(struct build *b, struct graph *g, const struct layout *l, bool 
                         .n_seqs = l->n_seqs,
                         .positions = -1,
                         .out_rows = -1,
+                        .position_scale = -1,
                         .k_rows = {-1, -1},
                         .v_rows = {-1, -1},
                         .mask = {-1, -1},

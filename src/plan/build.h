@@ -5,6 +5,7 @@
  *   build.c          inputs, weights, norms, products, the head; which layers are built
  *   build_attn.c     attention over the cache, with and without flash attention
  *   build_ffn.c      feed-forward, experts
+ *   build_router.c   the choice of experts
  *   build_models.c   one function a family
  *
  * Equal layers repeat the same pattern of births and deaths, so long runs of them are shortened to a few
@@ -21,10 +22,10 @@ struct build {
     const struct facts *f;
     uint32_t n_tokens, n_seqs;
     /* graph inputs, made when first used; [1] = of the sliding cache */
-    int32_t positions, out_rows, k_rows[2], v_rows[2], mask[2], k_rot[2], v_rot[2];
+    int32_t positions, out_rows, position_scale, k_rows[2], v_rows[2], mask[2], k_rot[2], v_rot[2];
     int32_t state_rows, state_main, state_extra; /* recurrent: which state each slot reads */
     int32_t rope_factors[LAYOUT_MAX_BACKENDS];
-    int32_t token_embd;
+    int32_t token_embd, wide_input, first_part;
     uint16_t emit[FACTS_MAX_LAYERS]; /* layers to build, ascending */
     uint32_t n_emit;
     /* runs of equal periods that were shortened: places in emit where the last two periods before the gap end
@@ -56,12 +57,16 @@ int32_t build_product(struct build *b, int32_t weight, int32_t cur);
 int32_t build_product_bias(struct build *b, int32_t weight, int32_t bias, int32_t cur);
 int32_t build_positions(struct build *b);
 int32_t build_embeddings(struct build *b);
+int32_t build_input_part(struct build *b, uint32_t part); /* of a deepstack model's wide input */
 int32_t build_out_rows(struct build *b);
+int32_t build_position_scale(struct build *b); /* one factor a token for queries */
 void build_head(struct build *b, int32_t cur);
 int32_t build_rope(struct build *b, int32_t cur, uint32_t il);
 /* q, k, v are [width, heads, tokens]; returns the output product's result. */
 int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il);
 int32_t build_ffn(struct build *b, int32_t cur, uint32_t il);
+/* Weights of the chosen experts, [1, used, tokens]; *ret_chosen are their numbers. */
+int32_t build_router(struct build *b, int32_t cur, uint32_t il, int32_t *ret_chosen);
 void build_transformer(struct build *b);
 void build_mamba(struct build *b);
 

@@ -1,12 +1,21 @@
 /* Attention over the cache. Layer plan; see build.h. */
 #include "plan/build.h"
 
+/* A model made for two lengths of context has factors for each. */
+static int32_t rope_factors(const struct build *b)
+{
+    const int32_t *t = b->f->global;
+    if (t[ROLE_ROPE_FREQS] >= 0)
+        return t[ROLE_ROPE_FREQS];
+    return t[b->l->n_ctx_seq > b->f->ctx_short ? ROLE_ROPE_LONG : ROLE_ROPE_SHORT];
+}
+
 int32_t build_rope(struct build *b, int32_t cur, uint32_t il)
 {
     struct graph *g = b->g;
     int32_t id = graph_binary(g, OP_ROPE, cur, build_positions(b));
     g->t[id].nb[0] = 4; /* the result is contiguous even when cur is a view with gaps */
-    int32_t factors = b->f->global[ROLE_ROPE_FREQS];
+    int32_t factors = rope_factors(b);
     if (factors >= 0) {
         int dev = b->l->layer_device[il];
         const struct tensor *t = b->f->weights[factors].t;

@@ -25,38 +25,10 @@ static int32_t dense(struct build *b, int32_t cur, uint32_t il)
         graph_src(g, mid, up);
     } else {
         mid = graph_unary(g, OP_UNARY, up);
+        if (b->f->arch->flags & SQUARES)
+            mid = graph_unary(g, OP_SQR, mid);
     }
     return build_product_bias(b, t[ROLE_DOWN], t[ROLE_DOWN_B], mid);
-}
-
-/* Weights of the chosen experts, [1, used, tokens]; *ret_chosen are their numbers. */
-static int32_t route(struct build *b, int32_t cur, uint32_t il, int32_t *ret_chosen)
-{
-    struct graph *g = b->g;
-    uint64_t n = g->t[cur].ne[1], experts = b->f->n_expert, used = b->f->n_expert_used;
-    int32_t logits = build_product(b, layer_weight(b, il, ROLE_ROUTER), cur);
-    if (layer_weight(b, il, ROLE_ROUTER_B) >= 0)
-        logits = graph_binary(g, OP_ADD, logits, build_weight(b, layer_weight(b, il, ROLE_ROUTER_B)));
-    bool late = b->f->arch->flags & SOFTMAX_LATE;
-    int32_t probs = late ? logits : graph_unary(g, OP_SOFT_MAX, logits);
-    int32_t sorted = graph_new(g, OP_ARGSORT, GGML_I32, experts, n, 1, 1);
-    graph_src(g, sorted, probs);
-    uint64_t row = g->t[sorted].nb[1];
-    int32_t chosen = graph_view(g, sorted, used, n, 1, 1, row, row * n, row * n, 0);
-    int32_t weights = graph_get_rows(g, graph_reshape(g, probs, 1, experts, n, 1), chosen);
-    if (late)
-        weights = graph_reshape(g, graph_unary(g, OP_SOFT_MAX, graph_reshape(g, weights, used, n, 1, 1)), 1,
-                                used, n, 1);
-    if (b->f->arch->flags & ROUTER_NORM) {
-        int32_t flat = graph_reshape(g, weights, used, n, 1, 1);
-        int32_t sum = graph_new(g, OP_SUM_ROWS, GGML_F32, 1, n, 1, 1);
-        graph_src(g, sum, flat);
-        int32_t clamped = graph_unary(g, OP_CLAMP, sum);
-        weights = graph_reshape(g, graph_binary(g, OP_DIV, flat, clamped), 1, used, n, 1);
-    }
-    graph_expand(g, weights);
-    *ret_chosen = chosen;
-    return weights;
 }
 
 static int32_t experts_product(struct build *b, int32_t weight, int32_t bias, int32_t cur, int32_t chosen)
@@ -74,7 +46,7 @@ static int32_t experts(struct build *b, int32_t cur, uint32_t il)
     struct graph *g = b->g;
     const int32_t *t = b->f->layers[il].tensor;
     uint64_t n = g->t[cur].ne[1], width = g->t[cur].ne[0], used = b->f->n_expert_used;
-    int32_t chosen, weights = route(b, cur, il, &chosen);
+    int32_t chosen, weights = build_router(b, cur, il, &chosen);
     int32_t rows = graph_reshape(g, cur, width, 1, n, 1);
     int32_t up = experts_product(b, t[ROLE_UP_EXPS], t[ROLE_UP_EXPS_B], rows, chosen);
     int32_t gate = experts_product(b, t[ROLE_GATE_EXPS], t[ROLE_GATE_EXPS_B], rows, chosen);

@@ -5,6 +5,19 @@ struct qkv {
     int32_t q, k, v;
 };
 
+static int32_t clamp(struct build *b, int32_t cur)
+{
+    return b->f->clamps_qkv ? graph_unary(b->g, OP_CLAMP, cur) : cur;
+}
+
+/* One norm over all heads, or one a head? */
+static bool norms_all_heads(const struct build *b, uint32_t il)
+{
+    const struct layer_facts *lf = &b->f->layers[il];
+    int32_t q = lf->tensor[ROLE_Q_NORM], k = lf->tensor[ROLE_K_NORM];
+    return q >= 0 && k >= 0 && lf->n_head > 1 && b->f->weights[q].t->ne[0] != lf->d_k;
+}
+
 /* Queries, keys and values as [width, heads, tokens], from one matrix or three. */
 static struct qkv project(struct build *b, int32_t cur, uint32_t il)
 {
@@ -13,33 +26,47 @@ static struct qkv project(struct build *b, int32_t cur, uint32_t il)
     const int32_t *t = lf->tensor;
     uint64_t n = b->n_tokens;
     if (t[ROLE_QKV] >= 0) {
-        int32_t all = build_product_bias(b, t[ROLE_QKV], t[ROLE_QKV_B], cur);
+        int32_t all = clamp(b, build_product_bias(b, t[ROLE_QKV], t[ROLE_QKV_B], cur));
         uint64_t row = g->t[all].nb[1], kw = 4ull * lf->d_k, vw = 4ull * lf->d_v;
         uint64_t k_at = kw * lf->n_head, v_at = k_at + kw * lf->n_head_kv;
         return (struct qkv){graph_view(g, all, lf->d_k, lf->n_head, n, 1, kw, row, row * n, 0),
                             graph_view(g, all, lf->d_k, lf->n_head_kv, n, 1, kw, row, row * n, k_at),
                             graph_view(g, all, lf->d_v, lf->n_head_kv, n, 1, vw, row, row * n, v_at)};
     }
-    int32_t q = build_product_bias(b, t[ROLE_Q], t[ROLE_Q_B], cur);
-    int32_t k = build_product_bias(b, t[ROLE_K], t[ROLE_K_B], cur);
-    int32_t v = build_product_bias(b, t[ROLE_V], t[ROLE_V_B], cur);
+    int32_t q = clamp(b, build_product_bias(b, t[ROLE_Q], t[ROLE_Q_B], cur));
+    int32_t k = clamp(b, build_product_bias(b, t[ROLE_K], t[ROLE_K_B], cur));
+    int32_t v = clamp(b, build_product_bias(b, t[ROLE_V], t[ROLE_V_B], cur));
+    if (norms_all_heads(b, il)) {
+        q = build_norm(b, q, t[ROLE_Q_NORM], t[ROLE_Q_NORM_B]);
+        k = build_norm(b, k, t[ROLE_K_NORM], t[ROLE_K_NORM_B]);
+    }
     return (struct qkv){graph_reshape(g, q, lf->d_k, lf->n_head, n, 1),
                         graph_reshape(g, k, lf->d_k, lf->n_head_kv, n, 1),
                         graph_reshape(g, v, lf->d_v, lf->n_head_kv, n, 1)};
+}
+
+static void turn(struct build *b, struct qkv *x, uint32_t il)
+{
+    x->q = build_rope(b, x->q, il);
+    x->k = build_rope(b, x->k, il);
 }
 
 static int32_t attend(struct build *b, int32_t cur, uint32_t il)
 {
     const int32_t *t = b->f->layers[il].tensor;
     struct qkv x = project(b, cur, il);
-    if (t[ROLE_Q_NORM] >= 0)
+    bool rotated = b->f->layers[il].rotated, rope_first = b->f->arch->flags & ROPE_FIRST;
+    bool all_heads = norms_all_heads(b, il);
+    if (rotated && rope_first)
+        turn(b, &x, il);
+    if (t[ROLE_Q_NORM] >= 0 && !all_heads)
         x.q = build_norm(b, x.q, t[ROLE_Q_NORM], t[ROLE_Q_NORM_B]);
-    if (t[ROLE_K_NORM] >= 0)
+    if (t[ROLE_K_NORM] >= 0 && !all_heads)
         x.k = build_norm(b, x.k, t[ROLE_K_NORM], t[ROLE_K_NORM_B]);
-    if (b->f->layers[il].rotated) {
-        x.q = build_rope(b, x.q, il);
-        x.k = build_rope(b, x.k, il);
-    }
+    if (rotated && !rope_first)
+        turn(b, &x, il);
+    if (b->f->scales_by_position)
+        x.q = graph_binary(b->g, OP_MUL, x.q, build_position_scale(b));
     if (b->f->arch->flags & SCALES_Q)
         x.q = graph_unary(b->g, OP_SCALE, x.q);
     return build_attention(b, x.q, x.k, x.v, il);
@@ -61,6 +88,8 @@ static int32_t serial_ffn(struct build *b, int32_t cur, int32_t residual, uint32
     enum role norm = facts_ffn_norm(&b->f->layers[il]);
     if (t[ROLE_POST_ATTN_NORM] >= 0 && (after || norm != ROLE_POST_ATTN_NORM))
         cur = build_norm(b, cur, t[ROLE_POST_ATTN_NORM], -1);
+    if (b->f->scales_residual)
+        cur = graph_unary(g, OP_SCALE, cur);
     int32_t mid = graph_binary(g, OP_ADD, cur, residual);
     cur = mid;
     if (!after)
@@ -68,6 +97,8 @@ static int32_t serial_ffn(struct build *b, int32_t cur, int32_t residual, uint32
     cur = build_ffn(b, cur, il);
     if (t[ROLE_POST_FFN_NORM] >= 0)
         cur = build_norm(b, cur, t[ROLE_POST_FFN_NORM], -1);
+    if (b->f->scales_residual)
+        cur = graph_unary(g, OP_SCALE, cur);
     return b->f->arch->flags & RESIDUAL_FIRST ? graph_binary(g, OP_ADD, mid, cur)
                                               : graph_binary(g, OP_ADD, cur, mid);
 }
@@ -99,7 +130,7 @@ void build_transformer(struct build *b)
         if (t[ROLE_ATTN_NORM_2] >= 0)
             read = build_norm(b, state, t[ROLE_ATTN_NORM_2], t[ROLE_ATTN_NORM_2_B]);
         int32_t cur = attend(b, read, il);
-        if (il == b->f->n_layer - 1) {
+        if (il == b->f->n_layer_run - 1) {
             cur = graph_get_rows(g, cur, build_out_rows(b));
             residual = graph_get_rows(g, residual, build_out_rows(b));
             if (b->f->parallel && t[ROLE_FFN_NORM] < 0)
@@ -107,6 +138,8 @@ void build_transformer(struct build *b)
         }
         state =
             b->f->parallel ? parallel_ffn(b, cur, residual, normed, il) : serial_ffn(b, cur, residual, il);
+        if (il < b->f->deepstack)
+            state = graph_binary(g, OP_ADD, state, build_input_part(b, il + 1));
         build_layer_end(b, state);
     }
     build_head(b, state);

@@ -70,7 +70,7 @@ static void weigh(struct facts *f, uint32_t i)
     if (t->layer >= 0 && (uint32_t)t->layer < f->n_layer) {
         const char *dot = strchr(name, '.');
         dot = dot ? strchr(dot + 1, '.') : NULL;
-        w->layer = t->layer;
+        w->layer = (uint32_t)t->layer < f->n_layer_run ? t->layer : LAYER_UNLOADED;
         w->role = (uint16_t)role_from(dot ? dot + 1 : name);
         w->offloadable_experts = is_routed_expert(name);
         if (w->role != ROLE_NONE)
@@ -79,6 +79,8 @@ static void weigh(struct facts *f, uint32_t i)
     }
     w->role = (uint16_t)role_from(name);
     w->layer = t->cls == TENSOR_INPUT ? LAYER_INPUT : (int32_t)f->n_layer;
+    if (w->role == ROLE_EMBD_NORM || w->role == ROLE_EMBD_NORM_B)
+        w->layer = 0;
     if (w->role == ROLE_ROPE_FREQS || w->role == ROLE_ROPE_LONG || w->role == ROLE_ROPE_SHORT)
         w->per_layer_copy = true;
     if (w->role != ROLE_NONE)
@@ -211,7 +213,7 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
     bool ssm = f->arch->family == FAMILY_MAMBA;
     const enum role *list = ssm ? mamba : dense;
     size_t n = ssm ? TABLE_COUNT(mamba) : TABLE_COUNT(dense) - !!(f->arch->flags & NORMS_AFTER);
-    for (uint32_t il = 0; il < f->n_layer; il++) {
+    for (uint32_t il = 0; il < f->n_layer_run; il++) {
         const int32_t *t = f->layers[il].tensor;
         for (size_t i = 0; i < n; i++)
             if (t[list[i]] < 0)
@@ -261,6 +263,13 @@ static enum rc load(struct facts *f, struct err *err)
     return check_tensors(f, err);
 }
 
+/* Layers at the end that only draft further tokens: they are in the file, and loaded for drafting alone. */
+static uint32_t drafting_layers(const struct facts *f)
+{
+    uint32_t n = arch_u32(f->m, "nextn_predict_layers", 0);
+    return n < f->n_layer ? n : 0;
+}
+
 enum rc facts_init(struct facts *f, const struct model *m, struct err *err)
 {
     *f = (struct facts){.m = m, .arch = arch_find(m->architecture)};
@@ -280,6 +289,8 @@ enum rc facts_init(struct facts *f, const struct model *m, struct err *err)
     f->n_expert_used = m->n_expert_used;
     f->parallel = (f->arch->flags & PARALLEL) && arch_u32(m, "use_parallel_residual", 1);
     f->pooling = arch_u32(m, "pooling_type", 0);
+    f->n_layer_run = f->n_layer - drafting_layers(f);
+    facts_keys(f);
     enum rc rc = load(f, err);
     if (rc)
         facts_release(f);

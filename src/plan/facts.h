@@ -23,6 +23,12 @@ enum arch_flag { /* see architectures.def */
                  SOFTMAX_LATE = 1 << 12,
                  NORMS_AFTER = 1 << 13,
                  KEEPS_STATE = 1 << 16,
+                 SCALES_BY_KEY = 1 << 17,
+                 SCALES_ALL = 1 << 18,
+                 SQUARES = 1 << 19,
+                 ROPE_FIRST = 1 << 20,
+                 FOUR_POSITIONS = 1 << 21,
+                 SIGMOID = 1 << 22,
 };
 
 struct arch {
@@ -52,7 +58,17 @@ struct layer_facts {
     int32_t tensor[ROLE_COUNT]; /* index into weights, -1 = the layer has none */
 };
 
-#define LAYER_INPUT (-2) /* stays on the host */
+/* How a token chooses its experts. */
+struct router_facts {
+    bool sigmoid; /* probabilities one by one, not over all */
+    bool late;    /* only the chosen are weighed */
+    bool norm;    /* weights are divided by their sum */
+    bool scaled;  /* … and multiplied by a constant */
+    uint32_t groups, groups_used; /* 0: not chosen by groups first */
+};
+
+#define LAYER_INPUT    (-2) /* stays on the host */
+#define LAYER_UNLOADED (-3) /* of a layer that only drafts */
 struct weight_facts {
     const struct tensor *t;
     int32_t layer;            /* 0 … n_layer-1; n_layer = with the output; LAYER_INPUT */
@@ -68,6 +84,14 @@ struct facts {
     uint32_t n_layer, n_embd, n_vocab;
     uint32_t n_expert, n_expert_used;
     uint32_t window; /* sliding attention: cells back; 0 = none */
+    uint32_t n_layer_run; /* without the layers that draft further tokens, which are not loaded */
+    uint32_t ctx_short;   /* longest context of a model's first set of rope factors */
+    uint32_t positions;   /* numbers that place a token: 1, or 4 */
+    uint32_t deepstack;   /* first layers whose results get a part of the input, which is so much wider */
+    bool scales_input, scales_residual, scales_logits; /* by a constant */
+    bool scales_by_position;                           /* queries, one factor a token */
+    bool clamps_qkv;
+    struct router_facts router;
     uint32_t ssm_conv, ssm_inner, ssm_state, ssm_rank, ssm_group;
     uint32_t pooling;     /* of an embedding model: 0 none, 1 mean, 2 first, 3 last, 4 rank */
     uint32_t v_width_max; /* widest V of all layers, elements */
@@ -83,6 +107,8 @@ struct facts {
  */
 enum role facts_ffn_norm(const struct layer_facts *l);
 /* RC_UNSUPPORTED: no row for the architecture; RC_INVALID: a key is missing or makes no sense. */
+/* facts_keys.c: what keys and the architecture's row say about the order of operations. */
+void facts_keys(struct facts *f);
 enum rc facts_init(struct facts *f, const struct model *m, struct err *err);
 void facts_release(struct facts *f);
 

@@ -44,7 +44,7 @@ enum rc layout_cache(struct layout *l, struct err *err)
     const struct layer_facts *first = &l->f->layers[0];
     const struct ggml_type_info *k = ggml_type_info(l->p->type_k), *v = ggml_type_info(l->p->type_v);
     bool uniform = true;
-    for (uint32_t il = 0; il < l->f->n_layer; il++) {
+    for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         const struct layer_facts *lf = &l->f->layers[il];
         int dev = layout_cache_device(l, il);
         uint32_t alignment = dev == layout_host(l) ? 32 : backend_traits(l->devices[dev].backend)->alignment;

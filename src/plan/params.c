@@ -108,7 +108,7 @@ static enum rc check_cache_types(const struct layout *l, struct err *err)
         err_hint(err, "use --flash-attn on, or --cache-type-v f16");
         return rc;
     }
-    for (uint32_t il = 0; il < l->f->n_layer; il++) {
+    for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         const struct layer_facts *lf = &l->f->layers[il];
         const struct ggml_type_info *k = ggml_type_info(p->type_k), *v = ggml_type_info(p->type_v);
         if (k && v && (lf->d_k % k->block || lf->d_v % v->block))

@@ -132,7 +132,7 @@ static void per_layer_copies(struct layout *l, uint32_t i)
 {
     bool seen[LAYOUT_MAX_BACKENDS] = {false};
     l->weight_device[i] = l->layer_device[0];
-    for (uint32_t il = 0; il < l->f->n_layer; il++) {
+    for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         int dev = l->layer_device[il];
         if (!seen[dev])
             count(l, dev, false, l->f->weights[i].t);
@@ -152,6 +152,10 @@ static void place_weight(struct layout *l, const struct overrides *o, uint32_t i
 {
     const struct weight_facts *w = &l->f->weights[i];
     int host = layout_host(l), dev = host;
+    if (w->layer == LAYER_UNLOADED) {
+        l->weight_device[i] = (int8_t)host;
+        return;
+    }
     if (w->per_layer_copy) {
         per_layer_copies(l, i);
         return;
