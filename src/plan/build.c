@@ -54,8 +54,7 @@ int32_t build_input_part(struct build *b, uint32_t part)
 {
     int32_t from = part ? b->first_part : b->wide_input;
     uint64_t row = b->g->t[from].nb[1], n = b->n_tokens;
-    return graph_view(b->g, from, b->f->n_embd, n, 1, 1, row, row * n, row * n,
-                      4ull * b->f->n_embd * part);
+    return graph_view(b->g, from, b->f->n_embd, n, 1, 1, row, row * n, row * n, 4ull * b->f->n_embd * part);
 }
 
 /* Three ways in are reserved at once: token ids, embeddings given by the caller, and both mixed. Text uses

@@ -60,10 +60,10 @@ struct layer_facts {
 
 /* How a token chooses its experts. */
 struct router_facts {
-    bool sigmoid; /* probabilities one by one, not over all */
-    bool late;    /* only the chosen are weighed */
-    bool norm;    /* weights are divided by their sum */
-    bool scaled;  /* … and multiplied by a constant */
+    bool sigmoid;                 /* probabilities one by one, not over all */
+    bool late;                    /* only the chosen are weighed */
+    bool norm;                    /* weights are divided by their sum */
+    bool scaled;                  /* … and multiplied by a constant */
     uint32_t groups, groups_used; /* 0: not chosen by groups first */
 };
 
@@ -83,7 +83,7 @@ struct facts {
     const struct arch *arch;
     uint32_t n_layer, n_embd, n_vocab;
     uint32_t n_expert, n_expert_used;
-    uint32_t window; /* sliding attention: cells back; 0 = none */
+    uint32_t window;      /* sliding attention: cells back; 0 = none */
     uint32_t n_layer_run; /* without the layers that draft further tokens, which are not loaded */
     uint32_t ctx_short;   /* longest context of a model's first set of rope factors */
     uint32_t positions;   /* numbers that place a token: 1, or 4 */

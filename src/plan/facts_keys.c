@@ -25,11 +25,11 @@ static void router_keys(struct facts *f)
     const struct model *m = f->m;
     uint32_t gating = arch_u32(m, "expert_gating_func", 16);
     double scale = arch_f64(m, "expert_weights_scale");
-    f->router = (struct router_facts){.sigmoid = gating ? gating == GATING_SIGMOID : (f->arch->flags & SIGMOID) != 0,
-                                      .late = gating ? gating == GATING_SOFTMAX_LATE
-                                                     : (f->arch->flags & SOFTMAX_LATE) != 0,
-                                      .norm = (f->arch->flags & ROUTER_NORM) || arch_u32(m, "expert_weights_norm", 1),
-                                      .scaled = scale != 0 && scale != 1};
+    f->router = (struct router_facts){
+        .sigmoid = gating ? gating == GATING_SIGMOID : (f->arch->flags & SIGMOID) != 0,
+        .late = gating ? gating == GATING_SOFTMAX_LATE : (f->arch->flags & SOFTMAX_LATE) != 0,
+        .norm = (f->arch->flags & ROUTER_NORM) || arch_u32(m, "expert_weights_norm", 1),
+        .scaled = scale != 0 && scale != 1};
     uint32_t groups = arch_u32(m, "expert_group_count", 4096);
     if (groups > 1 && f->n_expert % groups == 0 && f->n_expert / groups > 1) {
         f->router.groups = groups;

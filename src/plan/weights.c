@@ -97,10 +97,18 @@ static int overridden(const struct overrides *o, const struct weight_facts *w)
     return -1;
 }
 
-/* Bytes a buffer of `dev` spends on the tensor. */
-static uint64_t stored_bytes(const struct layout *l, int dev, const struct tensor *t)
+/* Host weights lie in the first device's pinned memory, if it has some, unless they were sent to the CPU. */
+static uint32_t host_alignment(const struct layout *l, bool forced)
 {
-    uint64_t n = t->bytes, alignment = 32;
+    return forced ? 32
+                  : backend_graph_host(l->n_devices == 0, l->n_devices ? l->devices[0].backend : PLAN_CUDA)
+                        .alignment;
+}
+
+/* Bytes a buffer of `dev` spends on the tensor. */
+static uint64_t stored_bytes(const struct layout *l, int dev, bool forced, const struct tensor *t)
+{
+    uint64_t n = t->bytes, alignment = host_alignment(l, forced);
     if (dev != layout_host(l)) {
         const struct backend_traits *b = backend_traits(l->devices[dev].backend);
         const struct ggml_type_info *info = ggml_type_info(t->type);
@@ -113,9 +121,9 @@ static uint64_t stored_bytes(const struct layout *l, int dev, const struct tenso
     return (n + alignment - 1) / alignment * alignment;
 }
 
-static void count(struct layout *l, int dev, bool repacked, const struct tensor *t)
+static void count(struct layout *l, int dev, bool forced, bool repacked, const struct tensor *t)
 {
-    uint64_t n = stored_bytes(l, dev, t);
+    uint64_t n = stored_bytes(l, dev, forced, t);
     l->model_bytes[dev] += n;
     if (repacked)
         l->repack_bytes += n;
@@ -135,7 +143,7 @@ static void per_layer_copies(struct layout *l, uint32_t i)
     for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         int dev = l->layer_device[il];
         if (!seen[dev])
-            count(l, dev, false, l->f->weights[i].t);
+            count(l, dev, false, false, l->f->weights[i].t);
         seen[dev] = true;
     }
 }
@@ -163,16 +171,16 @@ static void place_weight(struct layout *l, const struct overrides *o, uint32_t i
     if (w->layer != LAYER_INPUT)
         dev = l->layer_device[w->layer];
     int forced = overridden(o, w);
+    if (forced < 0 && w->offloadable_experts && w->layer >= 0 && (uint32_t)w->layer < l->p->n_cpu_moe)
+        forced = host;
     if (forced >= 0)
         dev = forced;
-    else if (w->offloadable_experts && w->layer >= 0 && (uint32_t)w->layer < l->p->n_cpu_moe)
-        dev = host;
     if (dev != host && !device_takes(l, dev, w))
         dev = host;
     l->weight_device[i] = (int8_t)dev;
     l->weight_repacked[i] =
         dev == host && packs(l) && repackable(w->t, role_kind((enum role)w->role), l->p->host_isa);
-    count(l, dev, l->weight_repacked[i], w->t);
+    count(l, dev, forced >= 0, l->weight_repacked[i], w->t);
 }
 
 /* A model without an output matrix uses its embeddings again: the same memory only if both want the same
@@ -186,7 +194,7 @@ static void place_tied_output(struct layout *l)
     l->output_device = (int8_t)dev;
     l->output_repacked = repacked;
     if (dev != l->weight_device[i] || repacked)
-        count(l, dev, repacked, t);
+        count(l, dev, false, repacked, t);
 }
 
 enum rc layout_weights(struct layout *l, struct err *err)
