@@ -3,13 +3,19 @@
 
 #include <string.h>
 
+/* Only heads of some widths (the second kind) have a kernel. */
+static bool vulkan_refuses_scan(const struct gtensor *state, const struct gtensor *a)
+{
+    return a->ne[0] != 1 || (state->ne[0] != 128 && state->ne[0] != 256) || state->ne[1] % 16;
+}
+
 /* No kernel for selective scans of the first kind, for attention over caches of which one alone is bf16, nor
  * for products with quantised matrices whose rows have gaps (the heads of a quantised cache without flash
  * attention). */
 static bool vulkan_refuses(const struct graph *g, const struct gtensor *t)
 {
     if (t->op == OP_SSM_SCAN)
-        return true;
+        return vulkan_refuses_scan(&g->t[t->src[0]], &g->t[t->src[3]]);
     if (t->op == OP_FLASH_ATTN) {
         const struct gtensor *k = &g->t[t->src[1]], *v = &g->t[t->src[2]];
         return (k->type == GGML_BF16) != (v->type == GGML_BF16) || k->ne[0] % 8 || v->ne[0] % 8;

@@ -82,6 +82,8 @@ int32_t build_embeddings(struct build *b)
     }
     if (b->f->scales_input)
         embd = graph_unary(g, OP_SCALE, embd);
+    if (b->f->arch->flags & SCALES_BY_KEY) /* not left to the first layer */
+        graph_expand(g, embd);
     if (b->f->arch->flags & ROWS_SCALED)
         embd = graph_binary(g, OP_MUL, embd, graph_input(g, GGML_F32, 1, n, 1, 1));
     if (b->f->global[ROLE_POSITIONS] >= 0)
@@ -255,8 +257,8 @@ void build_graph(struct build *b, struct graph *g, const struct layout *l, bool 
     memset(b->rope_factors, 0xff, sizeof b->rope_factors);
     graph_reset(g);
     choose_layers(b, whole);
-    if (l->f->arch->family == FAMILY_MAMBA)
-        build_mamba(b);
+    if (l->f->arch->family == FAMILY_HYBRID)
+        build_hybrid(b);
     else
         build_transformer(b);
 }

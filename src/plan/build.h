@@ -7,6 +7,9 @@
  *   build_ffn.c      feed-forward, experts
  *   build_router.c   the choice of experts
  *   build_models.c   one function a family
+ *   build_recurrent.c blocks that keep states
+ *   build_models.c   the transformer family
+ *   build_hybrid.c   recurrent models and hybrids of them with attention
  *
  * Equal layers repeat the same pattern of births and deaths, so long runs of them are shortened to a few
  * periods. */
@@ -62,12 +65,21 @@ int32_t build_out_rows(struct build *b);
 int32_t build_position_scale(struct build *b); /* one factor a token for queries */
 void build_head(struct build *b, int32_t cur);
 int32_t build_rope(struct build *b, int32_t cur, uint32_t il);
-/* q, k, v are [width, heads, tokens]; returns the output product's result. */
+/* q, k, v are [width, heads, tokens]; returns the output product's result, or what comes before it. */
+int32_t build_attention_heads(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il);
 int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il);
 int32_t build_ffn(struct build *b, int32_t cur, uint32_t il);
 /* Weights of the chosen experts, [1, used, tokens]; *ret_chosen are their numbers. */
 int32_t build_router(struct build *b, int32_t cur, uint32_t il, int32_t *ret_chosen);
+/* Projections, norms and positions of q, k, v, then build_attention. */
+int32_t build_attend(struct build *b, int32_t cur, uint32_t il);
+/* Blocks that keep states: cur is the normed input [embd, tokens], the result has its shape. normed: the norm
+ * is made inside, after the states are read. */
+int32_t build_mamba(struct build *b, int32_t cur, uint32_t il);
+int32_t build_mamba2(struct build *b, int32_t cur, uint32_t il);
+int32_t build_short_conv(struct build *b, int32_t cur, uint32_t il);
+int32_t build_delta_net(struct build *b, int32_t cur, uint32_t il);
 void build_transformer(struct build *b);
-void build_mamba(struct build *b);
+void build_hybrid(struct build *b);
 
 #endif

@@ -188,7 +188,7 @@ static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t 
     return graph_reshape(g, cur, t.ne[0] * t.ne[1], t.ne[2] * t.ne[3], 1, 1);
 }
 
-int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il)
+int32_t build_attention_heads(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il)
 {
     struct graph *g = b->g;
     const struct layer_facts *lf = &b->f->layers[il];
@@ -217,5 +217,11 @@ int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32
     graph_expand(g, cur);
     if (b->l->v_rotated)
         cur = rotate(b, cur, &b->v_rot[c.side], 64);
-    return build_product_bias(b, lf->tensor[ROLE_O], lf->tensor[ROLE_O_B], cur);
+    return cur;
+}
+
+int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il)
+{
+    int32_t cur = build_attention_heads(b, q, k, v, il);
+    return build_product_bias(b, layer_weight(b, il, ROLE_O), layer_weight(b, il, ROLE_O_B), cur);
 }

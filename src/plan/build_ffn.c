@@ -66,6 +66,7 @@ static int32_t experts(struct build *b, int32_t cur, uint32_t il)
         sum = graph_binary(g, OP_ADD, sum, first + i);
     if (used == 1)
         sum = graph_unary(g, OP_CONT, first);
+    graph_expand(g, sum); /* before a next layer's states are read */
     return sum;
 }
 
@@ -77,7 +78,9 @@ static int32_t shared_expert(struct build *b, int32_t cur, const int32_t *t)
     if (t[ROLE_ROUTER_SHEXP] < 0)
         return out;
     int32_t gate = build_product(b, t[ROLE_ROUTER_SHEXP], cur);
-    int32_t open = graph_binary(g, OP_DIV, graph_unary(g, OP_UNARY, gate), gate);
+    int32_t open = graph_unary(g, OP_UNARY, gate);
+    if (!(b->f->arch->flags & GATE_OPENS))
+        open = graph_binary(g, OP_DIV, open, gate);
     return graph_binary(g, OP_MUL, out, open);
 }
 

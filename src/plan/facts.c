@@ -10,7 +10,7 @@
 
 static const struct arch arches[] = {
 #define TRANSFORMER               FAMILY_TRANSFORMER
-#define MAMBA                     FAMILY_MAMBA
+#define HYBRID                    FAMILY_HYBRID
 #define ARCH(name, family, flags) {name, family, flags},
 #include "plan/architectures.def"
 #undef ARCH
@@ -83,12 +83,15 @@ static void weigh(struct facts *f, uint32_t i)
         w->layer = 0;
     if (w->role == ROLE_ROPE_FREQS || w->role == ROLE_ROPE_LONG || w->role == ROLE_ROPE_SHORT)
         w->per_layer_copy = true;
+    if (w->role == ROLE_EMBD_NORM && !strncmp(f->arch->name, "lfm2", 4)) { /* bears the wrong name */
+        w->role = ROLE_OUTPUT_NORM;
+        w->layer = (int32_t)f->n_layer;
+    }
     if (w->role != ROLE_NONE)
         f->global[w->role] = (int32_t)i;
 }
 
-static enum rc need_u32(const struct model *m, const char *suffix, uint32_t max, uint32_t *ret,
-                        struct err *err)
+enum rc arch_need_u32(const struct model *m, const char *suffix, uint32_t max, uint32_t *ret, struct err *err)
 {
     uint64_t v;
     if (!model_arch_u64(m, suffix, &v))
@@ -100,7 +103,7 @@ static enum rc need_u32(const struct model *m, const char *suffix, uint32_t max,
     return RC_OK;
 }
 
-static uint32_t arch_u32(const struct model *m, const char *suffix, uint32_t fallback)
+uint32_t arch_u32(const struct model *m, const char *suffix, uint32_t fallback)
 {
     uint64_t v;
     return model_arch_u64(m, suffix, &v) && v <= UINT32_MAX ? (uint32_t)v : fallback;
@@ -116,6 +119,8 @@ static enum rc attention_shape(struct facts *f, struct err *err)
     for (uint32_t il = 0; il < f->n_layer; il++) {
         struct layer_facts *l = &f->layers[il];
         uint64_t heads = 0, kv = 0;
+        if (!l->cached)
+            continue;
         if (!model_arch_layer_u64(m, "attention.head_count", il, &heads))
             return err_set(err, RC_INVALID, "%s: the key %s.attention.head_count is missing", m->path,
                            m->architecture);
@@ -179,48 +184,35 @@ static void rotary_shape(struct facts *f)
     }
 }
 
-static enum rc mamba_shape(struct facts *f, struct err *err)
-{
-    enum rc rc = need_u32(f->m, "ssm.conv_kernel", 1024, &f->ssm_conv, err);
-    if (!rc)
-        rc = need_u32(f->m, "ssm.inner_size", MAX_WIDTH, &f->ssm_inner, err);
-    if (!rc)
-        rc = need_u32(f->m, "ssm.state_size", 65536, &f->ssm_state, err);
-    if (!rc)
-        rc = need_u32(f->m, "ssm.time_step_rank", MAX_WIDTH, &f->ssm_rank, err);
-    f->ssm_group = arch_u32(f->m, "ssm.group_count", 0);
-    for (uint32_t il = 0; !rc && il < f->n_layer; il++)
-        f->layers[il].recurrent = true;
-    return rc;
-}
-
 enum role facts_ffn_norm(const struct layer_facts *l)
 {
-    static const enum role names[] = {ROLE_FFN_NORM, ROLE_ATTN_OUT_NORM, ROLE_POST_ATTN_NORM};
+    static const enum role names[] = {ROLE_FFN_NORM, ROLE_FFN_NORM_BARE, ROLE_ATTN_OUT_NORM,
+                                      ROLE_POST_ATTN_NORM};
     for (size_t i = 0; i < TABLE_COUNT(names); i++)
         if (l->tensor[names[i]] >= 0)
             return names[i];
     return ROLE_NONE;
 }
 
+enum rc facts_need_weights(const struct facts *f, uint32_t il, const enum role *need, size_t n,
+                           struct err *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (f->layers[il].tensor[need[i]] < 0)
+            return err_set(err, RC_INVALID, "%s: blk.%u.%s is missing", f->m->path, il, roles[need[i]].name);
+    return RC_OK;
+}
+
 /* A weight that the graph needs but the file lacks would make an estimate of something else. */
 static enum rc check_tensors(const struct facts *f, struct err *err)
 {
-    static const enum role dense[] = {ROLE_O, ROLE_ATTN_NORM}; /* the last unless norms come after */
-    static const enum role mamba[] = {ROLE_ATTN_NORM, ROLE_SSM_IN, ROLE_SSM_CONV, ROLE_SSM_CONV_B,
-                                      ROLE_SSM_X,     ROLE_SSM_DT, ROLE_SSM_DT_B, ROLE_SSM_A,
-                                      ROLE_SSM_D,     ROLE_SSM_OUT};
-    bool ssm = f->arch->family == FAMILY_MAMBA;
-    const enum role *list = ssm ? mamba : dense;
-    size_t n = ssm ? TABLE_COUNT(mamba) : TABLE_COUNT(dense) - !!(f->arch->flags & NORMS_AFTER);
+    static const enum role need[] = {ROLE_O, ROLE_ATTN_NORM}; /* the last unless norms come after */
+    size_t n = TABLE_COUNT(need) - !!(f->arch->flags & NORMS_AFTER);
     for (uint32_t il = 0; il < f->n_layer_run; il++) {
         const int32_t *t = f->layers[il].tensor;
-        for (size_t i = 0; i < n; i++)
-            if (t[list[i]] < 0)
-                return err_set(err, RC_INVALID, "%s: blk.%u.%s is missing", f->m->path, il,
-                               roles[list[i]].name);
-        if (ssm)
-            continue;
+        enum rc rc = facts_need_weights(f, il, need, n, err);
+        if (rc)
+            return rc;
         if (!f->parallel && !(f->arch->flags & NORMS_AFTER) && facts_ffn_norm(&f->layers[il]) == ROLE_NONE)
             return err_set(err, RC_UNSUPPORTED,
                            "no estimate for %s: layer %u has no norm before its feed-forward block",
@@ -236,9 +228,23 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
             return err_set(err, RC_INVALID, "%s: %u of %u experts are used", f->m->path, f->n_expert_used,
                            f->n_expert);
     }
+    return RC_OK;
+}
+
+static enum rc check_ends(const struct facts *f, struct err *err)
+{
     if (f->global[ROLE_TOKEN_EMBD] < 0 || f->global[ROLE_OUTPUT_NORM] < 0)
         return err_set(err, RC_INVALID, "%s: token_embd.weight or output_norm.weight is missing", f->m->path);
     return RC_OK;
+}
+
+/* Every layer of a plain transformer keeps keys and values. */
+static enum rc plain_layers(struct facts *f, struct err *err)
+{
+    f->caches = true;
+    for (uint32_t il = 0; il < f->n_layer_run; il++)
+        f->layers[il].cached = true;
+    return check_tensors(f, err);
 }
 
 static enum rc load(struct facts *f, struct err *err)
@@ -255,12 +261,16 @@ static enum rc load(struct facts *f, struct err *err)
     for (uint32_t i = 0; i < m->n_tensors; i++)
         weigh(f, i);
     f->tied = f->global[ROLE_OUTPUT] < 0;
-    enum rc rc = f->arch->family == FAMILY_MAMBA ? mamba_shape(f, err) : attention_shape(f, err);
+    enum rc rc = f->arch->family == FAMILY_HYBRID ? facts_recurrent(f, err) : plain_layers(f, err);
+    if (!rc)
+        rc = check_ends(f, err);
+    if (!rc)
+        rc = attention_shape(f, err);
     if (rc)
         return rc;
     sliding_shape(f);
     rotary_shape(f);
-    return check_tensors(f, err);
+    return RC_OK;
 }
 
 /* Layers at the end that only draft further tokens: they are in the file, and loaded for drafting alone. */

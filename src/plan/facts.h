@@ -5,7 +5,7 @@
 
 #include "gguf/model.h"
 
-enum arch_family { FAMILY_TRANSFORMER, FAMILY_MAMBA };
+enum arch_family { FAMILY_TRANSFORMER, FAMILY_HYBRID };
 
 enum arch_flag { /* see architectures.def */
                  SCALES_INPUT = 1 << 0,
@@ -29,6 +29,7 @@ enum arch_flag { /* see architectures.def */
                  ROPE_FIRST = 1 << 20,
                  FOUR_POSITIONS = 1 << 21,
                  SIGMOID = 1 << 22,
+                 GATE_OPENS = 1 << 26,
 };
 
 struct arch {
@@ -50,11 +51,23 @@ enum role {
 enum role_kind { KIND_ELEMENT, KIND_PRODUCT, KIND_EXPERTS, KIND_LOOKUP };
 enum role_kind role_kind(enum role r);
 
+/* How a layer of a recurrent or hybrid model mixes tokens, as its tensors tell. */
+enum mixer {
+    MIXER_ATTENTION,
+    MIXER_MAMBA,  /* a state a channel */
+    MIXER_MAMBA2, /* heads and groups; beside attention if the layer has both */
+    MIXER_CONV,   /* short convolution, no second state */
+    MIXER_DELTA,  /* gated delta net */
+    MIXER_NONE,   /* a feed-forward block alone */
+};
+
 struct layer_facts {
     uint32_t n_head, n_head_kv, d_k, d_v;
     bool sliding;
-    bool rotated; /* queries and keys carry rotary positions */
-    bool recurrent;
+    bool rotated;   /* queries and keys carry rotary positions */
+    bool cached;    /* keys and values are kept */
+    bool recurrent; /* states are kept */
+    uint8_t mixer;
     int32_t tensor[ROLE_COUNT]; /* index into weights, -1 = the layer has none */
 };
 
@@ -93,8 +106,11 @@ struct facts {
     bool clamps_qkv;
     struct router_facts router;
     uint32_t ssm_conv, ssm_inner, ssm_state, ssm_rank, ssm_group;
-    uint32_t pooling;     /* of an embedding model: 0 none, 1 mean, 2 first, 3 last, 4 rank */
-    uint32_t v_width_max; /* widest V of all layers, elements */
+    uint64_t state_r, state_s; /* a recurrent layer's two states, values a sequence; state_s may be 0 */
+    bool ssm_normed;           /* scans of the first kind: steps and vectors are normed without weights */
+    bool caches;               /* some layer keeps keys and values */
+    uint32_t pooling;          /* of an embedding model: 0 none, 1 mean, 2 first, 3 last, 4 rank */
+    uint32_t v_width_max;      /* widest V of all layers, elements */
     struct layer_facts *layers;
     struct weight_facts *weights;
     uint32_t n_weights;
@@ -106,10 +122,20 @@ struct facts {
 /* The norm before a layer's feed-forward block, which may bear the name of one behind attention; ROLE_NONE.
  */
 enum role facts_ffn_norm(const struct layer_facts *l);
-/* RC_UNSUPPORTED: no row for the architecture; RC_INVALID: a key is missing or makes no sense. */
 /* facts_keys.c: what keys and the architecture's row say about the order of operations. */
 void facts_keys(struct facts *f);
+/* RC_UNSUPPORTED: no row for the architecture; RC_INVALID: a key is missing or makes no sense. */
 enum rc facts_init(struct facts *f, const struct model *m, struct err *err);
 void facts_release(struct facts *f);
+
+/* facts_recurrent.c: mixers, states and needed weights of a hybrid model's layers. After the weights. */
+enum rc facts_recurrent(struct facts *f, struct err *err);
+/* A number of the architecture, 1 to max; RC_INVALID if it is missing or outside. */
+enum rc arch_need_u32(const struct model *m, const char *suffix, uint32_t max, uint32_t *ret,
+                      struct err *err);
+uint32_t arch_u32(const struct model *m, const char *suffix, uint32_t fallback);
+/* RC_INVALID if layer il lacks one of the n weights. */
+enum rc facts_need_weights(const struct facts *f, uint32_t il, const enum role *need, size_t n,
+                           struct err *err);
 
 #endif

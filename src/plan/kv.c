@@ -33,29 +33,30 @@ static bool attention_layer(struct layout *l, uint32_t il, uint64_t *sum, uint32
 
 static bool recurrent_layer(struct layout *l, uint64_t *sum, uint32_t alignment)
 {
-    const struct facts *f = l->f;
-    uint64_t r = (uint64_t)(f->ssm_conv - 1) * (f->ssm_inner + 2ull * f->ssm_group * f->ssm_state);
-    uint64_t s = (uint64_t)f->ssm_state * f->ssm_inner;
-    return add(sum, l->n_seqs, r * 4, alignment) && add(sum, l->n_seqs, s * 4, alignment);
+    return add(sum, l->n_seqs, l->f->state_r * 4, alignment) &&
+           add(sum, l->n_seqs, l->f->state_s * 4, alignment);
 }
 
 enum rc layout_cache(struct layout *l, struct err *err)
 {
-    const struct layer_facts *first = &l->f->layers[0];
+    const struct layer_facts *first = NULL; /* that keeps keys and values */
     const struct ggml_type_info *k = ggml_type_info(l->p->type_k), *v = ggml_type_info(l->p->type_v);
     bool uniform = true;
     for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         const struct layer_facts *lf = &l->f->layers[il];
         int dev = layout_cache_device(l, il);
         uint32_t alignment = dev == layout_host(l) ? 32 : backend_traits(l->devices[dev].backend)->alignment;
-        bool ok = lf->recurrent ? recurrent_layer(l, &l->context_bytes[dev], alignment)
-                                : attention_layer(l, il, &l->context_bytes[dev], alignment);
+        bool ok = (!lf->recurrent || recurrent_layer(l, &l->context_bytes[dev], alignment)) &&
+                  (!lf->cached || attention_layer(l, il, &l->context_bytes[dev], alignment));
         if (!ok)
             return err_set(err, RC_INVALID, "%s: the cache of layer %u has no sensible size", l->f->m->path,
                            il);
+        if (!lf->cached)
+            continue;
+        first = first ? first : lf;
         uniform = uniform && lf->d_k == first->d_k && lf->d_v == first->d_v;
     }
-    l->k_rotated = !first->recurrent && uniform && k->block > 1 && first->d_k % 64 == 0;
-    l->v_rotated = !first->recurrent && uniform && v->block > 1 && first->d_v % 64 == 0;
+    l->k_rotated = first && uniform && k->block > 1 && first->d_k % 64 == 0;
+    l->v_rotated = first && uniform && v->block > 1 && first->d_v % 64 == 0;
     return RC_OK;
 }

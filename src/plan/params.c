@@ -100,7 +100,7 @@ static enum rc check_pooling(const struct layout *l, struct err *err)
 static enum rc check_cache_types(const struct layout *l, struct err *err)
 {
     const struct plan_params *p = l->p;
-    if (l->f->arch->family == FAMILY_MAMBA)
+    if (!l->f->caches)
         return RC_OK;
     if (!p->flash_attn && quantised(p->type_v)) {
         enum rc rc =
@@ -111,7 +111,7 @@ static enum rc check_cache_types(const struct layout *l, struct err *err)
     for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         const struct layer_facts *lf = &l->f->layers[il];
         const struct ggml_type_info *k = ggml_type_info(p->type_k), *v = ggml_type_info(p->type_v);
-        if (k && v && (lf->d_k % k->block || lf->d_v % v->block))
+        if (lf->cached && k && v && (lf->d_k % k->block || lf->d_v % v->block))
             return err_set(
                 err, RC_INVALID,
                 "heads of %u and %u values cannot be cached as %s and %s: the blocks do not divide them",

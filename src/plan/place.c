@@ -61,7 +61,7 @@ static bool kv_possible(const struct search *s, uint32_t type)
     if (!info || (info->block > 1 && !s->base.flash_attn))
         return false;
     for (uint32_t il = 0; il < f->n_layer; il++)
-        if (f->layers[il].d_k % info->block || f->layers[il].d_v % info->block)
+        if (f->layers[il].cached && (f->layers[il].d_k % info->block || f->layers[il].d_v % info->block))
             return false;
     return true;
 }
@@ -80,7 +80,7 @@ static void resolve_kv(struct search *s)
             s->kv[s->n_kv++] = (struct kv_choice){types[i], types[i]};
         if (types[i] == p->kv_floor || (i == 1 && p->kv_floor != GGML_Q4_0))
             break;
-        if (s->est.facts.arch->family == FAMILY_MAMBA)
+        if (!s->est.facts.caches)
             break;
     }
 }
@@ -277,7 +277,7 @@ enum rung {
 
 static bool lower_kv(struct search *s, struct attempt *a, uint32_t type)
 {
-    if (s->policy->kv_type_fixed || s->est.facts.arch->family == FAMILY_MAMBA || a->params.type_k == type ||
+    if (s->policy->kv_type_fixed || !s->est.facts.caches || a->params.type_k == type ||
         a->params.type_k == GGML_Q4_0)
         return false;
     for (uint32_t i = 0; i < s->n_kv; i++) {

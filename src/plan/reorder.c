@@ -45,7 +45,8 @@ static int32_t root_of(const struct graph *g, int32_t t)
     return g->t[t].view_src >= 0 ? g->t[t].view_src : t;
 }
 
-/* By a source, or by memory: both are views of one tensor, or node `on` writes into a tensor that i reads. */
+/* By a source, or by memory: both are views of one tensor, node `on` writes into a tensor that i reads, or i
+ * into one that it reads. */
 static bool depends(const struct reorder *r, int32_t i, int32_t on)
 {
     const struct gtensor *t = at(r, i);
@@ -54,6 +55,12 @@ static bool depends(const struct reorder *r, int32_t i, int32_t on)
     for (int s = 0; s < GRAPH_MAX_SRC && t->src[s] >= 0; s++)
         if (t->src[s] == r->node[on] || (writes && root_of(r->g, t->src[s]) == root))
             return true;
+    if (t->view_src >= 0 && !is_empty(t->op)) {
+        const struct gtensor *o = at(r, on);
+        for (int s = 0; s < GRAPH_MAX_SRC && o->src[s] >= 0; s++)
+            if (root_of(r->g, o->src[s]) == t->view_src)
+                return true;
+    }
     return root_of(r->g, r->node[i]) == root;
 }
 

@@ -150,19 +150,18 @@ static double cache_bytes(const struct layout *l, uint32_t il, double depth)
     const struct facts *f = l->f;
     const struct layer_facts *lf = &f->layers[il];
     uint64_t k = 0, v = 0;
-    if (lf->recurrent)
-        return 4.0 * f->ssm_state * f->ssm_inner * 2;
-    if (!ggml_row_bytes(l->p->type_k, (uint64_t)lf->n_head_kv * lf->d_k, &k) ||
+    double states = lf->recurrent ? 8.0 * (double)(f->state_r + f->state_s) : 0; /* read and written */
+    if (!lf->cached || !ggml_row_bytes(l->p->type_k, (uint64_t)lf->n_head_kv * lf->d_k, &k) ||
         !ggml_row_bytes(l->p->type_v, (uint64_t)lf->n_head_kv * lf->d_v, &v))
-        return 0;
-    return depth_of(l, lf, depth) * (double)(k + v);
+        return states;
+    return states + depth_of(l, lf, depth) * (double)(k + v);
 }
 
 /* Operations of attention in layer il for one token. */
 static double attention_ops(const struct layout *l, uint32_t il, double depth)
 {
     const struct layer_facts *lf = &l->f->layers[il];
-    return lf->recurrent ? 0 : 2.0 * lf->n_head * (lf->d_k + lf->d_v) * depth_of(l, lf, depth);
+    return !lf->cached ? 0 : 2.0 * lf->n_head * (lf->d_k + lf->d_v) * depth_of(l, lf, depth);
 }
 
 static double attention_rate(const struct plan_host *h)

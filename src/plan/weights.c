@@ -148,12 +148,27 @@ static void per_layer_copies(struct layout *l, uint32_t i)
     }
 }
 
+/* Would the device run the scan that reads this weight? Asked with the model's own shapes. */
+static bool takes_scan(const struct layout *l, const struct backend_traits *b, const struct tensor *w)
+{
+    const struct facts *f = l->f;
+    uint64_t heads = w->ne[1] ? w->ne[1] : 1;
+    struct gtensor t[] = {
+        {.op = OP_SSM_SCAN, .src = {1, 1, 1, 2, -1}},
+        {.ne = {w->ne[0] == 1 ? f->ssm_state : w->ne[0], f->ssm_inner / heads, heads, 1}},
+        {.ne = {w->ne[0], heads, 1, 1}},
+    };
+    struct graph g = {.t = t, .n_t = TABLE_COUNT(t)};
+    return !b->refuses || !b->refuses(&g, &t[0]);
+}
+
 /* A device holds only what it can compute with. */
 static bool device_takes(const struct layout *l, int dev, const struct weight_facts *w)
 {
     const struct backend_traits *b = backend_traits(l->devices[dev].backend);
-    struct gtensor scan = {.op = OP_SSM_SCAN};
-    return w->t->bytes <= b->max_tensor && !(w->role == ROLE_SSM_A && b->refuses && b->refuses(NULL, &scan));
+    bool scanned = w->role == ROLE_SSM_A && w->layer >= 0 && w->layer < (int32_t)l->f->n_layer &&
+                   l->f->layers[w->layer].mixer != MIXER_DELTA;
+    return w->t->bytes <= b->max_tensor && (!scanned || takes_scan(l, b, w->t));
 }
 
 static void place_weight(struct layout *l, const struct overrides *o, uint32_t i)

@@ -1,0 +1,114 @@
+/* Layers of recurrent and hybrid models: how each mixes tokens, and how wide its states are. Layer plan; see
+ * facts.h. The tensors tell the mixer; the widths are those of the GGUF convention: a tail of the
+ * convolution's inputs (r) and the state proper (s), both F32, one each a sequence. */
+#include "plan/facts.h"
+
+#include <inttypes.h>
+
+#define MAX_WIDTH (1u << 20)
+
+static enum mixer mixer_of(const int32_t *t)
+{
+    if (t[ROLE_SSM_X] >= 0)
+        return MIXER_MAMBA;
+    if (t[ROLE_SSM_BA] >= 0 || t[ROLE_SSM_ALPHA] >= 0)
+        return MIXER_DELTA;
+    if (t[ROLE_SSM_IN] >= 0)
+        return MIXER_MAMBA2;
+    if (t[ROLE_CONV] >= 0)
+        return MIXER_CONV;
+    return t[ROLE_O] >= 0 ? MIXER_ATTENTION : MIXER_NONE;
+}
+
+static enum rc need_all(const struct facts *f, uint32_t il, struct err *err)
+{
+    static const struct {
+        size_t n;
+        enum role need[10];
+    } rows[] = {
+        [MIXER_ATTENTION] = {5, {ROLE_ATTN_NORM, ROLE_Q, ROLE_K, ROLE_V, ROLE_O}},
+        [MIXER_MAMBA] = {10,
+                         {ROLE_ATTN_NORM, ROLE_SSM_IN, ROLE_SSM_CONV, ROLE_SSM_CONV_B, ROLE_SSM_X,
+                          ROLE_SSM_DT, ROLE_SSM_DT_B, ROLE_SSM_A, ROLE_SSM_D, ROLE_SSM_OUT}},
+        [MIXER_MAMBA2] = {7,
+                          {ROLE_ATTN_NORM, ROLE_SSM_IN, ROLE_SSM_CONV, ROLE_SSM_DT_B, ROLE_SSM_A, ROLE_SSM_D,
+                           ROLE_SSM_OUT}},
+        [MIXER_CONV] = {4, {ROLE_ATTN_NORM, ROLE_CONV, ROLE_CONV_IN, ROLE_CONV_OUT}},
+        [MIXER_DELTA] = {8,
+                         {ROLE_ATTN_NORM, ROLE_QKV, ROLE_ATTN_GATE, ROLE_SSM_CONV, ROLE_SSM_DT_B, ROLE_SSM_A,
+                          ROLE_SSM_NORM, ROLE_SSM_OUT}},
+        [MIXER_NONE] = {2, {ROLE_ATTN_NORM, ROLE_DOWN}},
+    };
+    const struct layer_facts *l = &f->layers[il];
+    const int32_t *t = l->tensor;
+    enum mixer m = l->mixer == MIXER_NONE && t[ROLE_ROUTER] >= 0 ? MIXER_ATTENTION : (enum mixer)l->mixer;
+    enum rc rc = l->mixer == m ? facts_need_weights(f, il, rows[m].need, rows[m].n, err) : RC_OK;
+    if (!rc && l->cached && l->mixer != MIXER_ATTENTION)
+        rc = facts_need_weights(f, il, rows[MIXER_ATTENTION].need, rows[MIXER_ATTENTION].n, err);
+    if (!rc && l->mixer == MIXER_DELTA && t[ROLE_SSM_BA] < 0)
+        rc = facts_need_weights(f, il, (const enum role[]){ROLE_SSM_ALPHA, ROLE_SSM_BETA}, 2, err);
+    if (!rc && (t[ROLE_UP] >= 0) != (t[ROLE_DOWN] >= 0))
+        rc = err_set(err, RC_INVALID, "%s: layer %u has half a feed-forward block", f->m->path, il);
+    if (!rc && t[ROLE_ROUTER] >= 0)
+        rc = facts_need_weights(f, il, (const enum role[]){ROLE_UP_EXPS, ROLE_DOWN_EXPS}, 2, err);
+    if (!rc && t[ROLE_ROUTER] >= 0 && (f->n_expert_used == 0 || f->n_expert_used > f->n_expert))
+        rc = err_set(err, RC_INVALID, "%s: %u of %u experts are used", f->m->path, f->n_expert_used,
+                     f->n_expert);
+    return rc;
+}
+
+static enum rc state_space(struct facts *f, bool groups, struct err *err)
+{
+    enum rc rc = arch_need_u32(f->m, "ssm.conv_kernel", 1024, &f->ssm_conv, err);
+    if (!rc)
+        rc = arch_need_u32(f->m, "ssm.inner_size", MAX_WIDTH, &f->ssm_inner, err);
+    if (!rc)
+        rc = arch_need_u32(f->m, "ssm.state_size", 65536, &f->ssm_state, err);
+    if (!rc)
+        rc = arch_need_u32(f->m, "ssm.time_step_rank", MAX_WIDTH, &f->ssm_rank, err);
+    f->ssm_group = arch_u32(f->m, "ssm.group_count", 0);
+    if (!rc && groups)
+        rc = arch_need_u32(f->m, "ssm.group_count", MAX_WIDTH, &f->ssm_group, err);
+    if (!rc && groups &&
+        (f->ssm_inner % f->ssm_rank || f->ssm_inner % f->ssm_group || f->ssm_rank % f->ssm_group))
+        rc = err_set(err, RC_INVALID, "%s: %u heads in %u groups do not share a state of %u", f->m->path,
+                     f->ssm_rank, f->ssm_group, f->ssm_inner);
+    if (rc)
+        return rc;
+    f->ssm_normed = arch_u32(f->m, "ssm.dt_b_c_rms", 0);
+    f->state_r = (uint64_t)(f->ssm_conv - 1) * (f->ssm_inner + 2ull * f->ssm_group * f->ssm_state);
+    f->state_s = (uint64_t)f->ssm_state * f->ssm_inner;
+    return RC_OK;
+}
+
+static enum rc short_convolution(struct facts *f, struct err *err)
+{
+    enum rc rc = arch_need_u32(f->m, "shortconv.l_cache", 1024, &f->ssm_conv, err);
+    if (rc)
+        return rc;
+    f->ssm_inner = f->n_embd;
+    f->state_r = (uint64_t)f->n_embd * (f->ssm_conv - 1);
+    return RC_OK;
+}
+
+enum rc facts_recurrent(struct facts *f, struct err *err)
+{
+    bool seen[MIXER_NONE + 1] = {false};
+    for (uint32_t il = 0; il < f->n_layer_run; il++) {
+        struct layer_facts *l = &f->layers[il];
+        l->mixer = (uint8_t)mixer_of(l->tensor);
+        l->cached = l->tensor[ROLE_O] >= 0;
+        l->recurrent = l->mixer != MIXER_ATTENTION && l->mixer != MIXER_NONE;
+        f->caches = f->caches || l->cached;
+        seen[l->mixer] = true;
+        enum rc rc = need_all(f, il, err);
+        if (rc)
+            return rc;
+    }
+    bool scans = seen[MIXER_MAMBA] || seen[MIXER_MAMBA2] || seen[MIXER_DELTA];
+    if (seen[MIXER_MAMBA] + seen[MIXER_MAMBA2] + seen[MIXER_DELTA] + seen[MIXER_CONV] > 1)
+        return err_set(err, RC_INVALID, "%s: layers with states of several kinds", f->m->path);
+    if (scans)
+        return state_space(f, !seen[MIXER_MAMBA], err);
+    return seen[MIXER_CONV] ? short_convolution(f, err) : RC_OK;
+}
