@@ -9,16 +9,18 @@ static int32_t gated_attention(struct build *b, int32_t cur, uint32_t il)
     const struct layer_facts *lf = &b->f->layers[il];
     const int32_t *t = lf->tensor;
     uint64_t n = b->n_tokens, d = lf->d_k, heads = lf->n_head;
-    int32_t both = graph_reshape(g, build_product(b, t[ROLE_Q], cur), 2 * d, heads, n, 1);
-    struct gtensor s = g->t[both];
-    int32_t q = graph_view(g, both, d, heads, n, 1, s.nb[1], s.nb[2], s.nb[3], 0);
+    uint64_t each = 8 * d, row = each * heads;
+    int32_t both = build_product(b, t[ROLE_Q], cur);
+    if (b->f->positions == 1) /* the older of the two models that do this */
+        both = graph_reshape(g, both, 2 * d, heads, n, 1);
+    int32_t q = graph_view(g, both, d, heads, n, 1, each, row, row * n, 0);
     int32_t k = graph_reshape(g, build_product(b, t[ROLE_K], cur), d, lf->n_head_kv, n, 1);
     int32_t v = graph_reshape(g, build_product(b, t[ROLE_V], cur), lf->d_v, lf->n_head_kv, n, 1);
     q = build_rope(b, build_norm(b, q, t[ROLE_Q_NORM], -1), il);
     k = build_rope(b, build_norm(b, k, t[ROLE_K_NORM], -1), il);
     int32_t y = build_attention_heads(b, q, k, v, il);
     int32_t gate = graph_new(g, OP_CONT, GGML_F32, d * heads, n, 1, 1);
-    graph_src(g, gate, graph_view(g, both, d, heads, n, 1, s.nb[1], s.nb[2], s.nb[3], 4 * d));
+    graph_src(g, gate, graph_view(g, both, d, heads, n, 1, each, row, row * n, 4 * d));
     y = graph_binary(g, OP_MUL, y, graph_unary(g, OP_UNARY, gate));
     return build_product(b, t[ROLE_O], y);
 }
