@@ -50,6 +50,11 @@ size_t text_width(struct str s);
 /* How many bytes of safe text fit into `width` columns. */
 size_t text_fit(struct str s, size_t width);
 
+/* ---- machine.c ---- */
+/* The machine as it is now, with the workers that the configuration names. May block for seconds. */
+struct hw_inventory;
+enum rc cli_inventory(struct hw_inventory *ret_inventory, struct err *err);
+
 /* ---- table.c ---- */
 /* Renders without freeing; max_width 0 = as wide as it needs. */
 void cli_table_render(const struct cli_table *t, size_t max_width, bool color, struct buf *out);

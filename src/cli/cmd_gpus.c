@@ -48,6 +48,8 @@ static void add_state(struct cli_table *t, const struct hw_device *d)
         cli_table_cell(t, "lost");
     else if (d->valid & HW_THROTTLE && *hw_throttle_words(d->throttle_reasons, words, sizeof(words)))
         cli_table_cell(t, "slowed by %s", words);
+    else if (d->in_use)
+        cli_table_cell(t, "serves a client");
     else if (d->unified_memory)
         cli_table_cell(t, "uses the host's memory");
     else
@@ -121,15 +123,10 @@ static void print_text(const struct hw_inventory *inv)
 
 static int run(struct cli_call *call)
 {
-    const struct hw_options options = {.nvml_path = getenv("ARRIERO_NVML"),
-                                       .visible_devices = getenv("CUDA_VISIBLE_DEVICES")};
     struct hw_inventory *inv = mem_new(struct hw_inventory);
-    struct hw *hw = NULL;
     struct err err = {0};
     int status = 0;
-    enum rc rc = hw_open(&options, &hw, &err);
-    if (rc == RC_OK)
-        rc = hw_sample(hw, inv, &err);
+    enum rc rc = cli_inventory(inv, &err);
     if (rc != RC_OK) {
         status = cli_fail(call, &err);
     } else if (call->json) {
@@ -139,7 +136,6 @@ static int run(struct cli_call *call)
     } else {
         print_text(inv);
     }
-    hw_close(hw);
     free(inv);
     return status;
 }
@@ -152,7 +148,8 @@ const struct cli_command cmd_gpus = {
     .details =
         "Lists every GPU as the runtimes number it (NVIDIA by PCI address, AMD under ROCm), with its "
         "memory, the share of time it worked, temperature, power against its limit, and how many processes "
-        "use it. A value that the driver does not tell is shown as - and is null in the JSON form.\n\n"
+        "use it. Workers of llama.cpp's RPC backend that the configuration names (rpc) come first. A value "
+        "that the driver does not tell is shown as - and is null in the JSON form.\n\n"
         "UTIL is the share of time in which any kernel ran, not how well the GPU was used. STATE says when "
         "the driver slows the GPU down, and why, or when the GPU is lost.\n\n"
         "GPUs hidden by CUDA_VISIBLE_DEVICES are left out. ARRIERO_NVML names another NVIDIA management "

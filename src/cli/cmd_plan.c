@@ -68,7 +68,7 @@ static void add_gpus(const struct hw_inventory *inv, struct plan_machine *m)
 {
     for (size_t i = 0; i < inv->n_devices && m->n_devices < PLAN_MAX_DEVICES; i++) {
         const struct hw_device *d = &inv->devices[i];
-        if (!(d->valid & HW_MEMORY))
+        if (!(d->valid & HW_MEMORY) || d->in_use)
             continue;
         struct plan_device *p = &m->devices[m->n_devices++];
         plan_device_named(p, str_from(d->name), d->total_bytes, d->free_bytes);
@@ -81,12 +81,8 @@ static void add_gpus(const struct hw_inventory *inv, struct plan_machine *m)
 
 static enum rc live_machine(bool with_gpus, struct plan_machine *m, struct err *err)
 {
-    struct hw *hw = NULL;
-    const struct hw_options opt = {0};
     struct hw_inventory *inv = mem_calloc(1, sizeof *inv);
-    enum rc rc = hw_open(&opt, &hw, err);
-    if (!rc)
-        rc = hw_sample(hw, inv, err);
+    enum rc rc = cli_inventory(inv, err);
     if (!rc) {
         uint64_t eighth = inv->host.usable_total_bytes / 8,
                  reserve = eighth < RESERVE_MAX ? eighth : RESERVE_MAX;
@@ -98,8 +94,6 @@ static enum rc live_machine(bool with_gpus, struct plan_machine *m, struct err *
         if (with_gpus)
             add_gpus(inv, m);
     }
-    if (hw)
-        hw_close(hw);
     free(inv);
     return rc;
 }

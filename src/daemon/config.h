@@ -67,6 +67,7 @@ struct config {
     const char *cors_origin; /* "loopback", "none", "*" or one origin */
     const char *half_close;
     const char *llama_server;
+    struct config_list rpc; /* HOST:PORT */
     uint64_t reserve_host; /* UINT64_MAX = auto */
     struct config_budget *budgets;
     size_t n_budgets;

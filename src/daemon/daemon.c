@@ -122,6 +122,18 @@ static enum rc check_open(const struct config *c, const struct key_list *keys, s
     return RC_OK;
 }
 
+static enum rc check_workers(const struct config *c, struct err *err)
+{
+    for (size_t i = 0; i < c->rpc.n; i++) {
+        if (hw_rpc_endpoint_ok(str_from(c->rpc.items[i])))
+            continue;
+        enum rc rc = err_set(err, RC_INVALID, "rpc: \"%s\" is no HOST:PORT", c->rpc.items[i]);
+        err_hint(err, "as in 192.168.1.20:50052, where a ggml-rpc-server listens");
+        return rc;
+    }
+    return RC_OK;
+}
+
 /* Two daemons on one state directory would mix their histories. Without a directory there is nothing to
  * share. */
 static enum rc lock_state_dir(struct daemon *d, struct err *err)
@@ -435,6 +447,8 @@ static enum rc prepare(struct daemon *d, struct err *err)
     rc = key_list_load(d->config, &d->keys, err);
     if (rc == RC_OK)
         rc = check_open(d->config, &d->keys, err);
+    if (rc == RC_OK)
+        rc = check_workers(d->config, err);
     if (rc != RC_OK)
         return rc;
     find_places(d);
@@ -452,7 +466,11 @@ static enum rc run_loop(struct daemon *d, struct err *err)
         return err_sys(err, RC_IO, "cannot make the event loop");
     uv_loop_configure(&loop, UV_METRICS_IDLE_TIME);
     d->loop = &loop;
-    enum rc rc = sampler_start(&loop, d->config->sample_interval, on_fresh, d, &d->sampler, err);
+    const struct hw_options options = {.nvml_path = getenv("ARRIERO_NVML"),
+                                       .visible_devices = getenv("CUDA_VISIBLE_DEVICES"),
+                                       .rpc = d->config->rpc.items,
+                                       .n_rpc = d->config->rpc.n};
+    enum rc rc = sampler_start(&loop, &options, d->config->sample_interval, on_fresh, d, &d->sampler, err);
     if (rc == RC_OK) {
         start_signals(d);
         watchdog_start(d);

@@ -96,17 +96,15 @@ const struct hw_inventory *sampler_latest(struct sampler *s)
     return s->lent;
 }
 
-enum rc sampler_start(uv_loop_t *loop, uint64_t interval_ms, void (*fresh)(void *arg), void *arg,
-                      struct sampler **ret_sampler, struct err *err)
+enum rc sampler_start(uv_loop_t *loop, const struct hw_options *options, uint64_t interval_ms,
+                      void (*fresh)(void *arg), void *arg, struct sampler **ret_sampler, struct err *err)
 {
-    const struct hw_options options = {.nvml_path = getenv("ARRIERO_NVML"),
-                                       .visible_devices = getenv("CUDA_VISIBLE_DEVICES")};
     struct sampler *s = mem_new(struct sampler);
     s->fresh = fresh;
     s->arg = arg;
     s->interval_ms = interval_ms;
     s->current = mem_new(struct hw_inventory);
-    enum rc rc = hw_open(&options, &s->hw, err);
+    enum rc rc = hw_open(options, &s->hw, err);
     if (rc == RC_OK)
         rc = hw_sample(s->hw, s->current, err);
     if (rc != RC_OK) {

@@ -10,8 +10,8 @@
 struct sampler;
 /* Opens the adapters and takes the first sample in the calling thread, then starts the thread. fresh(arg) is
  * called on the loop when there is a newer snapshot. */
-enum rc sampler_start(uv_loop_t *loop, uint64_t interval_ms, void (*fresh)(void *arg), void *arg,
-                      struct sampler **ret_sampler, struct err *err);
+enum rc sampler_start(uv_loop_t *loop, const struct hw_options *options, uint64_t interval_ms,
+                      void (*fresh)(void *arg), void *arg, struct sampler **ret_sampler, struct err *err);
 void sampler_set_interval(struct sampler *s, uint64_t interval_ms);
 /* Asks for a sample soon. */
 void sampler_want(struct sampler *s);

@@ -21,6 +21,8 @@ static const struct hw_adapter *const adapters[] = {
 struct hw {
     char proc[HW_PATH], sys[HW_PATH];
     char *nvml, *visible;
+    char **rpc;
+    size_t n_rpc;
     struct hw_roots roots; /* points into the above */
     struct hw_cpu *cpu;
     struct {
@@ -75,7 +77,12 @@ enum rc hw_open(const struct hw_options *opt, struct hw **ret_hw, struct err *er
             hw->nvml = mem_strdup(opt->nvml_path);
         if (opt && opt->visible_devices)
             hw->visible = mem_strdup(opt->visible_devices);
-        hw->roots = (struct hw_roots){hw->proc, hw->sys, hw->nvml, hw->visible, opt && opt->pcie_rate};
+        hw->rpc = mem_calloc(opt ? opt->n_rpc + 1 : 1, sizeof *hw->rpc);
+        for (size_t i = 0; opt && i < opt->n_rpc; i++)
+            hw->rpc[hw->n_rpc++] = mem_strdup(opt->rpc[i]);
+        hw->roots = (struct hw_roots){
+            hw->proc, hw->sys, hw->nvml, hw->visible, opt && opt->pcie_rate, (const char *const *)hw->rpc,
+            hw->n_rpc};
         rc = hw_cpu_open(&hw->roots, &hw->cpu, err);
     }
     if (rc != RC_OK) {
@@ -133,5 +140,8 @@ void hw_close(struct hw *hw)
     hw_cpu_close(hw->cpu);
     free(hw->nvml);
     free(hw->visible);
+    for (size_t i = 0; i < hw->n_rpc; i++)
+        free(hw->rpc[i]);
+    free(hw->rpc);
     free(hw);
 }

@@ -5,6 +5,7 @@
 #define HW_HW_H
 
 #include "base/err.h"
+#include "base/str.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -70,7 +71,9 @@ struct hw_device {
     int numa_node;
     struct hw_process processes[HW_MAX_PROCESSES];
     size_t n_processes;
-    bool lost;               /* fell off the bus or needs a reset: only the identity is valid */
+    bool in_use; /* an RPC worker serves a client now, and it takes one at a time; its sizes are the last
+                    known */
+    bool lost;   /* fell off the bus or needs a reset: only the identity is valid */
     uint64_t reserved_bytes; /* the driver's own, in neither used nor free; 0 when it is part of used */
     uint64_t bar1_total_bytes, bar1_used_bytes;
     unsigned power_default_mw;           /* the limit it came with */
@@ -117,7 +120,9 @@ struct hw_options {
     const char *visible_devices; /* NULL = every GPU; else a list as in CUDA_VISIBLE_DEVICES (UUIDs or their
                                   * beginnings, or numbers in PCI order): the others are left out and the
                                   * names renumbered */
-    bool pcie_rate;              /* measure PCIe traffic too: 20 ms and more a GPU and sample */
+    const char *const *rpc;      /* HOST:PORT of workers of llama.cpp's RPC backend; copied */
+    size_t n_rpc;
+    bool pcie_rate; /* measure PCIe traffic too: 20 ms and more a GPU and sample */
 };
 
 struct hw;
@@ -126,6 +131,8 @@ enum rc hw_open(const struct hw_options *opt, struct hw **ret_hw, struct err *er
 /* Fills *ret_inventory; a device that fails keeps its identity and loses its validity bits. */
 enum rc hw_sample(struct hw *hw, struct hw_inventory *ret_inventory, struct err *err);
 void hw_close(struct hw *hw);
+/* "HOST:PORT"? Anything else in hw_options.rpc is passed over. */
+bool hw_rpc_endpoint_ok(struct str text);
 
 /* The inventory as a new object of doc; what is not known is null. The field names of one GPU and of the host
  * are a contract of `arriero gpus --json` and of the control API. Sizes in *_bytes, and in MiB in

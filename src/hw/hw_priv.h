@@ -17,6 +17,8 @@ struct hw_roots {
     const char *nvml;    /* NULL = the usual names */
     const char *visible; /* NULL = all; see hw_options.visible_devices */
     bool pcie_rate;
+    const char *const *rpc;
+    size_t n_rpc;
 };
 
 /* A vendor. One const table a file, one row in hw.def. All slots are required.

@@ -127,6 +127,54 @@ static void add_device(struct pool *p, const struct runtime_caps *caps, size_t k
     d->free_bytes = device_free(p, d, live, sampled, inv);
 }
 
+/* ---- RPC workers ---- */
+
+#define WORKER_LEAVE_MS 3000 /* a worker notices within this that its client has left */
+
+/* Of any device of the worker. */
+static bool reserves_worker(const struct reserve *r, struct str endpoint)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        struct str key = str_from(r->rows[i].key);
+        if (str_eq(str_cut(&key, '/'), endpoint))
+            return true;
+    }
+    return false;
+}
+
+/* A worker serves one client at a time: one that serves us or another has no room, however much is free. */
+static bool is_taken(struct pool *p, struct str endpoint, const struct hw_device *hw,
+                     const struct hw_inventory *inv)
+{
+    bool ours = false;
+    for (const struct pool_instance *i = p->instances; i; i = i->next)
+        if (instance_holds_memory(i) && reserves_worker(&i->reserve, endpoint))
+            return true;
+    for (size_t g = 0; g < TABLE_COUNT(p->gone); g++)
+        ours |= p->gone[g].wall_ms + WORKER_LEAVE_MS >= inv->wall_ms &&
+                reserves_worker(&p->gone[g].freed, endpoint);
+    return hw->in_use && !ours;
+}
+
+static void add_workers(struct pool *p, const struct hw_inventory *inv, struct plan_machine *m)
+{
+    for (size_t k = 0; k < inv->n_devices && m->n_devices < PLAN_MAX_DEVICES; k++) {
+        const struct hw_device *hw = &inv->devices[k];
+        struct plan_device *d = &m->devices[m->n_devices];
+        if (hw->lost || !(hw->valid & HW_MEMORY) || !(hw->valid & HW_UUID))
+            continue;
+        plan_device_named(d, str_from(hw->name), hw->total_bytes, hw->free_bytes);
+        snprintf(d->uuid, sizeof d->uuid, "%s", hw->uuid);
+        if (!runtime_is_worker(d))
+            continue;
+        uint64_t budget = budget_of(p, d->name);
+        d->free_bytes = is_taken(p, runtime_worker_endpoint(d), hw, inv) ? 0
+                        : hw->free_bytes < budget                        ? hw->free_bytes
+                                                                         : budget;
+        m->n_devices++;
+    }
+}
+
 /* ---- the host ---- */
 
 static uint64_t host_unseen(const struct pool_instance *i, const struct hw_inventory *inv)
@@ -173,6 +221,8 @@ void admit_machine(struct pool *p, const struct runtime_caps *caps, const char *
 {
     const struct hw_inventory *inv = p->opt.hooks.inventory(p->opt.hooks.arg);
     memset(m, 0, sizeof *m);
+    if (caps && caps->rpc)
+        add_workers(p, inv, m);
     for (size_t k = 0; caps && k < caps->n_devices; k++)
         add_device(p, caps, k, wanted, inv, m);
     host_view(p, inv, &m->host);
@@ -200,6 +250,9 @@ static void reserve_from(const struct plan *plan, const struct plan_machine *m, 
             snprintf(row->key, sizeof row->key, "%s", device_key(&m->devices[d]));
             snprintf(row->name, sizeof row->name, "%s", part->name);
             row->bytes = plan_part_total(part);
+            /* the whole of a worker: its end frees all of it */
+            if (runtime_is_worker(&m->devices[d]) && row->bytes < m->devices[d].free_bytes)
+                row->bytes = m->devices[d].free_bytes;
         }
     }
     if (r->n > 0)

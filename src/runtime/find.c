@@ -51,10 +51,57 @@ uint32_t runtime_cache_ram_mib(uint64_t host_left_bytes)
     return mib < 8192 ? (uint32_t)mib : 8192;
 }
 
+/* ---- RPC workers ---- */
+
+bool runtime_is_worker(const struct plan_device *d)
+{
+    return d->backend == PLAN_RPC && d->uuid[0];
+}
+
+struct str runtime_worker_endpoint(const struct plan_device *d)
+{
+    struct str id = str_from(d->uuid);
+    return str_cut(&id, '/');
+}
+
+bool runtime_worker_is_first(const struct plan_machine *machine, const struct plan *plan, uint32_t i)
+{
+    struct str endpoint = runtime_worker_endpoint(&machine->devices[plan->used[i]]);
+    for (uint32_t k = 0; k < i; k++) {
+        const struct plan_device *d = &machine->devices[plan->used[k]];
+        if (runtime_is_worker(d) && str_eq(runtime_worker_endpoint(d), endpoint))
+            return false;
+    }
+    return true;
+}
+
+/* A server counts every device of every worker that it is given, in that order. */
+static unsigned worker_number(const struct plan_machine *machine, const struct plan *plan,
+                              const struct plan_device *wanted)
+{
+    unsigned n = 0;
+    for (uint32_t i = 0; i < plan->n_used; i++) {
+        const struct plan_device *u = &machine->devices[plan->used[i]];
+        if (!runtime_is_worker(u) || !runtime_worker_is_first(machine, plan, i))
+            continue;
+        for (size_t k = 0; k < machine->n_devices; k++) {
+            const struct plan_device *d = &machine->devices[k];
+            if (d == wanted)
+                return n;
+            n += runtime_is_worker(d) && str_eq(runtime_worker_endpoint(d), runtime_worker_endpoint(u));
+        }
+    }
+    return n;
+}
+
 char *runtime_child_device(const struct plan_machine *machine, const struct plan *plan, uint32_t i, char *out,
                            size_t cap)
 {
     const struct plan_device *d = &machine->devices[plan->used[i]];
+    if (runtime_is_worker(d)) {
+        snprintf(out, cap, "RPC%u", worker_number(machine, plan, d));
+        return out;
+    }
     if (d->backend != PLAN_CUDA || d->uuid[0] == '\0') {
         snprintf(out, cap, "%s", d->name);
         return out;

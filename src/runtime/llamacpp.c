@@ -89,6 +89,19 @@ static void add_split(struct args *a, const struct plan_params *p, uint32_t n_us
     add2(a, "-ts", all);
 }
 
+static void add_workers(struct args *a, const struct runtime_job *job)
+{
+    const char *all = "";
+    for (uint32_t i = 0; i < job->plan->n_used && all; i++) {
+        const struct plan_device *d = &job->machine->devices[job->plan->used[i]];
+        if (runtime_is_worker(d) && runtime_worker_is_first(job->machine, job->plan, i))
+            all =
+                arena_printf(a->arena, "%s%s%.*s", all, *all ? "," : "", STR_ARG(runtime_worker_endpoint(d)));
+    }
+    if (!all || *all)
+        add2(a, "--rpc", all);
+}
+
 static void add_devices(struct args *a, uint64_t flags, const struct runtime_job *job)
 {
     const struct plan_params *p = &job->plan->estimate.params;
@@ -99,6 +112,7 @@ static void add_devices(struct args *a, uint64_t flags, const struct runtime_job
             add2(a, "--device", "none");
         return;
     }
+    add_workers(a, job);
     if (p->gpu_layers >= 0)
         add_number(a, "-ngl", (uint64_t)p->gpu_layers);
     else

@@ -32,7 +32,8 @@
     X(EMBEDDINGS, "--embeddings")                                                                            \
     X(VERBOSITY_TRACE, "- 4: trace")                                                                         \
     X(API_KEY_FILE, "--api-key-file")                                                                        \
-    X(SLOT_SAVE, "--slot-save-path")
+    X(SLOT_SAVE, "--slot-save-path")                                                                         \
+    X(RPC, "--rpc")
 
 enum llamacpp_bit {
 #define X(name, text) LLC_BIT_##name,

@@ -159,6 +159,7 @@ enum rc llamacpp_probe(const char *binary, struct runtime_caps *ret_caps, struct
     if (rc != RC_OK)
         goto done;
     caps.flags = llamacpp_flags(buf_str(&out));
+    caps.rpc = caps.flags & LLC_RPC;
     if (str_find(buf_str(&out), STR("--ctx-size")) < 0) {
         rc = err_set(err, RC_UNSUPPORTED, "%s is no llama-server: its --help names no --ctx-size", binary);
         err_hint(err, "point the setting at llama.cpp's llama-server");

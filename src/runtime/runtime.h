@@ -12,6 +12,7 @@ struct runtime_caps {
     char version[96]; /* "0.7.0 (build 11669)" */
     uint32_t build;   /* 0 unknown */
     uint64_t flags;   /* adapter's own bits */
+    bool rpc;         /* it can use RPC workers */
     struct {
         char name[24];
         char description[96];
@@ -65,6 +66,13 @@ const char *runtime_failure_word(enum runtime_failure f);
  * UUID, so the child counts them from 0. out is at least 24 bytes; returns out. */
 char *runtime_child_device(const struct plan_machine *machine, const struct plan *plan, uint32_t i, char *out,
                            size_t cap);
+
+/* RPC workers: their uuid is HOST:PORT, with /INDEX where one has several devices. A server is given only the
+ * workers that its plan uses, each once, in the plan's order. */
+bool runtime_is_worker(const struct plan_device *d);
+struct str runtime_worker_endpoint(const struct plan_device *d); /* borrowed from d */
+/* Is the i-th used device the first of its worker in the plan? */
+bool runtime_worker_is_first(const struct plan_machine *machine, const struct plan *plan, uint32_t i);
 
 struct runtime_measured { /* from the log after a load; zero parts = none seen */
     struct plan_part parts[PLAN_MAX_DEVICES + 1];
