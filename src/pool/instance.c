@@ -139,13 +139,13 @@ static void end_job(struct pool_instance *i, bool over)
     i->pool->deps.launch->close(take_ptr(i->job), over ? on_job_closed : on_killed_closed, i);
 }
 
-/* The child counts CUDA devices from 0; the plan knows them by their names here. */
+/* The child has names of its own for some devices; the plan knows them by their names here. */
 static void name_measured(struct pool_instance *i)
 {
     bool named[PLAN_MAX_DEVICES + 1] = {false};
     char child[24];
     for (uint32_t k = 0; k < i->plan.n_used; k++) {
-        runtime_child_device(&i->machine, &i->plan, k, child, sizeof child);
+        runtime_log_device(&i->machine, &i->plan, k, child, sizeof child);
         for (size_t m = 0; m < i->measured.n_parts; m++)
             if (!named[m] && strcmp(i->measured.parts[m].name, child) == 0) {
                 named[m] = true;

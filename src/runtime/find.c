@@ -86,9 +86,11 @@ static unsigned worker_number(const struct plan_machine *machine, const struct p
             continue;
         for (size_t k = 0; k < machine->n_devices; k++) {
             const struct plan_device *d = &machine->devices[k];
+            if (!runtime_is_worker(d) || !str_eq(runtime_worker_endpoint(d), runtime_worker_endpoint(u)))
+                continue;
             if (d == wanted)
                 return n;
-            n += runtime_is_worker(d) && str_eq(runtime_worker_endpoint(d), runtime_worker_endpoint(u));
+            n++;
         }
     }
     return n;
@@ -111,6 +113,27 @@ char *runtime_child_device(const struct plan_machine *machine, const struct plan
         before += machine->devices[plan->used[k]].backend == PLAN_CUDA;
     snprintf(out, cap, "CUDA%u", before);
     return out;
+}
+
+char *runtime_log_worker(struct str endpoint, struct str index, char *out, size_t cap)
+{
+    size_t room = cap > index.n + 2 ? cap - index.n - 2 : 0;
+    if (endpoint.n > room) { /* its end tells more than its beginning */
+        endpoint.p += endpoint.n - room;
+        endpoint.n = room;
+    }
+    snprintf(out, cap, "%.*s/%.*s", STR_ARG(endpoint), STR_ARG(index));
+    return out;
+}
+
+char *runtime_log_device(const struct plan_machine *machine, const struct plan *plan, uint32_t i, char *out,
+                         size_t cap)
+{
+    const struct plan_device *d = &machine->devices[plan->used[i]];
+    if (!runtime_is_worker(d))
+        return runtime_child_device(machine, plan, i, out, cap);
+    struct str index = str_from(d->uuid), endpoint = str_cut(&index, '/');
+    return runtime_log_worker(endpoint, index.n ? index : STR("0"), out, cap);
 }
 
 /* The newest DATA/llama.cpp/VERSION/llama-server. */

@@ -37,12 +37,25 @@ static const struct {
     {"loading model", 0.02},
 };
 
-/* "CPU_Mapped", "CUDA_Host" and their like are RAM; "RPC0[127.0.0.1:50052]" is RPC0. */
+/* "RPC0[127.0.0.1:50052]": the number counts the devices of that worker. */
+static bool worker_name(struct str raw, char *out, size_t cap)
+{
+    struct str endpoint = raw, number = str_cut(&endpoint, '[');
+    if (!str_starts(raw, "RPC") || !str_ends(endpoint, "]"))
+        return false;
+    endpoint.n--;
+    number.p += strlen("RPC");
+    number.n -= strlen("RPC");
+    runtime_log_worker(endpoint, number, out, cap);
+    return true;
+}
+
+/* "CPU_Mapped", "CUDA_Host" and their like are RAM. */
 static void device_name(struct str raw, char *out, size_t cap, bool *ret_host)
 {
-    for (size_t i = 0; i < raw.n; i++)
-        if (raw.p[i] == '[')
-            raw.n = i;
+    *ret_host = false;
+    if (worker_name(raw, out, cap))
+        return;
     if (str_ends(raw, "_Split"))
         raw.n -= strlen("_Split");
     *ret_host = str_starts(raw, "CPU") || str_ends(raw, "_Host") || str_starts(raw, "AMX") ||
@@ -55,13 +68,14 @@ static void device_name(struct str raw, char *out, size_t cap, bool *ret_host)
 
 static struct plan_part *part_of(struct runtime_measured *m, const char *name, bool host)
 {
+    bool remote = strchr(name, ':') != NULL;
     for (size_t i = 0; i < m->n_parts; i++)
         if (strcmp(m->parts[i].name, name) == 0)
             return &m->parts[i];
     if (m->n_parts == TABLE_COUNT(m->parts))
         return NULL;
     struct plan_part *p = &m->parts[m->n_parts++];
-    *p = (struct plan_part){.kind = host ? PLAN_HOST : strncmp(name, "RPC", 3) == 0 ? PLAN_REMOTE : PLAN_GPU};
+    *p = (struct plan_part){.kind = host ? PLAN_HOST : remote ? PLAN_REMOTE : PLAN_GPU};
     snprintf(p->name, sizeof p->name, "%s", name);
     return p;
 }
@@ -150,6 +164,8 @@ static const struct {
     {"unable to allocate", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
     {"std::bad_alloc", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
     {"Cannot allocate memory", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
+    {"Remote RPC server crashed", RUNTIME_FAIL_MEMORY,
+     "the worker ended, most often because its memory ran out: look at its log and start it again"},
     {"invalid argument:", RUNTIME_FAIL_ARGUMENT, HINT_ARGS},
     {"unknown argument", RUNTIME_FAIL_ARGUMENT, HINT_ARGS},
     {"error while handling argument", RUNTIME_FAIL_ARGUMENT, HINT_ARGS},

@@ -67,6 +67,11 @@ const char *runtime_failure_word(enum runtime_failure f);
 char *runtime_child_device(const struct plan_machine *machine, const struct plan *plan, uint32_t i, char *out,
                            size_t cap);
 
+/* The name that it has in struct runtime_measured: the same, but a worker's device is called by its endpoint,
+ * as in the log. out as above. */
+char *runtime_log_device(const struct plan_machine *machine, const struct plan *plan, uint32_t i, char *out,
+                         size_t cap);
+
 /* RPC workers: their uuid is HOST:PORT, with /INDEX where one has several devices. A server is given only the
  * workers that its plan uses, each once, in the plan's order. */
 bool runtime_is_worker(const struct plan_device *d);

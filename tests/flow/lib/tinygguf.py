@@ -55,8 +55,8 @@ def vocabulary(size):
 
 
 def write(path, name="Tiny", ctx=2048, layers=2, embd=64, heads=4, kv_heads=None, ff=128, vocab=384,
-          seed=1, arch="llama", rope_base=10000.0, pooling=None):
-    """Writes one model; returns the path. pooling: as an embedding model says it (1 mean, 2 first, 3 last)."""
+          seed=1, arch="llama", rope_base=10000.0, pooling=None, experts=0, used=2):
+    """Writes one model; returns the path. experts: so many of width ff in each layer, of which a token goes to `used`. pooling: as an embedding model says it (1 mean, 2 first, 3 last)."""
     kv_heads = kv_heads or heads
     head_dim = embd // heads
     tokens, scores, types = vocabulary(vocab)
@@ -86,6 +86,9 @@ def write(path, name="Tiny", ctx=2048, layers=2, embd=64, heads=4, kv_heads=None
     ]
     if pooling is not None:
         kvs.append(_kv(f"{arch}.pooling_type", U32, pooling))
+    if experts:
+        kvs += [_kv(f"{arch}.expert_count", U32, experts), _kv(f"{arch}.expert_used_count", U32, used)]
+    each, suffix = ((experts,), "_exps") if experts else ((), "")
     tensors = [("token_embd.weight", (embd, vocab)), ("output_norm.weight", (embd,)), ("output.weight", (embd, vocab))]
     for i in range(layers):
         b = f"blk.{i}."
@@ -93,8 +96,11 @@ def write(path, name="Tiny", ctx=2048, layers=2, embd=64, heads=4, kv_heads=None
             (b + "attn_norm.weight", (embd,)), (b + "ffn_norm.weight", (embd,)),
             (b + "attn_q.weight", (embd, heads * head_dim)), (b + "attn_k.weight", (embd, kv_heads * head_dim)),
             (b + "attn_v.weight", (embd, kv_heads * head_dim)), (b + "attn_output.weight", (heads * head_dim, embd)),
-            (b + "ffn_gate.weight", (embd, ff)), (b + "ffn_up.weight", (embd, ff)), (b + "ffn_down.weight", (ff, embd)),
+            (b + f"ffn_gate{suffix}.weight", (embd, ff) + each), (b + f"ffn_up{suffix}.weight", (embd, ff) + each),
+            (b + f"ffn_down{suffix}.weight", (ff, embd) + each),
         ]
+        if experts:
+            tensors.append((b + "ffn_gate_inp.weight", (embd, experts)))
     infos, offset = [], 0
     for tname, dims in tensors:
         count = 1
