@@ -9,7 +9,7 @@ MESON_SETUP = meson setup --buildtype=release --prefix=$(PREFIX)
 SOURCES = $(shell find src tests \( -name '*.c' -o -name '*.h' \) 2>/dev/null | sort)
 
 .DEFAULT_GOAL := build
-.PHONY: help build test demo install uninstall check-format format lint tsan oracle fuzz clean-room clean deps
+.PHONY: help build test demo install uninstall check-format format lint tsan oracle oom fuzz clean-room clean deps
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ tsan: ## unit tests under ThreadSanitizer
 
 oracle: ## the memory planner against the real llama-fit-params; RECORD=1 keeps the answers
 	@scripts/oracle.sh $(if $(RECORD),--record)
+
+oom: ## loads on toy GPUs: naive, llama-server's --fit, arriero; OOM_SCENARIOS=N for some
+	@scripts/oom.sh
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (60) with libFuzzer
 	@scripts/fuzz.sh

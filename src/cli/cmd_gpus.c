@@ -48,7 +48,7 @@ static void add_state(struct cli_table *t, const struct hw_device *d)
         cli_table_cell(t, "lost");
     else if (d->valid & HW_THROTTLE && *hw_throttle_words(d->throttle_reasons, words, sizeof(words)))
         cli_table_cell(t, "slowed by %s", words);
-    else if (d->in_use)
+    else if (d->valid & HW_IN_USE && d->in_use)
         cli_table_cell(t, "serves a client");
     else if (d->unified_memory)
         cli_table_cell(t, "uses the host's memory");

@@ -38,6 +38,7 @@ enum hw_field { /* bits of hw_device.valid */
                 HW_POWER_DEFAULT = 1 << 19,
                 HW_PERSISTENCE = 1 << 20,
                 HW_PCIE_RATE = 1 << 21,
+                HW_IN_USE = 1 << 22,
 };
 
 struct hw_process {

@@ -27,7 +27,7 @@ static const struct member device_members[] = {
     {"uuid", KIND_TEXT, DEV(uuid), HW_UUID},
     {"pci", KIND_TEXT, DEV(pci), HW_PCI},
     {"lost", KIND_BOOL, DEV(lost), 0},
-    {"in_use", KIND_BOOL, DEV(in_use), 0},
+    {"in_use", KIND_BOOL, DEV(in_use), HW_IN_USE},
     {"mig", KIND_BOOL, DEV(mig), 0},
     {"unified_memory", KIND_BOOL, DEV(unified_memory), 0},
     {"memory_total_mb", KIND_MIB, DEV(total_bytes), HW_MEMORY},

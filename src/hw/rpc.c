@@ -303,7 +303,11 @@ bool hw_rpc_endpoint_ok(struct str text)
 
 static enum rc rpc_open(const struct hw_roots *roots, void **ret_state, struct err *err)
 {
-    (void)err;
+    if (roots->n_rpc == 0) {
+        enum rc rc = err_set(err, RC_NOT_FOUND, "no workers on other machines are configured");
+        err_hint(err, "rpc: [HOST:PORT] in the configuration names them");
+        return rc;
+    }
     struct rpc *rpc = mem_new(struct rpc);
     rpc->workers = mem_calloc(roots->n_rpc + 1, sizeof *rpc->workers);
     for (size_t i = 0; i < roots->n_rpc; i++)
@@ -326,7 +330,7 @@ static void add_device(const struct rpc_worker *w, unsigned d, unsigned index, s
     out->lost = w->trouble[0] || !w->known;
     if (out->lost)
         return;
-    out->valid |= HW_MEMORY;
+    out->valid |= HW_MEMORY | HW_IN_USE;
     out->in_use = w->in_use;
     out->total_bytes = w->total_bytes[d];
     out->free_bytes = w->free_bytes[d];

@@ -52,8 +52,6 @@ uint64_t llamacpp_flags(struct str help);
 void llamacpp_version(struct str text, struct runtime_caps *caps);
 void llamacpp_devices(struct str text, struct runtime_caps *caps);
 
-/* "ENDPOINT/INDEX", cut at its beginning if it is longer than cap - 1; what runtime_log_device gives. */
-char *runtime_log_worker(struct str endpoint, struct str index, char *out, size_t cap);
 double llamacpp_log_line(struct str line, struct runtime_measured *measured);
 enum runtime_failure llamacpp_classify(int wait_status, struct str log_tail, struct err *ret_cause);
 

@@ -72,6 +72,10 @@ char *runtime_child_device(const struct plan_machine *machine, const struct plan
 char *runtime_log_device(const struct plan_machine *machine, const struct plan *plan, uint32_t i, char *out,
                          size_t cap);
 
+/* "ENDPOINT/INDEX", cut at its beginning if it is longer than cap - 1; so runtime_log_device names a worker's
+ * device. */
+char *runtime_log_worker(struct str endpoint, struct str index, char *out, size_t cap);
+
 /* RPC workers: their uuid is HOST:PORT, with /INDEX where one has several devices. A server is given only the
  * workers that its plan uses, each once, in the plan's order. */
 bool runtime_is_worker(const struct plan_device *d);

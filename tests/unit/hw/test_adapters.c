@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "hw/hw_priv.h"
 #include "tree.h"
+#include "worker.h"
 
 struct world {
     struct tree t;
@@ -78,7 +79,11 @@ static void conformance(void **state)
     size_t n;
     const struct hw_adapter *const *table = hw_adapters(&n);
     char scenario[160];
-    struct hw_roots roots = {.proc = w->t.proc, .sys = w->t.sys, .nvml = getenv("TOY_NVML")};
+    struct worker worker = {.devices = 1, .free_bytes = 90, .total_bytes = 100};
+    worker_start(&worker);
+    const char *workers[] = {worker.endpoint};
+    struct hw_roots roots = {
+        .proc = w->t.proc, .sys = w->t.sys, .nvml = getenv("TOY_NVML"), .rpc = workers, .n_rpc = 1};
     put_amd(&w->t);
     tree_put(&w->t, "scenario", "gpu\nname A\nuuid GPU-a\npci 0:1:0\nmemory 1000 0 10\n");
     (void)snprintf(scenario, sizeof(scenario), "%s/scenario", w->t.root);
@@ -107,6 +112,7 @@ static void conformance(void **state)
         assert_int_equal(w->inv.n_devices, HW_MAX_DEVICES);
         table[i]->close(adapter);
     }
+    worker_stop(&worker);
 }
 
 static void nothing_there(void **state)
@@ -181,8 +187,8 @@ static void amd_without_driver(void **state)
     tree_put(&w->t, PCI("0000:03:00.1", "class"), "0x040300\n"); /* its audio */
     hw_close(tree_open(&w->t, "/nonexistent/libnvidia-ml.so.1", &w->inv));
     assert_int_equal(w->inv.n_devices, 0);
-    assert_int_equal(w->inv.n_notes, 2);
-    assert_non_null(strstr(w->inv.notes[1], "0000:03:00.0 is not driven by amdgpu"));
+    assert_int_equal(w->inv.n_notes, 3);
+    assert_non_null(strstr(w->inv.notes[2], "0000:03:00.0 is not driven by amdgpu"));
 }
 
 static void pci_bus(void **state)

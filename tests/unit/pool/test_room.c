@@ -284,6 +284,51 @@ static void cap(struct runtime_caps *c, const char *name, const char *descriptio
     c->devices[i].free_bytes = 7000 * MIB;
 }
 
+static void on_unloaded(void *arg, enum rc rc, const struct err *err)
+{
+    (void)err;
+    *(bool *)arg = rc == RC_OK;
+}
+
+/* A worker serves one client: taken by one of ours or another's it has no room, whatever it told before. */
+static void test_worker_view(void **state)
+{
+    struct fake *f = *state;
+    struct plan_machine m;
+    struct answer a;
+    struct runtime_caps caps = {0};
+    gpu(f, 0, "RPC0", "10.0.0.1:50052/0", 8000 * MIB, 7000 * MIB);
+    gpu(f, 1, "RPC1", "10.0.0.1:50052/1", 8000 * MIB, 6000 * MIB);
+    gpu(f, 2, "RPC2", "10.0.0.2:50052", 4000 * MIB, 4000 * MIB);
+    machine(f, &caps, &m);
+    assert_int_equal(m.n_devices, 0); /* a runtime that knows no workers */
+    caps.rpc = true;
+    machine(f, &caps, &m);
+    assert_int_equal(m.n_devices, 3);
+    assert_int_equal(m.devices[1].backend, PLAN_RPC);
+    assert_true(m.devices[1].free_bytes == 6000 * MIB);
+    f->inventory.devices[2].in_use = true;
+    machine(f, &caps, &m);
+    assert_int_equal(m.devices[2].free_bytes, 0);
+    f->inventory.devices[2].lost = true;
+    machine(f, &caps, &m);
+    assert_int_equal(m.n_devices, 2);
+    load(f, "a", &a);
+    struct reserve *r = &instance_of(f, "a")->reserve;
+    r->rows[r->n++] = (struct reserve_row){.key = "10.0.0.1:50052/1", .name = "RPC1", .bytes = 6000 * MIB};
+    machine(f, &caps, &m); /* nor has its other device */
+    assert_int_equal(m.devices[0].free_bytes, 0);
+    assert_int_equal(m.devices[1].free_bytes, 0);
+    f->inventory.devices[0].in_use = f->inventory.devices[1].in_use = true; /* by ours, until just now */
+    give_back(&a, false);
+    bool done = false;
+    pool_unload(f->pool, STR("a"), false, on_unloaded, &done);
+    fake_settle(f);
+    assert_true(done);
+    machine(f, &caps, &m);
+    assert_true(m.devices[0].free_bytes == 7000 * MIB);
+}
+
 static void test_gpu_view(void **state)
 {
     struct fake *f = *state;
@@ -369,6 +414,7 @@ int main(void)
         ROOM(test_room_is_made_by_one_at_a_time),
         ROOM(test_host_view),
         ROOM(test_gpu_view),
+        ROOM(test_worker_view),
         ROOM(test_gpu_reservations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,7 +38,7 @@ static const char help_new[] =
     "--no-slots\n--jinja, --no-jinja\n--offline\n-cram, --cache-ram N\n--ctx-checkpoints, --swa-checkpoints "
     "N\n"
     "-ncmoe, --n-cpu-moe N\n-ot, --override-tensor x\n--repack, -nr, --no-repack\n--swa-full\n-lm, "
-    "--load-mode M\n"
+    "--load-mode M\n--rpc SERVERS\n"
     "--embedding, --embeddings\n--verbosity\n - 4: trace (more info)\n--api-key-file F\n--slot-save-path P\n";
 static const char help_old[] =
     "-c, --ctx-size N\n-fa, --flash-attn   enable\n-ngl, --gpu-layers N\n--metrics\n--slots\n"
@@ -168,6 +168,43 @@ static void test_one_gpu_is_pinned_by_uuid(void **state)
     char name[24];
     assert_string_equal(runtime_child_device(&f.machine, &f.plan, 0, name, sizeof name), "CUDA0");
     arena_release(&f.arena);
+}
+
+static void test_workers(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f);
+    const char *ids[] = {"10.0.0.1:50052", "10.0.0.2:50052/0", "10.0.0.2:50052/1", "10.0.0.3:50052"};
+    f.machine.n_devices = 4;
+    for (size_t i = 0; i < 4; i++) {
+        plan_device_named(&f.machine.devices[i], STR("RPC0"), MIB, MIB);
+        snprintf(f.machine.devices[i].name, sizeof f.machine.devices[i].name, "RPC%zu", i);
+        snprintf(f.machine.devices[i].uuid, sizeof f.machine.devices[i].uuid, "%s", ids[i]);
+    }
+    f.plan.n_used = 2;
+    f.plan.used[0] = 2;
+    f.plan.used[1] = 3;
+    command(&f, help_new);
+    /* only the workers in use, and numbered over all of their devices */
+    assert_non_null(strstr(joined(&f.command), " --rpc 10.0.0.2:50052,10.0.0.3:50052 "));
+    assert_non_null(strstr(joined(&f.command), " --device RPC1,RPC2 "));
+    char name[24];
+    assert_string_equal(runtime_log_device(&f.machine, &f.plan, 0, name, sizeof name), "10.0.0.2:50052/1");
+    assert_string_equal(runtime_log_device(&f.machine, &f.plan, 1, name, sizeof name), "10.0.0.3:50052/0");
+    f.plan.n_used = 3;
+    f.plan.used[0] = 0;
+    f.plan.used[1] = 1;
+    f.plan.used[2] = 2;
+    arena_release(&f.arena);
+    f.arena = (struct arena){0};
+    command(&f, help_new);
+    assert_non_null(strstr(joined(&f.command), " --rpc 10.0.0.1:50052,10.0.0.2:50052 "));
+    assert_non_null(strstr(joined(&f.command), " --device RPC0,RPC1,RPC2 "));
+    arena_release(&f.arena);
+    assert_string_equal(
+        runtime_log_worker(STR("a-rather-long-name.example.org:50052"), STR("0"), name, sizeof name),
+        "ame.example.org:50052/0");
 }
 
 static void test_two_gpus_in_plan_order(void **state)
@@ -473,7 +510,7 @@ static void test_sizes_over_rpc(void **state)
     assert_true(feed("rpc.log", &m) == 1.0);
     assert_int_equal(m.n_parts, 2);
     assert_string_equal(m.parts[0].name, "Host");
-    assert_string_equal(m.parts[1].name, "RPC0");
+    assert_string_equal(m.parts[1].name, "127.0.0.1:50997/0"); /* RPC0 is the first of each worker */
     assert_int_equal(m.parts[1].kind, PLAN_REMOTE);
     assert_int_equal(m.parts[1].context_bytes, MIB);
 }
@@ -597,6 +634,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cpu_command),
         cmocka_unit_test(test_one_gpu_is_pinned_by_uuid),
+        cmocka_unit_test(test_workers),
         cmocka_unit_test(test_two_gpus_in_plan_order),
         cmocka_unit_test(test_device_without_uuid_is_named),
         cmocka_unit_test(test_extras_come_last),
