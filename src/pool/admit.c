@@ -151,7 +151,7 @@ static bool is_taken(struct pool *p, struct str endpoint, const struct hw_device
         if (instance_holds_memory(i) && reserves_worker(&i->reserve, endpoint))
             return true;
     for (size_t g = 0; g < TABLE_COUNT(p->gone); g++)
-        ours |= p->gone[g].wall_ms + WORKER_LEAVE_MS >= inv->wall_ms &&
+        ours |= p->gone[g].ended_ms && p->gone[g].ended_ms + WORKER_LEAVE_MS >= inv->begun_ms &&
                 reserves_worker(&p->gone[g].freed, endpoint);
     return hw->in_use && !ours;
 }

@@ -71,12 +71,12 @@ def test_scenario(bench, number):
     r = ways.ours(bench.daemon, bench.name(s), s, scenarios.MODELS[s["model"]], lambda: bench.tenant(s))
     assert r["ok"], f"{scenarios.title(s)}: {r['why']}\n" + "\n".join(r["steps"])
     assert r["ctx"] >= s["ctx_min"]
-    for d in r["devices"]:  # what the runtime says it took is what was foretold, to its two decimals
+    for d in r["devices"]:  # each worker's buffer lines are found under its own name
         if d["name"] != "Host":
             m = d["measured"]
-            got = m["model_bytes"] + m["context_bytes"] + m["compute_bytes"]
-            assert got <= d["predicted_bytes"] + 0.02 * MIB, d
-            assert got >= d["predicted_bytes"] * 0.98, d
+            assert abs(m["model_bytes"] - d["model_bytes"]) <= 0.02 * MIB, d
+            assert abs(m["context_bytes"] - d["context_bytes"]) <= 0.02 * MIB, d
+            assert abs(m["compute_bytes"] - d["compute_bytes"]) <= 0.15 * d["compute_bytes"], d
 
 
 def test_workers_are_devices(arriero_bin, bundle, toys, tmp_path):
