@@ -135,6 +135,8 @@ void build_head(struct build *b, int32_t cur)
         graph_expand(g, cur);
         return;
     }
+    if (b->f->scales_head)
+        cur = graph_unary(g, OP_SCALE, cur);
     cur = graph_mul_mat(g, output_matrix(b), cur);
     if (b->f->global[ROLE_OUTPUT_B] >= 0)
         cur = graph_binary(g, OP_ADD, cur, build_weight(b, b->f->global[ROLE_OUTPUT_B]));

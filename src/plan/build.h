@@ -4,6 +4,7 @@
  *
  *   build.c          inputs, weights, norms, products, the head; which layers are built
  *   build_attn.c     attention over the cache, with and without flash attention
+ *   build_latent.c   what latent attention attends to
  *   build_ffn.c      feed-forward, experts
  *   build_router.c   the choice of experts
  *   build_models.c   one function a family
@@ -68,6 +69,8 @@ int32_t build_rope(struct build *b, int32_t cur, uint32_t il);
 /* q, k, v are [width, heads, tokens]; returns the output product's result, or what comes before it. */
 int32_t build_attention_heads(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il);
 int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il);
+/* Queries, keys and values of latent attention: then build_attention. */
+void build_latent(struct build *b, int32_t cur, uint32_t il, int32_t *ret_q, int32_t *ret_k, int32_t *ret_v);
 int32_t build_ffn(struct build *b, int32_t cur, uint32_t il);
 /* Weights of the chosen experts, [1, used, tokens]; *ret_chosen are their numbers. */
 int32_t build_router(struct build *b, int32_t cur, uint32_t il, int32_t *ret_chosen);

@@ -48,8 +48,8 @@ static int32_t rotate(struct build *b, int32_t cur, int32_t *matrix, uint32_t n)
     return graph_reshape(g, graph_mul_mat(g, *matrix, flat), ne[0], ne[1], ne[2], ne[3]);
 }
 
-struct cache { /* one layer's, as stored */
-    int32_t k, v;
+struct cache {             /* one layer's, as stored */
+    int32_t k, v;          /* v: -1 when the values are a part of the keys */
     uint64_t k_row, v_row; /* elements */
     uint64_t cells, streams;
     int side; /* 1 = the sliding cache */
@@ -68,7 +68,7 @@ static struct cache cache_of(struct build *b, uint32_t il)
     unsigned flags = dev == layout_host(l) ? GF_HOST : 0u;
     const uint64_t k_ne[4] = {c.k_row, c.cells, c.streams, 1}, v_ne[4] = {c.v_row, c.cells, c.streams, 1};
     c.k = graph_stored(b->g, l->p->type_k, k_ne, dev, flags);
-    c.v = graph_stored(b->g, l->p->type_v, v_ne, dev, flags);
+    c.v = b->f->latent.cached ? -1 : graph_stored(b->g, l->p->type_v, v_ne, dev, flags);
     return c;
 }
 
@@ -153,9 +153,24 @@ static int32_t view_v(struct build *b, const struct cache *c, const struct layer
                       column * c->v_row, 0);
 }
 
-static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, int32_t sinks)
+/* The values of latent attention: the first part of each key. */
+static int32_t part_of_keys(struct build *b, int32_t keys)
+{
+    struct gtensor t = b->g->t[keys];
+    return graph_view(b->g, keys, b->f->latent.rank, t.ne[1], t.ne[2], t.ne[3], t.nb[1], t.nb[2], t.nb[3], 0);
+}
+
+/* What attention gives for latent values becomes a head's values. */
+static int32_t expand_values(struct build *b, int32_t cur, uint32_t il)
+{
+    return graph_mul_mat(b->g, build_weight(b, layer_weight(b, il, ROLE_V_LATENT)), cur);
+}
+
+static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, uint32_t il)
 {
     struct graph *g = b->g;
+    if (c->v < 0)
+        v = graph_unary(g, OP_CONT, graph_transpose(g, v));
     int32_t kq = graph_mul_mat(g, k, q);
     if (b->f->arch->flags & SCORE_CAP) {
         kq = graph_unary(g, OP_SCALE, kq);
@@ -163,9 +178,12 @@ static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t
         kq = graph_unary(g, OP_SCALE, kq);
     }
     kq = graph_binary(g, OP_SOFT_MAX, kq, mask_of(b, c));
+    int32_t sinks = layer_weight(b, il, ROLE_SINKS);
     if (sinks >= 0)
         graph_src(g, kq, build_weight(b, sinks));
     int32_t kqv = graph_mul_mat(g, v, kq);
+    if (c->v < 0)
+        kqv = expand_values(b, kqv, il);
     int32_t merged = graph_permute(g, kqv, 0, 2, 1, 3);
     struct gtensor t = g->t[merged];
     int32_t cur = graph_new(g, OP_CONT, GGML_F32, t.ne[0] * t.ne[1], t.ne[2] * t.ne[3], 1, 1);
@@ -173,7 +191,7 @@ static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t
     return cur;
 }
 
-static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, int32_t sinks)
+static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, uint32_t il)
 {
     struct graph *g = b->g;
     int32_t cur =
@@ -182,8 +200,13 @@ static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t 
     graph_src(g, cur, k);
     graph_src(g, cur, v);
     graph_src(g, cur, mask_of(b, c));
+    int32_t sinks = layer_weight(b, il, ROLE_SINKS);
     if (sinks >= 0)
         graph_src(g, cur, build_weight(b, sinks));
+    if (c->v < 0) {
+        cur = expand_values(b, graph_permute(g, cur, 0, 2, 1, 3), il);
+        cur = graph_unary(g, OP_CONT, graph_permute(g, cur, 0, 2, 1, 3));
+    }
     struct gtensor t = g->t[cur];
     return graph_reshape(g, cur, t.ne[0] * t.ne[1], t.ne[2] * t.ne[3], 1, 1);
 }
@@ -204,16 +227,17 @@ int32_t build_attention_heads(struct build *b, int32_t q, int32_t k, int32_t v, 
     graph_expand(g, b->f->window ? k : v);
     graph_expand(g, b->f->window ? v : k);
     store_k(b, &c, k);
-    store_v(b, &c, v);
+    if (c.v >= 0)
+        store_v(b, &c, v);
     struct gtensor t = g->t[q];
     uint64_t n = t.ne[2] / c.streams;
     int32_t heads = graph_view(g, q, t.ne[0], t.ne[1], n, c.streams, t.nb[1], t.nb[2], t.nb[2] * n, 0);
     heads = graph_permute(g, heads, 0, 2, 1, 3);
-    int32_t keys = graph_permute(g, view_k(b, &c, lf), 0, 2, 1, 3);
-    int32_t values = graph_permute(g, view_v(b, &c, lf), 0, 2, 1, 3);
-    int32_t sinks = lf->tensor[ROLE_SINKS];
-    int32_t cur = b->l->p->flash_attn ? flash(b, &c, heads, keys, values, sinks)
-                                      : scores(b, &c, heads, keys, values, sinks);
+    int32_t stored = view_k(b, &c, lf);
+    int32_t keys = graph_permute(g, stored, 0, 2, 1, 3);
+    int32_t values = graph_permute(g, c.v < 0 ? part_of_keys(b, stored) : view_v(b, &c, lf), 0, 2, 1, 3);
+    int32_t cur =
+        b->l->p->flash_attn ? flash(b, &c, heads, keys, values, il) : scores(b, &c, heads, keys, values, il);
     graph_expand(g, cur);
     if (b->l->v_rotated)
         cur = rotate(b, cur, &b->v_rot[c.side], 64);

@@ -54,8 +54,13 @@ static void turn(struct build *b, struct qkv *x, uint32_t il)
 int32_t build_attend(struct build *b, int32_t cur, uint32_t il)
 {
     const int32_t *t = b->f->layers[il].tensor;
-    struct qkv x = project(b, cur, il);
-    bool rotated = b->f->layers[il].rotated, rope_first = b->f->arch->flags & ROPE_FIRST;
+    struct qkv x;
+    if (b->f->latent.rank)
+        build_latent(b, cur, il, &x.q, &x.k, &x.v);
+    else
+        x = project(b, cur, il);
+    bool rotated = b->f->layers[il].rotated && !b->f->latent.rank,
+         rope_first = b->f->arch->flags & ROPE_FIRST;
     bool all_heads = norms_all_heads(b, il);
     if (rotated && rope_first)
         turn(b, &x, il);

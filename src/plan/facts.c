@@ -203,6 +203,13 @@ enum rc facts_need_weights(const struct facts *f, uint32_t il, const enum role *
     return RC_OK;
 }
 
+static bool latent_complete(const struct facts *f, const int32_t *t)
+{
+    bool q = t[ROLE_Q] >= 0 || (t[ROLE_Q_A] >= 0 && t[ROLE_Q_A_NORM] >= 0 && t[ROLE_Q_LATENT] >= 0);
+    bool kv = f->latent.cached ? t[ROLE_K_LATENT] >= 0 && t[ROLE_V_LATENT] >= 0 : t[ROLE_KV_LATENT] >= 0;
+    return q && kv && t[ROLE_KV_A] >= 0 && t[ROLE_KV_A_NORM] >= 0;
+}
+
 /* A weight that the graph needs but the file lacks would make an estimate of something else. */
 static enum rc check_tensors(const struct facts *f, struct err *err)
 {
@@ -217,7 +224,11 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
             return err_set(err, RC_UNSUPPORTED,
                            "no estimate for %s: layer %u has no norm before its feed-forward block",
                            f->m->path, il);
-        if (t[ROLE_QKV] < 0 && (t[ROLE_Q] < 0 || t[ROLE_K] < 0 || t[ROLE_V] < 0))
+        if (f->latent.rank) {
+            if (!latent_complete(f, t))
+                return err_set(err, RC_INVALID, "%s: layer %u lacks matrices of latent attention", f->m->path,
+                               il);
+        } else if (t[ROLE_QKV] < 0 && (t[ROLE_Q] < 0 || t[ROLE_K] < 0 || t[ROLE_V] < 0))
             return err_set(err, RC_INVALID, "%s: layer %u has no query, key or value matrix", f->m->path, il);
         bool moe =
             t[ROLE_ROUTER] >= 0 && t[ROLE_DOWN_EXPS] >= 0 && t[ROLE_UP_EXPS] >= 0 && t[ROLE_GATE_EXPS] >= 0;
@@ -300,8 +311,9 @@ enum rc facts_init(struct facts *f, const struct model *m, struct err *err)
     f->parallel = (f->arch->flags & PARALLEL) && arch_u32(m, "use_parallel_residual", 1);
     f->pooling = arch_u32(m, "pooling_type", 0);
     f->n_layer_run = f->n_layer - drafting_layers(f);
-    facts_keys(f);
-    enum rc rc = load(f, err);
+    enum rc rc = facts_keys(f, err);
+    if (!rc)
+        rc = load(f, err);
     if (rc)
         facts_release(f);
     return rc;

@@ -29,6 +29,7 @@ enum arch_flag { /* see architectures.def */
                  ROPE_FIRST = 1 << 20,
                  FOUR_POSITIONS = 1 << 21,
                  SIGMOID = 1 << 22,
+                 SCALES_HEAD = 1 << 23,
                  GATE_OPENS = 1 << 26,
 };
 
@@ -80,6 +81,15 @@ struct router_facts {
     uint32_t groups, groups_used; /* 0: not chosen by groups first */
 };
 
+/* Attention whose keys and values are made from one narrow row. */
+struct latent_facts {
+    uint32_t rank; /* width of that row without its rotated part; 0: plain attention */
+    uint32_t rope; /* width of the rotated part */
+    uint32_t nope; /* … and of the rest of a head's query */
+    uint32_t v;    /* width of a head's value */
+    bool cached;   /* the row itself is cached, as the keys of a single head; else full keys and values */
+};
+
 #define LAYER_INPUT    (-2) /* stays on the host */
 #define LAYER_UNLOADED (-3) /* of a layer that only drafts */
 struct weight_facts {
@@ -101,10 +111,11 @@ struct facts {
     uint32_t ctx_short;   /* longest context of a model's first set of rope factors */
     uint32_t positions;   /* numbers that place a token: 1, or 4 */
     uint32_t deepstack;   /* first layers whose results get a part of the input, which is so much wider */
-    bool scales_input, scales_residual, scales_logits; /* by a constant */
-    bool scales_by_position;                           /* queries, one factor a token */
+    bool scales_input, scales_residual, scales_head, scales_logits; /* by a constant */
+    bool scales_by_position;                                        /* queries, one factor a token */
     bool clamps_qkv;
     struct router_facts router;
+    struct latent_facts latent;
     uint32_t ssm_conv, ssm_inner, ssm_state, ssm_rank, ssm_group;
     uint64_t state_r, state_s; /* a recurrent layer's two states, values a sequence; state_s may be 0 */
     bool ssm_normed;           /* scans of the first kind: steps and vectors are normed without weights */
@@ -122,8 +133,9 @@ struct facts {
 /* The norm before a layer's feed-forward block, which may bear the name of one behind attention; ROLE_NONE.
  */
 enum role facts_ffn_norm(const struct layer_facts *l);
-/* facts_keys.c: what keys and the architecture's row say about the order of operations. */
-void facts_keys(struct facts *f);
+/* facts_keys.c: what keys and the architecture's row say about the order of operations. RC_INVALID: keys that
+ * make no sense together. */
+enum rc facts_keys(struct facts *f, struct err *err);
 /* RC_UNSUPPORTED: no row for the architecture; RC_INVALID: a key is missing or makes no sense. */
 enum rc facts_init(struct facts *f, const struct model *m, struct err *err);
 void facts_release(struct facts *f);

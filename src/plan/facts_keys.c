@@ -5,10 +5,10 @@
 
 #include <string.h>
 
-static double arch_f64(const struct model *m, const char *suffix)
+static double key_f64(const struct model *m, const char *suffix)
 {
     double v;
-    return model_arch_f64(m, suffix, &v) ? v : 0;
+    return model_key_f64(m, suffix, &v) ? v : 0;
 }
 
 static uint32_t key_u32(const struct model *m, const char *suffix, uint32_t most)
@@ -24,7 +24,7 @@ static void router_keys(struct facts *f)
 {
     const struct model *m = f->m;
     uint32_t gating = key_u32(m, "expert_gating_func", 16);
-    double scale = arch_f64(m, "expert_weights_scale");
+    double scale = key_f64(m, "expert_weights_scale");
     f->router = (struct router_facts){
         .sigmoid = gating ? gating == GATING_SIGMOID : (f->arch->flags & SIGMOID) != 0,
         .late = gating ? gating == GATING_SOFTMAX_LATE : (f->arch->flags & SOFTMAX_LATE) != 0,
@@ -43,14 +43,42 @@ static void scale_keys(struct facts *f)
 {
     uint32_t flags = f->arch->flags;
     bool all = flags & SCALES_ALL, by_key = flags & SCALES_BY_KEY;
-    f->scales_input = all || (flags & SCALES_INPUT) || (by_key && arch_f64(f->m, "embedding_scale") != 0);
-    f->scales_residual = all || (by_key && arch_f64(f->m, "residual_scale") != 0);
-    f->scales_logits = all || (by_key && arch_f64(f->m, "logit_scale") != 0);
-    f->scales_by_position = arch_f64(f->m, "attention.temperature_scale") != 0;
-    f->clamps_qkv = arch_f64(f->m, "attention.clamp_kqv") > 0;
+    all = all || flags & SCALES_HEAD;
+    f->scales_input = all || (flags & SCALES_INPUT) || (by_key && key_f64(f->m, "embedding_scale") != 0);
+    f->scales_residual = all || (by_key && key_f64(f->m, "residual_scale") != 0);
+    f->scales_head = flags & SCALES_HEAD;
+    f->scales_logits = (flags & SCALES_ALL) || (by_key && key_f64(f->m, "logit_scale") != 0);
+    f->scales_by_position = key_f64(f->m, "attention.temperature_scale") != 0;
+    f->clamps_qkv = key_f64(f->m, "attention.clamp_kqv") > 0;
 }
 
-void facts_keys(struct facts *f)
+static enum rc latent_keys(struct facts *f, struct err *err)
+{
+    const struct model *m = f->m;
+    uint32_t rank = key_u32(m, "attention.kv_lora_rank", 65536);
+    if (!rank)
+        return RC_OK;
+    uint32_t k = key_u32(m, "attention.key_length_mla", 65536),
+             v = key_u32(m, "attention.value_length_mla", 65536);
+    f->latent = (struct latent_facts){.rank = rank, .rope = key_u32(m, "rope.dimension_count", 65536)};
+    f->latent.cached = k && v;
+    if (!f->latent.cached) {
+        uint32_t heads = key_u32(m, "attention.head_count", 4096);
+        k = key_u32(m, "attention.key_length", 65536);
+        v = key_u32(m, "attention.value_length", 65536);
+        if (!v && heads)
+            v = f->n_embd / heads;
+    }
+    if (!f->latent.rope || f->latent.rope >= k || !v)
+        return err_set(err, RC_INVALID,
+                       "%s: heads of %u values, of which %u are rotated, make no latent attention", m->path,
+                       k, f->latent.rope);
+    f->latent.nope = k - f->latent.rope;
+    f->latent.v = v;
+    return RC_OK;
+}
+
+enum rc facts_keys(struct facts *f, struct err *err)
 {
     router_keys(f);
     scale_keys(f);
@@ -59,4 +87,5 @@ void facts_keys(struct facts *f)
         f->ctx_short = f->m->context_train;
     f->positions = f->arch->flags & FOUR_POSITIONS ? 4 : 1;
     f->deepstack = f->arch->flags & FOUR_POSITIONS ? key_u32(f->m, "n_deepstack_layers", f->n_layer) : 0;
+    return latent_keys(f, err);
 }

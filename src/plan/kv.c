@@ -28,7 +28,7 @@ static bool attention_layer(struct layout *l, uint32_t il, uint64_t *sum, uint32
         !ggml_row_bytes(l->p->type_v, v_width, &v_row))
         return false;
     return add(sum, cells * l->n_streams, k_row, alignment) &&
-           add(sum, cells * l->n_streams, v_row, alignment);
+           (l->f->latent.cached || add(sum, cells * l->n_streams, v_row, alignment));
 }
 
 static bool recurrent_layer(struct layout *l, uint64_t *sum, uint32_t alignment)
@@ -56,7 +56,8 @@ enum rc layout_cache(struct layout *l, struct err *err)
         first = first ? first : lf;
         uniform = uniform && lf->d_k == first->d_k && lf->d_v == first->d_v;
     }
-    l->k_rotated = first && uniform && k->block > 1 && first->d_k % 64 == 0;
-    l->v_rotated = first && uniform && v->block > 1 && first->d_v % 64 == 0;
+    uniform = uniform && first && !l->f->latent.cached;
+    l->k_rotated = uniform && k->block > 1 && first->d_k % 64 == 0;
+    l->v_rotated = uniform && v->block > 1 && first->d_v % 64 == 0;
     return RC_OK;
 }

@@ -108,6 +108,10 @@ static enum rc check_cache_types(const struct layout *l, struct err *err)
         err_hint(err, "use --flash-attn on, or --cache-type-v f16");
         return rc;
     }
+    if (l->f->latent.cached && p->type_k != p->type_v)
+        return err_set(err, RC_INVALID,
+                       "one cache serves keys and values of %s: its types must be equal, not %s and %s",
+                       l->f->m->path, type_word(p->type_k), type_word(p->type_v));
     for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         const struct layer_facts *lf = &l->f->layers[il];
         const struct ggml_type_info *k = ggml_type_info(p->type_k), *v = ggml_type_info(p->type_v);
