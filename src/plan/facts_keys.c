@@ -8,7 +8,7 @@
 static double key_f64(const struct model *m, const char *suffix)
 {
     double v;
-    return model_key_f64(m, suffix, &v) ? v : 0;
+    return model_arch_f64(m, suffix, &v) ? v : 0;
 }
 
 static uint32_t key_u32(const struct model *m, const char *suffix, uint32_t most)
