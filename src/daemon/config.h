@@ -64,7 +64,8 @@ struct config {
     const char *log_level;
     const char *api_keys_file;
     struct config_list api_keys;
-    const char *cors_origin; /* "loopback", "none", "*" or one origin */
+    const char *cors_origin; /* "none", or "loopback", "*" and origins, separated by commas */
+    struct config_list allowed_hosts;
     const char *half_close;
     const char *llama_server;
     struct config_list rpc; /* HOST:PORT */

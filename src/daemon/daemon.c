@@ -47,6 +47,20 @@ void daemon_pool_options(struct daemon *d, struct pool_options *ret)
     ret->patience_ms = c->patience;
 }
 
+/* The names that this machine goes by. */
+static const char *host_names(struct daemon *d)
+{
+    char own[256];
+    buf_clear(&d->host_names);
+    if (gethostname(own, sizeof own - 1) == 0) {
+        own[sizeof own - 1] = '\0';
+        (void)buf_printf(&d->host_names, "%s,%s.local", own, own);
+    }
+    for (size_t i = 0; i < d->config->allowed_hosts.n; i++)
+        (void)buf_printf(&d->host_names, ",%s", d->config->allowed_hosts.items[i]);
+    return d->host_names.data;
+}
+
 void daemon_http_options(struct daemon *d, struct http_options *ret)
 {
     const struct config *c = d->config;
@@ -61,9 +75,8 @@ void daemon_http_options(struct daemon *d, struct http_options *ret)
     ret->connect_timeout_ms = c->connect_timeout;
     ret->max_connections = c->max_connections;
     ret->half_close_keep = strcmp(c->half_close, "keep") == 0;
-    ret->cors_origin = strcmp(c->cors_origin, "loopback") == 0 ? NULL
-                       : strcmp(c->cors_origin, "none") == 0   ? ""
-                                                               : c->cors_origin;
+    ret->cors_origin = strcmp(c->cors_origin, "none") == 0 ? "" : c->cors_origin;
+    ret->allowed_hosts = host_names(d);
     ret->record = events_request;
     ret->record_arg = d;
     ret->api_keys = (const char *const *)d->keys.hex;
@@ -491,6 +504,7 @@ static void release(struct daemon *d)
     model_set_free(d->set);
     catalog_free(d->catalog);
     buf_release(&d->models_json);
+    buf_release(&d->host_names);
     key_list_release(&d->keys);
     config_free(d->config);
     free((void *)(uintptr_t)d->routes);

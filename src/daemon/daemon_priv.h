@@ -41,6 +41,7 @@ struct daemon {
     struct model_set *set;
     struct key_list keys;
     struct buf models_json; /* GET /v1/models */
+    struct buf host_names;  /* separated by commas; see guard.h */
 
     struct sampler *sampler;
     struct store *store;

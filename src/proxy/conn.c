@@ -361,7 +361,9 @@ static bool make_room(struct conn *c)
     uint64_t used = c->s->count.body_bytes_in_flight - (m->data == m->own ? 0 : m->cap);
     if (used + want <= c->s->opt.body_budget_bytes && msg_grow(c->s, m, want))
         return true;
-    errors_refuse(c, &(struct refusal){503, RC_BUSY, "too many large request bodies are in flight"});
+    errors_refuse(c, &(struct refusal){.status = 503,
+                                       .code = RC_BUSY,
+                                       .text = "too many large request bodies are in flight"});
     return false;
 }
 
@@ -438,10 +440,14 @@ static void on_deadline(struct wheel_entry *e)
             conn_lost(c, NULL, false);
             break;
         }
-        errors_refuse(c, &(struct refusal){408, RC_TIMEOUT, "the request's head did not arrive in time"});
+        errors_refuse(c, &(struct refusal){.status = 408,
+                                           .code = RC_TIMEOUT,
+                                           .text = "the request's head did not arrive in time"});
         break;
     case PHASE_BODY:
-        errors_refuse(c, &(struct refusal){408, RC_TIMEOUT, "the request's body did not arrive in time"});
+        errors_refuse(c, &(struct refusal){.status = 408,
+                                           .code = RC_TIMEOUT,
+                                           .text = "the request's body did not arrive in time"});
         break;
     case PHASE_LINGER: close_socket(c, false); break;
     case PHASE_CONNECT: relay_timeout(c); break;

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "proxy/guard.h"
 #include "proxy/put.h"
 
 #include <string.h>
@@ -30,7 +31,7 @@ static unsigned method_bit(uint8_t method)
 /* A refusal that leaves the connection usable if the request has no body to skip. */
 static void refuse(struct conn *c, int status, enum rc code, const char *text)
 {
-    c->refusal = (struct refusal){status, code, text};
+    c->refusal = (struct refusal){.status = status, .code = code, .text = text};
     c->refusal_waits = c->content_length == 0;
 }
 
@@ -130,6 +131,34 @@ static bool key_fits(struct conn *c)
            auth_check(c->s->auth, head_get(h, c->in->data, HDR_X_API_KEY), c->key_id);
 }
 
+static void deny(struct conn *c, const char *text, const char *hint)
+{
+    refuse(c, 403, RC_DENIED, text);
+    c->refusal.hint = hint;
+}
+
+/* Where no key is asked for, a foreign page must not act through its visitor's browser. */
+static void check_page(struct conn *c)
+{
+    const struct head *h = &c->in->head;
+    if (c->local_peer || !c->route)
+        return;
+    if (c->route->control && h->seen[HDR_ORIGIN] && !local_origin_allowed(c)) {
+        deny(c, "pages of that origin may not use the control interface", NULL);
+        return;
+    }
+    if (auth_needed(c->s->auth) || c->route->open)
+        return;
+    struct str host = head_get(h, c->in->data, HDR_HOST);
+    if (h->seen[HDR_HOST] && !guard_host(host, str_from(c->s->allowed_hosts)))
+        deny(c, "the name in Host is not one that is served without an API key",
+             "use the address or localhost, add the name to allowed_hosts, or set API keys");
+    else if (h->seen[HDR_ORIGIN] && !local_origin_allowed(c) &&
+             !guard_same_host(head_get(h, c->in->data, HDR_ORIGIN), host))
+        deny(c, "pages of that origin may not ask here without an API key",
+             "add the origin to cors_origin, or set API keys");
+}
+
 static void check_size(struct conn *c)
 {
     uint64_t budget = c->s->opt.body_budget_bytes, used = c->s->count.body_bytes_in_flight;
@@ -189,9 +218,8 @@ void dispatch_head(struct conn *c)
     find_route(c);
     if (!c->refusal.status && !key_fits(c))
         refuse(c, 401, RC_DENIED, "the API key is missing or wrong");
-    if (!c->refusal.status && c->route && c->route->control && !c->local_peer &&
-        c->in->head.seen[HDR_ORIGIN] && !local_origin_allowed(c))
-        refuse(c, 403, RC_DENIED, "pages of that origin may not use the control interface");
+    if (!c->refusal.status)
+        check_page(c);
     if (!c->refusal.status)
         check_size(c);
     if (!c->refusal.status)

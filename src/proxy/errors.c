@@ -116,6 +116,8 @@ void errors_refuse(struct conn *c, const struct refusal *r)
                        str_human_bytes(c->s->opt.max_body_bytes, limit, sizeof limit),
                        (unsigned long long)c->s->opt.max_body_bytes);
     }
+    if (r->hint)
+        (void)snprintf(err.hint, sizeof err.hint, "%s", r->hint);
     if (r->status == 404 && c->path.n)
         (void)snprintf(err.hint, sizeof err.hint, "nothing is served at %.*s",
                        c->path.n < 200 ? (int)c->path.n : 200, c->path.p);

@@ -67,8 +67,10 @@ struct http_options {
     uint64_t
         write_timeout_ms; /* a client that takes no byte of a pending answer so long is cut; default 60 s */
     bool half_close_keep; /* a client's FIN after its request is not a disconnect; default false */
-    const char *cors_origin; /* NULL = pages served from loopback only; "*" = any; "" = none; else that one */
-    uint32_t max_connections; /* further ones wait in the backlog; default 16384 */
+    /* Both separated by commas, see guard.h; they bind requests that need no key. */
+    const char *cors_origin;   /* pages that may ask; NULL = "loopback", "" = none */
+    const char *allowed_hosts; /* names in Host beside addresses and localhost; NULL = none */
+    uint32_t max_connections;  /* further ones wait in the backlog; default 16384 */
 };
 void http_options_default(struct http_options *o);
 

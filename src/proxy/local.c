@@ -1,37 +1,18 @@
 /* Answers of our own: whole replies, streams, preflights. Layer proxy; loop thread only. */
 #include "proxy/proxy_priv.h"
 
+#include "proxy/guard.h"
 #include "proxy/put.h"
 
 #include <string.h>
-
-/* "http://localhost:3000" and its like: pages served from this machine. */
-static bool is_loopback_origin(struct str origin)
-{
-    static const char *const hosts[] = {"localhost", "127.0.0.1", "[::1]"};
-    for (int tls = 0; tls < 2; tls++) {
-        const char *scheme = tls ? "https://" : "http://";
-        if (!str_starts(origin, scheme))
-            continue;
-        struct str host = {origin.p + strlen(scheme), origin.n - strlen(scheme)};
-        for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++)
-            if (str_starts(host, hosts[i]) && (host.n == strlen(hosts[i]) || host.p[strlen(hosts[i])] == ':'))
-                return true;
-    }
-    return false;
-}
 
 bool local_origin_allowed(const struct conn *c)
 {
     if (!c->in)
         return false;
-    struct str origin = head_get(&c->in->head, c->in->data, HDR_ORIGIN);
-    const char *want = c->s->cors_origin;
-    if (!origin.n)
-        return false;
-    if (!want || (c->route && c->route->control))
-        return is_loopback_origin(origin);
-    return !strcmp(want, "*") || str_eq_c(origin, want);
+    bool control = c->route && c->route->control;
+    return guard_origin(head_get(&c->in->head, c->in->data, HDR_ORIGIN),
+                        str_from(control ? "loopback" : c->s->cors_origin));
 }
 
 size_t local_cors(const struct conn *c, char *out, size_t cap)

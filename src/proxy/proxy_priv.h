@@ -68,6 +68,7 @@ struct refusal {
     int status; /* 0 = none */
     enum rc code;
     const char *text; /* static; NULL with 413: names the limit on bodies */
+    const char *hint; /* static, or NULL */
 };
 
 struct endpoint;
@@ -178,6 +179,7 @@ struct listener {
     struct sock sock;
     struct http_server *s;
     bool control, is_unix, paused;
+    struct wheel_entry retry; /* of accepting, when descriptors ran out */
     char address[128];
 };
 
@@ -189,7 +191,7 @@ struct segment {
 struct http_server {
     uv_loop_t *loop;
     struct http_options opt;
-    char *cors_origin;
+    char *cors_origin, *allowed_hosts;
     struct auth *auth;
     struct wheel wheel;
     struct listener *listeners;

@@ -12,7 +12,7 @@
 static void refuse(struct conn *c, int status, enum rc code, const char *text)
 {
     if (!c->refusal.status)
-        c->refusal = (struct refusal){status, code, text};
+        c->refusal = (struct refusal){.status = status, .code = code, .text = text};
 }
 
 static int checked(struct conn *c, enum head_problem p)
@@ -206,7 +206,9 @@ static void parsed_all(struct conn *c)
     m->parsed = m->n;
     if (c->phase == PHASE_HEAD) {
         if (m->n >= MSG_BYTES)
-            errors_refuse(c, &(struct refusal){431, RC_LIMIT, "the request's head is larger than 16 KiB"});
+            errors_refuse(c, &(struct refusal){.status = 431,
+                                               .code = RC_LIMIT,
+                                               .text = "the request's head is larger than 16 KiB"});
         return;
     }
     if (c->content_length == UINT64_MAX) { /* the framing that was consumed leaves its room to what comes */
@@ -222,7 +224,7 @@ static void parsed_all(struct conn *c)
     }
     /* Framing is not free: what carries almost no body is cut off. */
     if (c->request_bytes / 8 > c->s->opt.max_body_bytes + MSG_BYTES) {
-        errors_refuse(c, &(struct refusal){413, RC_LIMIT, NULL});
+        errors_refuse(c, &(struct refusal){.status = 413, .code = RC_LIMIT, .text = NULL});
         return;
     }
     if (c->scan_json && m->body_n && !body_model_scan(&c->scan, m->data + m->head_n, m->body_n))
@@ -248,8 +250,14 @@ void request_parse(struct conn *c)
         errors_refuse(c, &c->refusal);
         return;
     }
+    /* The reason's text is all that tells a size past 64 bits from one that is no number. */
+    const char *why = llhttp_get_error_reason(&c->parser);
+    if (e == HPE_INVALID_CHUNK_SIZE && why && strstr(why, "overflow")) {
+        errors_refuse(c, &(struct refusal){.status = 413, .code = RC_LIMIT});
+        return;
+    }
     int status = e == HPE_INVALID_VERSION ? 505 : e == HPE_INVALID_METHOD ? 501 : 400;
-    errors_refuse(c, &(struct refusal){status, RC_INVALID, llhttp_problem(e)});
+    errors_refuse(c, &(struct refusal){.status = status, .code = RC_INVALID, .text = llhttp_problem(e)});
 }
 
 const char *request_method_name(const struct conn *c)

@@ -20,6 +20,7 @@
 
 #define ACCEPTS_PER_EVENT 64
 #define BACKLOG           4096
+#define ACCEPT_RETRY_MS   100u
 
 void http_options_default(struct http_options *o)
 {
@@ -122,6 +123,13 @@ static void free_auth_and_strings(struct http_server *s)
 {
     auth_free(s->auth);
     free(s->cors_origin);
+    free(s->allowed_hosts);
+}
+
+static void keep_strings(struct http_server *s, const struct http_options *opt)
+{
+    s->cors_origin = mem_strdup(opt->cors_origin ? opt->cors_origin : "loopback");
+    s->allowed_hosts = mem_strdup(opt->allowed_hosts ? opt->allowed_hosts : "");
 }
 
 static void on_check(uv_check_t *check)
@@ -141,7 +149,7 @@ enum rc http_server_new(const struct http_options *opt, struct http_server **ret
     s->loop = opt->loop;
     s->opt = *opt;
     s->opt.api_keys = NULL;
-    s->cors_origin = opt->cors_origin ? mem_strdup(opt->cors_origin) : NULL;
+    keep_strings(s, opt);
     s->auth = auth;
     s->route_n = mem_calloc(opt->n_routes + 1, sizeof *s->route_n);
     for (size_t i = 0; i < opt->n_routes; i++)
@@ -170,7 +178,7 @@ void http_server_configure(struct http_server *s, const struct http_options *opt
     if (auth_new(opt->api_keys, opt->n_api_keys, &auth, NULL) == RC_OK) {
         free_auth_and_strings(s);
         s->auth = auth;
-        s->cors_origin = opt->cors_origin ? mem_strdup(opt->cors_origin) : NULL;
+        keep_strings(s, opt);
     } else {
         now.n_api_keys = s->opt.n_api_keys; /* keys that do not parse never open the door */
     }
@@ -209,24 +217,37 @@ static void on_listener(uv_poll_t *poll, int status, int events)
             conn_accept(l, fd);
             continue;
         }
-        /* Out of descriptors or of places: those who wait stay in the backlog until a connection ends. */
+        /* Out of descriptors or of places: those who wait stay in the backlog until a connection ends. Others
+         * of the process, or of the machine, may hold the descriptors, so it is also tried again by and by.
+         */
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             l->paused = true;
             sock_want(&l->sock, 0, on_listener);
+            wheel_set(&s->wheel, &l->retry, ACCEPT_RETRY_MS);
         }
         if (errno != ECONNABORTED && errno != EINTR)
             return;
     }
 }
 
+static void resume(struct listener *l)
+{
+    if (!l->paused)
+        return;
+    l->paused = false;
+    wheel_clear(&l->retry);
+    sock_want(&l->sock, UV_READABLE, on_listener);
+}
+
+static void on_retry(struct wheel_entry *e)
+{
+    resume(container_of(e, struct listener, retry));
+}
+
 void server_resume_listeners(struct http_server *s)
 {
-    for (struct listener *l = s->listeners; l; l = l->next) {
-        if (!l->paused)
-            continue;
-        l->paused = false;
-        sock_want(&l->sock, UV_READABLE, on_listener);
-    }
+    for (struct listener *l = s->listeners; l; l = l->next)
+        resume(l);
 }
 
 static enum rc start_listener(struct http_server *s, struct listener *l, int fd, struct err *err)
@@ -240,6 +261,7 @@ static enum rc start_listener(struct http_server *s, struct listener *l, int fd,
     if (r < 0)
         return err_set(err, RC_IO, "cannot watch the listener on %s: %s", l->address, uv_strerror(r));
     l->sock.poll.data = l;
+    l->retry.fn = on_retry;
     s->handles++;
     struct listener **end = &s->listeners;
     while (*end)
@@ -403,6 +425,7 @@ void http_server_drain(struct http_server *s, void (*closed)(void *arg), void *a
         s->listeners = l->next;
         if (l->is_unix)
             (void)unlink(l->address);
+        wheel_remove(&s->wheel, &l->retry);
         sock_close(&l->sock, false, on_listener_closed);
     }
     for (struct conn *c = s->conns.next, *next = c->next; c != &s->conns; c = next, next = c->next)

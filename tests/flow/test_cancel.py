@@ -164,7 +164,7 @@ def test_a_slow_reader_does_not_fill_the_daemons_memory(make_daemon, folder, tin
 def test_a_body_that_stops_coming_is_given_up(make_daemon, folder, tiny):
     d = make_daemon([folder(tiny)], config={"limits": {"header_timeout": "1s"}}).start()
     with d.wire() as w:
-        w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\n{")
+        w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         try:
             assert w.head() == 408
         except (BrokenStream, ConnectionError):
@@ -182,7 +182,7 @@ def test_a_body_that_stops_coming_is_given_up(make_daemon, folder, tiny):
 def test_expect_100_continue(daemon):
     body = b'{"model":"tiny-a","prompt":"x","max_tokens":2}'
     with daemon.wire() as w:
-        w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+        w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                    b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
         w._until(b"100 Continue\r\n\r\n")
         w.send_raw(body)
@@ -193,7 +193,7 @@ def test_expect_100_continue(daemon):
 def test_a_body_in_small_pieces(daemon):
     body = b'{"max_tokens":2,"prompt":"x","model":"tiny-a"}'
     with daemon.wire() as w:
-        w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n")
+        w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         for i in range(len(body)):
             w.send_raw(b"1\r\n" + body[i:i + 1] + b"\r\n")
         w.send_raw(b"0\r\n\r\n")

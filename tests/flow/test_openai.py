@@ -83,7 +83,7 @@ def test_keep_alive_serves_many_requests_on_one_connection(daemon):
 
 def test_pipelined_requests_are_answered_in_order(daemon):
     with daemon.wire() as w:
-        w.send_raw(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: t\r\n\r\n")
+        w.send_raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert w.head() == 200 and json.loads(w.body())["status"] == "ok"
         assert w.head() == 200 and json.loads(w.body())["object"] == "list"
 
@@ -153,11 +153,11 @@ def test_a_body_past_the_limit_is_413_that_names_it(make_daemon, folder, tiny):
     assert "64" in answer["error"]["message"]
     # announced only: refused before the body is sent
     with d.wire() as w:
-        w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999999\r\n\r\n")
+        w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
         assert w.head() == 413
     # chunked, without a length
     with d.wire() as w:
-        w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n")
+        w.send_raw(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         try:
             w.send_raw(b'15\r\n{"prompt": "the same \r\n')
             for _ in range(20):
@@ -170,12 +170,12 @@ def test_a_body_past_the_limit_is_413_that_names_it(make_daemon, folder, tiny):
 
 
 @pytest.mark.parametrize("raw", [
-    b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"GET /health HTTP/1.1\r\n\r\n",
     b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    b"GET /health HTTP/9.9\r\nHost: t\r\n\r\n",
+    b"GET /health HTTP/9.9\r\nHost: localhost\r\n\r\n",
     b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n",
-    b"POST /v1/completions HTTP/1.0\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /v1/completions HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"GARBAGE\r\n\r\n",
 ], ids=["length-and-chunked", "no-host", "two-hosts", "version", "connect", "chunked-1.0", "garbage"])
 def test_malformed_requests_are_refused(daemon, raw):

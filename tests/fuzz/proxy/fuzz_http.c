@@ -75,6 +75,7 @@ static void start(void)
     backend_port = ntohs(sa.sin_port);
     struct http_options opt;
     http_options_default(&opt);
+    opt.allowed_hosts = "*";
     if (uv_loop_init(&loop))
         abort();
     opt.loop = &loop;

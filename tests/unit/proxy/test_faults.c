@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -442,6 +443,33 @@ static void test_out_of_descriptors(void **state)
     door_stop(d, false);
 }
 
+/* Descriptors that others of the process held are free again: no connection of ours has to end first. */
+static void test_deaf_for_a_moment(void **state)
+{
+    (void)state;
+    struct door_setup setup = door_default();
+    struct door *d = door_start(&setup);
+    int fd = socket(AF_INET, SOCK_STREAM, 0); /* the client's, made while there are some */
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(door_port(d))};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    struct rlimit before, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    client_send(fd, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    for (unsigned i = 0; i < 3; i++) /* turns of the loop, in which accepting fails */
+        (void)door_counters(d);
+    assert_int_equal(door_counters(d).connections_total, 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    struct answer a = client_answer(fd, false);
+    assert_int_equal(a.status, 200);
+    answer_release(&a);
+    close(fd);
+    door_stop(d, false);
+}
+
 /* ---- kept-alive connections ---- */
 
 static int warm_up(struct door *d, int fd)
@@ -627,6 +655,7 @@ int main(void)
         cmocka_unit_test(test_answer_longer_than_promised),
         cmocka_unit_test(test_nobody_listens),
         cmocka_unit_test(test_out_of_descriptors),
+        cmocka_unit_test(test_deaf_for_a_moment),
         cmocka_unit_test(test_closed_while_idle),
         cmocka_unit_test(test_dies_on_reuse),
         cmocka_unit_test(test_no_retry_after_a_byte),

@@ -255,6 +255,33 @@ static void test_body_limits(void **state)
     door_stop(d, false);
 }
 
+/* A relayed body is looked at while it comes, and the limit is told all the same. */
+static void test_relayed_body_limits(void **state)
+{
+    (void)state;
+    struct door_setup setup = door_default();
+    setup.opt.max_body_bytes = 100000;
+    struct door *d = door_start(&setup);
+    static const char head[] =
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (int size = 512; size <= 65536; size *= 128) {
+        struct buf b = {0};
+        assert_true(buf_puts(&b, head));
+        assert_true(buf_puts(&b, "15\r\n{\"model\":\"m\",\"prompt\"\r\n2\r\n:\"\r\n"));
+        for (int i = 0; i < 300000 / size + 1; i++)
+            assert_true(buf_printf(&b, "%x\r\n%0*d\r\n", (unsigned)size, size, i));
+        assert_true(buf_puts(&b, "2\r\n\"}\r\n0\r\n\r\n"));
+        expect_answer(d, b.data, 413, "100000 bytes");
+        buf_release(&b);
+    }
+    struct buf b = {0};
+    assert_true(buf_printf(&b, "%sfffffffffffffffff\r\n{", head)); /* more than any number holds */
+    expect_answer(d, b.data, 413, "100000 bytes");
+    buf_release(&b);
+    assert_int_equal(door_counters(d).body_bytes_in_flight, 0);
+    door_stop(d, false);
+}
+
 static void test_large_chunked_body(void **state)
 {
     (void)state;
@@ -521,6 +548,7 @@ int main(void)
         cmocka_unit_test(test_refusal_keeps_connection),
         cmocka_unit_test(test_head_limits),
         cmocka_unit_test(test_body_limits),
+        cmocka_unit_test(test_relayed_body_limits),
         cmocka_unit_test(test_large_chunked_body),
         cmocka_unit_test(test_expect),
         cmocka_unit_test(test_timeouts),

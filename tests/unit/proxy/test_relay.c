@@ -20,6 +20,7 @@ static void test_plain(void **state)
 {
     (void)state;
     struct door_setup setup = door_default();
+    setup.opt.cors_origin = "http://evil.example";
     struct door *d = door_start(&setup);
     int fd = client_connect(d), back = -1;
     for (unsigned i = 1; i <= 3; i++) { /* one client connection, one backend connection */
