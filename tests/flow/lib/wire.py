@@ -50,7 +50,7 @@ class Wire:
             body = json.dumps(body)
         if isinstance(body, str):
             body = body.encode()
-        lines = [f"{method} {path} HTTP/1.1", "Host: test"]
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
         if body is not None:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         if close:
