@@ -32,6 +32,12 @@ const char *const store_migrations[] = {
     "CREATE INDEX requests_model ON requests (model, id);"
     "CREATE TABLE instances (id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, instance TEXT, "
     "model TEXT, model_path TEXT, state TEXT, pid INTEGER, port INTEGER, cause TEXT);",
+    /* 3: what loads and requests teach, and what `bench` measured */
+    "CREATE TABLE lessons (id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, kind TEXT, "
+    "model TEXT, runtime TEXT, device TEXT, architecture TEXT, quantization TEXT, flash_attn INTEGER, "
+    "value REAL, size REAL);"
+    "CREATE TABLE figures (id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, machine TEXT, "
+    "device TEXT, name TEXT, value REAL);",
 };
 const int store_version = (int)TABLE_COUNT(store_migrations);
 
@@ -242,7 +248,7 @@ static int trim_table(struct store *s, const struct store_table *t, int64_t olde
                "DELETE FROM %s WHERE id IN (SELECT id FROM %s WHERE id <= (SELECT max(id) FROM %s) - %lld OR "
                "at_ms < %lld ORDER BY id LIMIT %d)",
                t->name, t->name, t->name, max_rows ? (long long)max_rows : (long long)INT64_MAX / 2,
-               (long long)oldest_ms, TRIM_ROWS);
+               t->ages ? (long long)oldest_ms : (long long)INT64_MIN, TRIM_ROWS);
     int rc = sqlite3_exec(s->db, sql.data, NULL, NULL, NULL);
     *ret_changes = rc == SQLITE_OK ? sqlite3_changes(s->db) : 0;
     buf_release(&sql);

@@ -22,6 +22,8 @@ void store_options_default(struct store_options *o)
         .max_decisions = 50000,
         .max_measures = 20000,
         .max_instances = 50000,
+        .max_lessons = 20000,
+        .max_figures = 2000,
     };
 }
 
@@ -164,6 +166,16 @@ void store_post_measure(struct store *s, const struct store_measure *m)
 void store_post_instance(struct store *s, const struct store_instance *i)
 {
     post(s, STORE_INSTANCES, i);
+}
+
+void store_post_lesson(struct store *s, const struct store_lesson *l)
+{
+    post(s, STORE_LESSONS, l);
+}
+
+void store_post_figure(struct store *s, const struct store_figure *f)
+{
+    post(s, STORE_FIGURES, f);
 }
 
 bool store_flush(struct store *s, uint32_t timeout_ms)

@@ -22,6 +22,8 @@ struct store_options {
     uint64_t max_decisions;
     uint64_t max_measures;
     uint64_t max_instances;
+    uint64_t max_lessons; /* these two tables do not age */
+    uint64_t max_figures;
     uint32_t max_pages; /* SQLite's max_page_count: a cap on the file, 4 KiB a page; 0 = none */
 };
 void store_options_default(struct store_options *o);
@@ -71,6 +73,31 @@ struct store_instance { /* one change of an instance's state */
     const char *cause; /* of a failure; "" or NULL if none */
 };
 void store_post_instance(struct store *s, const struct store_instance *i);
+
+struct store_lesson { /* one thing that a load or a request taught; the planner's learn.h knows the words */
+    int64_t wall_ms;
+    const char *kind, *model, *runtime, *device, *architecture, *quantization; /* copied */
+    bool flash_attn;
+    double value, size;
+};
+void store_post_lesson(struct store *s, const struct store_lesson *l);
+
+struct store_figure { /* one figure that was measured on a machine */
+    int64_t wall_ms;
+    const char *machine, *device, *name; /* copied; device "host" or a GPU's UUID */
+    double value;
+};
+void store_post_figure(struct store *s, const struct store_figure *f);
+
+/* What was learned, straight from the file: blocking, read only, no store needed. Oldest first, the newest
+ * STORE_LEARNED_MAX. Strings are borrowed during the call and never NULL. A file of an older schema has none:
+ * RC_OK. RC_NOT_FOUND: no file yet; RC_INVALID: it is corrupt; RC_IO. */
+#define STORE_LEARNED_MAX 10000
+enum rc store_read_lessons(const char *path, void (*fn)(void *arg, const struct store_lesson *l), void *arg,
+                           struct err *err);
+/* The figures of one machine, the newer of two with the same name last. */
+enum rc store_read_figures(const char *path, const char *machine,
+                           void (*fn)(void *arg, const struct store_figure *f), void *arg, struct err *err);
 
 /* Waits until everything posted before the call is written or has failed to be, at most timeout_ms. False:
  * not written (yet). Blocking; not for the loop thread. */

@@ -28,7 +28,7 @@ struct store_column {
     size_t offset; /* of the field in the public struct */
 };
 
-enum store_table_id { STORE_REQUESTS, STORE_DECISIONS, STORE_MEASURES, STORE_INSTANCES, STORE_TABLES };
+enum store_table_id { STORE_REQUESTS, STORE_DECISIONS, STORE_MEASURES, STORE_INSTANCES, STORE_LESSONS, STORE_FIGURES, STORE_TABLES };
 
 #define STORE_MAX_COLUMNS 20
 
@@ -37,6 +37,7 @@ struct store_table {
     const struct store_column *columns;
     size_t n_columns;
     size_t max_rows_offset; /* of its limit in struct store_options */
+    bool ages;              /* rows older than max_age_ms are deleted */
 };
 extern const struct store_table store_tables[STORE_TABLES];
 

@@ -23,15 +23,26 @@ static const struct store_column instance_columns[] = {
 #include "store/tables.def"
 };
 
-#define TABLE(word, columns, limit)                                                                          \
-    {                                                                                                        \
-        word, columns, TABLE_COUNT(columns), offsetof(struct store_options, limit)                           \
+static const struct store_column lesson_columns[] = {
+#define COLUMN_LESSON(column, kind, field) {#column, STORE_##kind, offsetof(struct store_lesson, field)},
+#include "store/tables.def"
+};
+static const struct store_column figure_columns[] = {
+#define COLUMN_FIGURE(column, kind, field) {#column, STORE_##kind, offsetof(struct store_figure, field)},
+#include "store/tables.def"
+};
+
+#define TABLE(word, columns, limit, ages) \
+    { \
+        word, columns, TABLE_COUNT(columns), offsetof(struct store_options, limit), ages \
     }
 const struct store_table store_tables[STORE_TABLES] = {
-    [STORE_REQUESTS] = TABLE("requests", request_columns, max_requests),
-    [STORE_DECISIONS] = TABLE("decisions", decision_columns, max_decisions),
-    [STORE_MEASURES] = TABLE("measures", measure_columns, max_measures),
-    [STORE_INSTANCES] = TABLE("instances", instance_columns, max_instances),
+    [STORE_REQUESTS] = TABLE("requests", request_columns, max_requests, true),
+    [STORE_DECISIONS] = TABLE("decisions", decision_columns, max_decisions, true),
+    [STORE_MEASURES] = TABLE("measures", measure_columns, max_measures, true),
+    [STORE_INSTANCES] = TABLE("instances", instance_columns, max_instances, true),
+    [STORE_LESSONS] = TABLE("lessons", lesson_columns, max_lessons, false),
+    [STORE_FIGURES] = TABLE("figures", figure_columns, max_figures, false),
 };
 _Static_assert(TABLE_COUNT(request_columns) <= STORE_MAX_COLUMNS, "STORE_MAX_COLUMNS is too small");
 

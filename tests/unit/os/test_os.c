@@ -1,5 +1,6 @@
 /* Tests of src/os: files, children, captured programs. */
 #include "os/file.h"
+#include "os/pagecache.h"
 #include "os/run.h"
 #include "os/spawn.h"
 
@@ -216,9 +217,30 @@ static void test_xdg(void **state)
     assert_string_equal(path, "/h/.local/share/arriero");
 }
 
+static void test_pages_in_memory(void **state)
+{
+    (void)state;
+    char path[96];
+    uint64_t bytes = 0, size = 0;
+    struct err err;
+    static char text[3 * 65536 + 5];
+    memset(text, 'x', sizeof text);
+    snprintf(path, sizeof path, "%s/pages", dir);
+    assert_int_equal(file_write_atomic(path, (struct str){text, sizeof text}, 0600, &err), RC_OK);
+    assert_int_equal(pagecache_resident(path, &bytes, &size, &err), RC_OK);
+    assert_int_equal(size, sizeof text);
+    assert_int_equal(bytes, sizeof text); /* it was just written */
+    assert_int_equal(pagecache_resident(path, &bytes, &size, &err), RC_OK);
+    assert_int_equal(size, 2 * sizeof text); /* sums over the files of a model */
+    snprintf(path, sizeof path, "%s/none", dir);
+    assert_int_equal(pagecache_resident(path, &bytes, &size, &err), RC_IO);
+    assert_int_equal(size, 2 * sizeof text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pages_in_memory),
         cmocka_unit_test(test_write_then_read),
         cmocka_unit_test(test_missing_file_is_named),
         cmocka_unit_test(test_find_program),

@@ -571,10 +571,100 @@ static void a_file_that_breaks_while_in_use_is_replaced(void **state)
     store_close(s);
 }
 
+/* ---- what was learned ---- */
+
+struct taught {
+    unsigned lessons, figures;
+    double last_value;
+    char device[32], kind[16];
+};
+
+static void on_lesson(void *arg, const struct store_lesson *l)
+{
+    struct taught *t = arg;
+    t->lessons++;
+    t->last_value = l->value;
+    snprintf(t->device, sizeof t->device, "%s", l->device);
+    snprintf(t->kind, sizeof t->kind, "%s", l->kind);
+    assert_true(l->flash_attn);
+    assert_string_equal(l->quantization, "");
+    assert_true(l->size == 2e9);
+}
+
+static void on_figure(void *arg, const struct store_figure *f)
+{
+    struct taught *t = arg;
+    t->figures++;
+    t->last_value = f->value;
+    assert_string_equal(f->machine, "here");
+}
+
+static void lessons_and_figures_are_kept(void **state)
+{
+    struct place *p = *state;
+    struct store_options opt;
+    struct store *s;
+    struct err err;
+    struct taught t = {0};
+    store_options_default(&opt);
+    opt.max_age_ms = 1; /* they do not age */
+    opt.max_lessons = 100;
+    assert_int_equal(store_read_lessons(p->db, on_lesson, &t, &err), RC_NOT_FOUND);
+    for (int round = 0; round < 2; round++) { /* the second start trims */
+        assert_int_equal(store_open_with(p->db, &opt, &s, &err), RC_OK);
+        for (int i = 0; round == 0 && i < 120; i++)
+            store_post_lesson(s, &(struct store_lesson){.wall_ms = 1,
+                                                        .kind = "overhead",
+                                                        .model = "m",
+                                                        .runtime = "0.7.0",
+                                                        .device = i < 119 ? "a card" : "the last card",
+                                                        .architecture = "llama",
+                                                        .quantization = NULL,
+                                                        .flash_attn = true,
+                                                        .value = i,
+                                                        .size = 2e9});
+        for (int i = 0; round == 0 && i < 3; i++)
+            store_post_figure(s, &(struct store_figure){.wall_ms = i,
+                                                        .machine = i == 1 ? "elsewhere" : "here",
+                                                        .device = "host",
+                                                        .name = "read_gbps",
+                                                        .value = 10.0 + i});
+        store_close(s);
+    }
+    assert_int_equal(store_read_lessons(p->db, on_lesson, &t, &err), RC_OK);
+    assert_int_equal(t.lessons, 100);
+    assert_true(t.last_value == 119);
+    assert_string_equal(t.device, "the last card");
+    assert_string_equal(t.kind, "overhead");
+    assert_int_equal(store_read_figures(p->db, "here", on_figure, &t, &err), RC_OK);
+    assert_int_equal(t.figures, 2);
+    assert_true(t.last_value == 12);
+}
+
+static void what_cannot_be_read_teaches_nothing(void **state)
+{
+    struct place *p = *state;
+    struct taught t = {0};
+    struct err err;
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(p->db, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, store_migrations[0], NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    assert_int_equal(store_read_lessons(p->db, on_lesson, &t, &err), RC_OK); /* an older schema */
+    assert_int_equal(store_read_figures(p->db, "here", on_figure, &t, &err), RC_OK);
+    write_file(p->db, "this is no database, and longer than a header of one would be…", 62);
+    assert_int_equal(store_read_lessons(p->db, on_lesson, &t, &err), RC_INVALID);
+    assert_non_null(strstr(err.message, p->db));
+    assert_non_null(strstr(err.hint, "corrupt"));
+    assert_int_equal(t.lessons + t.figures, 0);
+}
+
 #define PLACED(f) cmocka_unit_test_setup_teardown(f, make_place, remove_place)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        PLACED(lessons_and_figures_are_kept),
+        PLACED(what_cannot_be_read_teaches_nothing),
         PLACED(reads_back_what_was_posted),
         PLACED(a_broken_reasons_text_does_not_break_the_answer),
         PLACED(a_file_that_is_no_database_is_moved_aside),

@@ -1,0 +1,14 @@
+/* What of a file lies in the kernel's page cache. Layer os; blocking (a system call a GiB of file); any
+ * thread. */
+#ifndef OS_PAGECACHE_H
+#define OS_PAGECACHE_H
+
+#include "base/err.h"
+
+#include <stdint.h>
+
+/* Bytes of the file that are in memory, and its size, added to what the two hold already (a model may have
+ * several files). RC_DENIED: the kernel tells only who may write the file or owns it; RC_IO. */
+enum rc pagecache_resident(const char *path, uint64_t *bytes, uint64_t *file_bytes, struct err *err);
+
+#endif
