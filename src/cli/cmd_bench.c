@@ -166,7 +166,8 @@ const struct cli_command cmd_bench = {
         "gpu: of every NVIDIA GPU the bandwidth of its memory, the transfer to it and from it, and a 4096³ "
         "product in half precision. Uses the driver's and cuBLAS's own libraries; at most 512 MiB of device "
         "memory, and only where they are free.\n\n"
-        "The figures are kept in the history and used by arriero plan and the daemon (from its next start on). "
+        "The figures are kept in the history and used by arriero plan and the daemon (from its next start "
+        "on). "
         "Nothing is written elsewhere. Ctrl-C breaks off and keeps nothing.",
     .options_size = sizeof(struct bench_options),
     .options = options,

@@ -1,6 +1,6 @@
-/* What is known of this machine beside its inventory: figures that `arriero bench` measured, and what loads and
- * requests taught. Kept in the history file, here in memory, given to the planner as values. Layer daemon;
- * blocking where it reads; the daemon's loop or a command's main thread owns it. */
+/* What is known of this machine beside its inventory: figures that `arriero bench` measured, and what loads
+ * and requests taught. Kept in the history file, here in memory, given to the planner as values. Layer
+ * daemon; blocking where it reads; the daemon's loop or a command's main thread owns it. */
 #ifndef DAEMON_KNOWLEDGE_H
 #define DAEMON_KNOWLEDGE_H
 
@@ -36,8 +36,8 @@ void knowledge_path(char *ret_path, size_t cap);
 /* This machine's name in the history: a file may be shared by several. At least 65 bytes. */
 void knowledge_machine_name(char *ret_name, size_t cap);
 
-/* Figures and lessons into a machine that is to be planned for: rates of host and devices, factors, overheads.
- * k may be NULL. runtime "" = any build. */
+/* Figures and lessons into a machine that is to be planned for: rates of host and devices, factors,
+ * overheads. k may be NULL. runtime "" = any build. */
 void knowledge_apply(const struct knowledge *k, const struct model *m, const char *runtime, bool flash_attn,
                      struct plan_machine *machine);
 /* Into memory and, if there is a store, into the file. False: senseless, refused. */

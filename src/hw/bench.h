@@ -29,7 +29,8 @@ struct hw_bench_host {
     uint64_t buffer_bytes;
     double read_core_gbps, read_gbps; /* one thread; the best of all counts */
     unsigned read_threads;            /* the count of the best */
-    /* products of small matrices that stay in the core's cache: what a core can compute, not what a model gets */
+    /* products of small matrices that stay in the core's cache: what a core can compute, not what a model
+     * gets */
     double fp32_core_gflops, fp32_gflops; /* 2 operations a multiply-add; one thread, all threads */
     double int8_core_gops, int8_gops;     /* 8-bit integers summed in 32 bits, 2 operations a product */
     const char *fp32_form, *int8_form;    /* instructions used: "avx512", "avx512-vnni" … (static) */
@@ -64,17 +65,17 @@ enum rc hw_bench_disk(const char *path, uint64_t max_bytes, const struct hw_benc
 struct hw_bench_gpu {
     char name[96], uuid[96];
     uint64_t total_bytes, free_bytes;
-    double copy_gbps;                         /* device memory, bytes read + written */
-    double to_device_gbps, from_device_gbps;  /* pinned host memory */
-    double gemm_ms, gemm_tflops;              /* 4096³ in half precision, sums in single; 0 = no cuBLAS */
-    char note[160];                           /* why a figure is missing; "" when none is */
+    double copy_gbps;                        /* device memory, bytes read + written */
+    double to_device_gbps, from_device_gbps; /* pinned host memory */
+    double gemm_ms, gemm_tflops;             /* 4096³ in half precision, sums in single; 0 = no cuBLAS */
+    char note[160];                          /* why a figure is missing; "" when none is */
 };
 struct hw_bench_gpu_options {
     const char *cuda_path, *cublas_path; /* NULL = the usual names; a path is loaded as it is (tests) */
     unsigned copy_mib;                   /* of each of two buffers; 0 = 256 */
 };
-/* Every GPU that the driver shows, in PCI order. A GPU without room for the buffers keeps its name and a note.
- * RC_NOT_FOUND: no driver, or a driver that sees no GPU; RC_UNSUPPORTED: a driver too old or broken;
+/* Every GPU that the driver shows, in PCI order. A GPU without room for the buffers keeps its name and a
+ * note. RC_NOT_FOUND: no driver, or a driver that sees no GPU; RC_UNSUPPORTED: a driver too old or broken;
  * RC_CANCELLED. */
 enum rc hw_bench_gpus(const struct hw_bench_gpu_options *opt, const struct hw_bench_control *control,
                       struct hw_bench_gpu ret_gpus[HW_BENCH_GPUS], size_t *ret_n, struct err *err);

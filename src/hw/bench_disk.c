@@ -9,10 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PIECE         (4 * MIB)
-#define LEAST         (16 * MIB)
-#define MOST          (1024 * MIB)
-#define MOST_SECONDS  3.0
+#define PIECE        (4 * MIB)
+#define LEAST        (16 * MIB)
+#define MOST         (1024 * MIB)
+#define MOST_SECONDS 3.0
 
 static enum rc read_all(int fd, const char *path, uint64_t bytes, void *piece,
                         const struct hw_bench_control *control, struct hw_bench_disk *ret, struct err *err)
@@ -53,7 +53,7 @@ enum rc hw_bench_disk(const char *path, uint64_t max_bytes, const struct hw_benc
         return rc;
     }
     uint64_t bytes = (uint64_t)st.st_size < (max_bytes ? max_bytes : MOST) ? (uint64_t)st.st_size
-                                                                          : (max_bytes ? max_bytes : MOST);
+                                                                           : (max_bytes ? max_bytes : MOST);
     void *piece = aligned_alloc(4096, PIECE);
     enum rc rc = RC_OK;
     if (!S_ISREG(st.st_mode) || bytes < LEAST)

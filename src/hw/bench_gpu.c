@@ -1,8 +1,8 @@
 /* Bandwidth and half-precision products of NVIDIA GPUs: see bench.h. Layer hw; blocking.
  *
- * Safe beside other work: every buffer is bounded, free memory is asked first and half of it is left alone, the
- * primary context is given back, and each figure is a few milliseconds of work repeated for a fraction of a
- * second. Times are the device's own (events), the best of several. */
+ * Safe beside other work: every buffer is bounded, free memory is asked first and half of it is left alone,
+ * the primary context is given back, and each figure is a few milliseconds of work repeated for a fraction of
+ * a second. Times are the device's own (events), the best of several. */
 #include "hw/bench_priv.h"
 #include "hw/cuda_api.h"
 
@@ -13,12 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COPY_MIB     256u
-#define WARM_UPS     2
-#define MOST_RUNS    200
-#define GEMM_BYTES   (2ull * HW_BENCH_GEMM * HW_BENCH_GEMM)
-#define GEMM_EXTRA   (64 * MIB) /* cuBLAS's own workspace */
-#define KEPT_FREE    2          /* of the free memory at most one part in so many is taken */
+#define COPY_MIB   256u
+#define WARM_UPS   2
+#define MOST_RUNS  200
+#define GEMM_BYTES (2ull * HW_BENCH_GEMM * HW_BENCH_GEMM)
+#define GEMM_EXTRA (64 * MIB) /* cuBLAS's own workspace */
+#define KEPT_FREE  2          /* of the free memory at most one part in so many is taken */
 
 struct session {
     const struct cuda_api *api;
@@ -281,8 +281,7 @@ enum rc hw_bench_gpus(const struct hw_bench_gpu_options *opt, const struct hw_be
     size_t want = (opt && opt->copy_mib ? opt->copy_mib : COPY_MIB) * MIB;
     struct hw_bench_gpu *list = mem_calloc(HW_BENCH_GPUS, sizeof *list);
     for (int i = 0; i < n && !bench_cancelled(control); i++) {
-        const struct session s = {
-            .api = &cuda, .cublas = has_blas ? &cublas : NULL, .control = control};
+        const struct session s = {.api = &cuda, .cublas = has_blas ? &cublas : NULL, .control = control};
         measure_device(s, i, want, &list[i]);
         if (!has_blas)
             note(&list[i], "product in half precision", why.message);

@@ -1,8 +1,8 @@
 /* Memory bandwidth and rates of products of the host: see bench.h. Layer hw.
  *
  * A crew of threads runs passes: all wait at a barrier, work, and note when they began and ended. A pass
- * counts from the first beginning to the last end; the best pass is the figure. The leader decides before each
- * pass whether there is another, so that breaking off never leaves a thread at the barrier. */
+ * counts from the first beginning to the last end; the best pass is the figure. The leader decides before
+ * each pass whether there is another, so that breaking off never leaves a thread at the barrier. */
 #include "hw/bench_priv.h"
 
 #include "base/mem.h"
@@ -100,8 +100,7 @@ static double lead(struct crew *c, const struct hw_bench_control *control, bool 
     double start = bench_now(), best = 0;
     for (unsigned passes = 0;; passes++) {
         *ret_cancelled = bench_cancelled(control);
-        c->more = !*ret_cancelled &&
-                  (passes < LEAST_PASSES || bench_now() - start < bench_seconds(control));
+        c->more = !*ret_cancelled && (passes < LEAST_PASSES || bench_now() - start < bench_seconds(control));
         pthread_barrier_wait(&c->barrier);
         if (!c->more)
             return best;
@@ -180,7 +179,8 @@ static enum rc measure_memory(unsigned most, uint64_t bytes, const struct hw_ben
     uint64_t *buffer = aligned_alloc(2 * MIB, bytes);
     enum rc rc = RC_OK;
     if (!buffer)
-        return err_set(err, RC_NOMEM, "no memory for a buffer of %llu MiB", (unsigned long long)(bytes / MIB));
+        return err_set(err, RC_NOMEM, "no memory for a buffer of %llu MiB",
+                       (unsigned long long)(bytes / MIB));
     memset(buffer, 1, bytes); /* every page is there before the clock starts */
     ret->buffer_bytes = bytes;
     for (unsigned n = 1; rc == RC_OK && ret->n_steps < HW_BENCH_STEPS; n = 2 * n < most ? 2 * n : most) {

@@ -48,7 +48,8 @@ static void int8_plain(const uint8_t *a, const int8_t *b, int32_t *c, size_t n)
         }
 }
 
-/* A tile of 4 × 2 rows; ACC is the type of a sum, DOT adds one vector's products to it, TOTAL adds its lanes. */
+/* A tile of 4 × 2 rows; ACC is the type of a sum, DOT adds one vector's products to it, TOTAL adds its lanes.
+ */
 #define INT8_BODY(ACC, ZERO, BYTES, LOAD_A, LOAD_B, DOT, TOTAL)                                              \
     for (size_t i = 0; i < n; i += 4)                                                                        \
         for (size_t j = 0; j < n; j += 2) {                                                                  \
@@ -78,9 +79,10 @@ __attribute__((target("avx512f"))) static void fp32_avx512(const float *a, const
     FP32_BODY(16)
 }
 
-#define LOAD256(p)      _mm256_loadu_si256((const __m256i *)(const void *)(p))
-#define DOT256(s, x, y) _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(x, y), _mm256_set1_epi16(1)))
-#define LOAD512(p)      _mm512_loadu_si512((const void *)(p))
+#define LOAD256(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define DOT256(s, x, y)                                                                                      \
+    _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(x, y), _mm256_set1_epi16(1)))
+#define LOAD512(p) _mm512_loadu_si512((const void *)(p))
 
 __attribute__((target("avx2"))) static int32_t total_256(__m256i v)
 {
@@ -108,9 +110,9 @@ const struct bench_form *bench_form_fp32(void)
     static const struct bench_form avx512 = {.name = "avx512", .fp32 = fp32_avx512},
                                    avx2 = {.name = "avx2-fma", .fp32 = fp32_avx2},
                                    plain = {.name = "sse2", .fp32 = fp32_plain};
-    return __builtin_cpu_supports("avx512f")                                  ? &avx512
+    return __builtin_cpu_supports("avx512f")                                 ? &avx512
            : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2
-                                                                              : &plain;
+                                                                             : &plain;
 }
 
 const struct bench_form *bench_form_int8(void)
@@ -124,9 +126,9 @@ const struct bench_form *bench_form_int8(void)
 #else
 
 #if defined(__ARM_FEATURE_DOTPROD)
-#define LOAD_A128(p)       vreinterpretq_s8_u8(vld1q_u8(p)) /* values below 128 read the same */
-#define LOAD_B128(p)       vld1q_s8(p)
-#define DOT128(s, x, y)    vdotq_s32(s, x, y)
+#define LOAD_A128(p)    vreinterpretq_s8_u8(vld1q_u8(p)) /* values below 128 read the same */
+#define LOAD_B128(p)    vld1q_s8(p)
+#define DOT128(s, x, y) vdotq_s32(s, x, y)
 static void int8_dotprod(const uint8_t *a, const int8_t *b, int32_t *c, size_t n)
 {
     INT8_BODY(int32x4_t, vdupq_n_s32(0), 16, LOAD_A128, LOAD_B128, DOT128, vaddvq_s32)

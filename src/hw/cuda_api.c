@@ -14,8 +14,14 @@ struct symbol {
     bool optional;
 };
 
-#define CUDA(name, member, optional)   {name, offsetof(struct cuda_api, member), optional}
-#define CUBLAS(name, member, optional) {name, offsetof(struct cublas_api, member), optional}
+#define CUDA(name, member, optional)                                                                         \
+    {                                                                                                        \
+        name, offsetof(struct cuda_api, member), optional                                                    \
+    }
+#define CUBLAS(name, member, optional)                                                                       \
+    {                                                                                                        \
+        name, offsetof(struct cublas_api, member), optional                                                  \
+    }
 
 static const struct symbol cuda_symbols[] = {
     CUDA("cuInit", init, false),
@@ -87,7 +93,8 @@ enum rc cuda_load(const char *path, struct cuda_api *ret_api, struct err *err)
         err_hint(err, "install the driver; in a container, pass the GPU in: --gpus all");
         return rc;
     }
-    enum rc rc = fill(library, cuda_symbols, TABLE_COUNT(cuda_symbols), "the NVIDIA driver library", &api, err);
+    enum rc rc =
+        fill(library, cuda_symbols, TABLE_COUNT(cuda_symbols), "the NVIDIA driver library", &api, err);
     if (rc != RC_OK) {
         err_hint(err, "a newer driver has it");
         dlclose(library);

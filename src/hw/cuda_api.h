@@ -56,8 +56,8 @@ struct cublas_api {
     int (*create)(cublas_handle *h);
     int (*destroy)(cublas_handle h);
     int (*gemm)(cublas_handle h, int op_a, int op_b, int m, int n, int k, const void *alpha, const void *a,
-                int type_a, int lda, const void *b, int type_b, int ldb, const void *beta, void *c, int type_c,
-                int ldc, int compute, int algorithm);
+                int type_a, int lda, const void *b, int type_b, int ldb, const void *beta, void *c,
+                int type_c, int ldc, int compute, int algorithm);
 };
 
 /* path NULL = the usual names. The library stays loaded until the process ends: drivers do not survive their

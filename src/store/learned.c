@@ -12,8 +12,9 @@ static enum rc failed(sqlite3 *db, int code, const char *path, struct err *err)
     bool corrupt = store_db_is_corrupt(code);
     enum rc rc = err_set(err, corrupt ? RC_INVALID : RC_IO, "cannot read what was learned from %s: %s", path,
                          db ? sqlite3_errmsg(db) : sqlite3_errstr(code));
-    err_hint(err, "%s", corrupt ? "the daemon moves a corrupt file aside when it starts"
-                                : "check the permissions of the file and its directory");
+    err_hint(err, "%s",
+             corrupt ? "the daemon moves a corrupt file aside when it starts"
+                     : "check the permissions of the file and its directory");
     return rc;
 }
 
@@ -98,10 +99,11 @@ enum rc store_read_lessons(const char *path, void (*fn)(void *arg, const struct 
                            struct err *err)
 {
     char sql[256];
-    snprintf(sql, sizeof sql,
-             "SELECT at_ms, kind, model, runtime, device, architecture, quantization, flash_attn, value, size "
-             "FROM (SELECT * FROM lessons ORDER BY id DESC LIMIT %d) ORDER BY id",
-             STORE_LEARNED_MAX);
+    snprintf(
+        sql, sizeof sql,
+        "SELECT at_ms, kind, model, runtime, device, architecture, quantization, flash_attn, value, size "
+        "FROM (SELECT * FROM lessons ORDER BY id DESC LIMIT %d) ORDER BY id",
+        STORE_LEARNED_MAX);
     return each_row(path, "lessons", sql, NULL, on_lesson, &(struct lessons){fn, arg}, err);
 }
 

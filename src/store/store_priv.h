@@ -28,7 +28,15 @@ struct store_column {
     size_t offset; /* of the field in the public struct */
 };
 
-enum store_table_id { STORE_REQUESTS, STORE_DECISIONS, STORE_MEASURES, STORE_INSTANCES, STORE_LESSONS, STORE_FIGURES, STORE_TABLES };
+enum store_table_id {
+    STORE_REQUESTS,
+    STORE_DECISIONS,
+    STORE_MEASURES,
+    STORE_INSTANCES,
+    STORE_LESSONS,
+    STORE_FIGURES,
+    STORE_TABLES
+};
 
 #define STORE_MAX_COLUMNS 20
 

@@ -32,9 +32,9 @@ static const struct store_column figure_columns[] = {
 #include "store/tables.def"
 };
 
-#define TABLE(word, columns, limit, ages) \
-    { \
-        word, columns, TABLE_COUNT(columns), offsetof(struct store_options, limit), ages \
+#define TABLE(word, columns, limit, ages)                                                                    \
+    {                                                                                                        \
+        word, columns, TABLE_COUNT(columns), offsetof(struct store_options, limit), ages                     \
     }
 const struct store_table store_tables[STORE_TABLES] = {
     [STORE_REQUESTS] = TABLE("requests", request_columns, max_requests, true),

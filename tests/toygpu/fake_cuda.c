@@ -54,8 +54,8 @@ int cublasGemmEx(void *h, int ta, int tb, int m, int n, int k, const void *alpha
     memcpy(&one, alpha, sizeof one);
     memcpy(&zero, beta, sizeof zero);
     if (!h || ta || tb || m != 4096 || n != 4096 || k != 4096 || type_a != 2 || type_b != 2 || type_c != 2 ||
-        lda != 4096 || ldb != 4096 || ldc != 4096 || compute != 68 || algorithm != -1 || one != 1 || zero != 0 ||
-        !a || !b || !c)
+        lda != 4096 || ldb != 4096 || ldc != 4096 || compute != 68 || algorithm != -1 || one != 1 ||
+        zero != 0 || !a || !b || !c)
         return 7;
     const char *clock = getenv("TOY_CUDA_CLOCK"); /* an address: both libraries tick the same clock */
     if (clock)

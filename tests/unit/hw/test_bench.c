@@ -1,5 +1,6 @@
 /* Measurements of the host: that products are right in the form this processor uses, that figures are there,
- * that breaking off and bad input end as promised. No figure is compared with a limit: it is the machine's. */
+ * that breaking off and bad input end as promised. No figure is compared with a limit: it is the machine's.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -153,8 +154,10 @@ static void a_file_is_read_within_its_bound(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products_are_right),        cmocka_unit_test(the_host_is_measured),
-        cmocka_unit_test(breaking_off_leaves_nothing), cmocka_unit_test(too_little_memory_is_said),
+        cmocka_unit_test(products_are_right),
+        cmocka_unit_test(the_host_is_measured),
+        cmocka_unit_test(breaking_off_leaves_nothing),
+        cmocka_unit_test(too_little_memory_is_said),
         cmocka_unit_test(a_file_is_read_within_its_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

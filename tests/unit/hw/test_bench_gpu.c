@@ -1,5 +1,5 @@
-/* GPU measurements against fake libraries: figures that are known, functions that lack or fail, memory that is
- * short; and that nothing is left allocated in any case. */
+/* GPU measurements against fake libraries: figures that are known, functions that lack or fail, memory that
+ * is short; and that nothing is left allocated in any case. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
