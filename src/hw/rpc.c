@@ -32,7 +32,7 @@
 #define KNOCK_MS     150 /* a free worker answers in well under one */
 #define ASK_MS       300 /* then the question waits without us */
 #define ANSWER_MS    1000
-#define REST_MS      1000 /* between two questions to one worker */
+#define REST_MS      200 /* between two questions to one worker */
 #define BACK_OFF_MS  2000
 #define BACK_OFF_MAX 60000
 #define CAPABILITIES 24

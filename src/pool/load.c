@@ -184,11 +184,67 @@ static void wait_for_room(struct entry *e, const struct err *why)
     decide(e->pool, "wait", e, NULL, &r, 1, NULL, 0);
 }
 
+/* What was free on the devices of a load that ran out of memory. */
+static void note_short(struct entry *e, const struct pool_instance *i)
+{
+    e->short_of.at_ms = e->pool->deps.now_ms();
+    e->short_of.told = i->reserve;
+    for (size_t k = 0; k < e->short_of.told.n; k++)
+        for (size_t d = 0; d < i->machine.n_devices; d++)
+            if (strcmp(e->short_of.told.rows[k].name, i->machine.devices[d].name) == 0)
+                e->short_of.told.rows[k].bytes = i->machine.devices[d].free_bytes;
+}
+
+/* Did somebody take memory on one of them between plan and load? */
+static bool was_taken(struct entry *e)
+{
+    struct plan_machine *m = mem_new(struct plan_machine);
+    bool taken = false;
+    admit_machine(e->pool, e->caps, e->policy.device, m);
+    for (size_t k = 0; k < e->short_of.told.n; k++) {
+        bool there = false;
+        for (size_t d = 0; d < m->n_devices; d++) {
+            bool same = strcmp(e->short_of.told.rows[k].name, m->devices[d].name) == 0;
+            there |= same;
+            taken |= same && m->devices[d].free_bytes + MIB <= e->short_of.told.rows[k].bytes;
+        }
+        taken |= !there;
+    }
+    free(m);
+    return taken;
+}
+
+/* A load that ran out of memory is planned anew with a sample of after that: if memory was taken meanwhile,
+ * for what is left, and the step down is taken back. False: there is no such sample yet. */
+static bool has_looked_again(struct entry *e)
+{
+    struct pool *p = e->pool;
+    const struct hw_inventory *inv = p->opt.hooks.inventory(p->opt.hooks.arg);
+    if (e->short_of.at_ms == 0)
+        return true;
+    if (inv->begun_ms < e->short_of.at_ms && p->opt.hooks.want_sample &&
+        p->deps.now_ms() - e->short_of.at_ms < POOL_SAMPLE_MS) {
+        p->opt.hooks.want_sample(p->opt.hooks.arg);
+        return false;
+    }
+    e->short_of.at_ms = 0;
+    if (e->ladder > 0 && e->short_of.taken_back < POOL_MAX_LADDER && was_taken(e)) {
+        e->ladder--;
+        e->short_of.taken_back++;
+    }
+    return true;
+}
+
 void load_try_room(struct entry *e)
 {
     struct pool *p = e->pool;
     struct err err = {0};
     struct plan_policy policy = e->policy;
+    if (!has_looked_again(e)) {
+        if (e->demand != DEMAND_BLOCKED)
+            blocked_add(e);
+        return;
+    }
     struct admission *a = mem_new(struct admission);
     policy.ladder = e->ladder;
     switch (admit_try(e, &policy, a, &err)) {
@@ -243,6 +299,7 @@ void load_ready(struct pool_instance *i)
                 reason_measured(&reasons[n++], &est->parts[k], &i->measured.parts[m]);
     e->failures = 0;
     e->retry_at_ms = 0;
+    e->short_of.taken_back = 0;
     e->cause = (struct err){0};
     e->loads++;
     p->count.loads++;
@@ -288,6 +345,7 @@ void load_failed(struct pool_instance *i, enum runtime_failure failure, const st
     }
     if (failure == RUNTIME_FAIL_MEMORY && step_down(i, &err)) {
         instance_fail(i, &err);
+        note_short(e, i);
         e->record = NULL; /* the next attempt stands for it */
         i->entry = NULL;
         load_begin(e);

@@ -24,6 +24,7 @@
 #include "pool/pool.h"
 
 #define POOL_MAX_LADDER   8
+#define POOL_SAMPLE_MS    2000u /* a load waits so long for a sample of after it ran out of memory */
 #define POOL_BACKOFF_MS   1000u
 #define POOL_BACKOFF_MAX  (5u * 60 * 1000)
 #define POOL_CRASH_MEMORY (5u * 60 * 1000) /* crashes further apart than this are not a series */
@@ -158,6 +159,11 @@ struct entry {
     unsigned failures, crashes;
     uint64_t retry_at_ms, crashed_ms;
     uint32_t ladder;
+    struct { /* the latest load that ran out of memory, until it is looked at with a sample of after it */
+        uint64_t at_ms;      /* 0 = none */
+        struct reserve told; /* what was free on the devices it was to use */
+        unsigned taken_back; /* steps that were not its fault, since the last success */
+    } short_of;
 };
 
 /* ---- instances ---- */

@@ -404,7 +404,10 @@ static const struct hw_inventory *on_inventory(void *arg)
 
 static void on_want_sample(void *arg)
 {
-    ((struct fake *)arg)->samples_wanted++;
+    struct fake *f = arg;
+    f->samples_wanted++;
+    if (f->fresh)
+        fake_sample(f);
 }
 
 unsigned times_decided(const struct fake *f, const char *line)

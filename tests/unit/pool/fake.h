@@ -58,6 +58,7 @@ struct fake {
     uint64_t ticks;
     struct buf decisions;                /* "kind model\n" */
     unsigned ladders_asked[16], n_asked; /* policy.ladder of every question to the planner */
+    bool fresh;                          /* a sample that is wanted is there at once */
     bool stopped, ended;                 /* ended: the callers' frames are gone */
     int order;
     uv_timer_t guard; /* so that the loop never sleeps for long while a test waits */

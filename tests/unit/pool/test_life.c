@@ -183,6 +183,7 @@ static void test_memory_takes_steps_down(void **state)
 {
     struct fake *f = *state;
     struct answer a;
+    f->fresh = true;
     fake_script(f, "a", (enum behaviour[]){CHILD_DIES_MEMORY, CHILD_DIES_MEMORY}, 2);
     ask(f, "a", &a);
     must_get(&a);
@@ -200,11 +201,48 @@ static void test_memory_takes_steps_down(void **state)
     assert_int_equal(f->ladders_asked[3], 2); /* what worked is tried first */
 }
 
+/* What somebody took between plan and load is no reason for a step down: the plan is made anew for the rest.
+ */
+static void test_memory_taken_meanwhile(void **state)
+{
+    struct fake *f = *state;
+    struct answer a;
+    struct pool_counters n;
+    f->caps.rpc = true;
+    f->inventory.devices[0] = (struct hw_device){.name = "RPC0",
+                                                 .uuid = "10.0.0.1:50052",
+                                                 .valid = HW_MEMORY | HW_UUID,
+                                                 .total_bytes = 900 * MIB,
+                                                 .free_bytes = 900 * MIB};
+    f->inventory.n_devices = 1;
+    fake_script(f, "a", (enum behaviour[]){CHILD_HANG}, 1);
+    ask(f, "a", &a);
+    fake_settle(f);
+    struct pool_instance *i = instance_of(f, "a");
+    i->reserve.rows[i->reserve.n++] =
+        (struct reserve_row){.key = "10.0.0.1:50052", .name = "RPC0", .bytes = 900 * MIB};
+    fake_advance_ms(5);
+    struct err cause;
+    (void)err_set(&cause, RC_NOMEM, "out of memory");
+    load_failed(i, RUNTIME_FAIL_MEMORY, &cause);
+    fake_settle(f);
+    assert_null(instance_of(f, "a")); /* it waits for a sample of after that */
+    f->inventory.devices[0].free_bytes = 500 * MIB;
+    fake_sample(f);
+    pool_inventory_changed(f->pool);
+    must_get(&a);
+    assert_int_equal(f->ladders_asked[f->n_asked - 1], 0);
+    pool_counters(f->pool, &n);
+    assert_int_equal(n.ladder_steps, 1);
+    give_back(&a, false);
+}
+
 static void test_the_ladder_ends(void **state)
 {
     struct fake *f = *state;
     struct answer a;
     enum behaviour dies[16];
+    f->fresh = true;
     for (int i = 0; i < 16; i++)
         dies[i] = CHILD_DIES_MEMORY;
     fake_script(f, "a", dies, 16);
@@ -517,6 +555,7 @@ int main(void)
         LIFE(test_failure_backs_off_and_doubles),
         LIFE(test_operator_load_resets_back_off),
         LIFE(test_memory_takes_steps_down),
+        LIFE(test_memory_taken_meanwhile),
         LIFE(test_the_ladder_ends),
         LIFE(test_a_taken_port_is_replaced),
         LIFE(test_ports_are_not_tried_forever),
