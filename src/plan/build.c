@@ -135,6 +135,10 @@ void build_head(struct build *b, int32_t cur)
         graph_expand(g, cur);
         return;
     }
+    if (b->f->arch->flags & HEADLESS) {
+        graph_expand(g, cur);
+        return;
+    }
     if (b->f->scales_head)
         cur = graph_unary(g, OP_SCALE, cur);
     cur = graph_mul_mat(g, output_matrix(b), cur);

@@ -49,7 +49,7 @@ static int32_t rotate(struct build *b, int32_t cur, int32_t *matrix, uint32_t n)
 }
 
 struct cache {             /* one layer's, as stored */
-    int32_t k, v;          /* v: -1 when the values are a part of the keys */
+    int32_t k, v;          /* k: -1 when nothing is kept; v: -1 when the values are a part of the keys */
     uint64_t k_row, v_row; /* elements */
     uint64_t cells, streams;
     int side; /* 1 = the sliding cache */
@@ -62,6 +62,9 @@ static struct cache cache_of(struct build *b, uint32_t il)
     const struct layer_facts *lf = &b->f->layers[il];
     struct cache c = {.side = lf->sliding, .streams = l->n_streams, .v_transposed = !l->p->flash_attn};
     c.cells = lf->sliding ? l->cells_window : l->cells;
+    if (!lf->cached)
+        return (struct cache){
+            .k = -1, .v = -1, .side = lf->sliding, .streams = 1, .cells = pad_to(b->n_tokens, 256)};
     c.k_row = (uint64_t)lf->n_head_kv * lf->d_k;
     c.v_row = c.v_transposed ? b->f->v_width_max : (uint64_t)lf->n_head_kv * lf->d_v;
     int dev = layout_cache_device(l, il);
@@ -160,6 +163,30 @@ static int32_t part_of_keys(struct build *b, int32_t keys)
     return graph_view(b->g, keys, b->f->latent.rank, t.ne[1], t.ne[2], t.ne[3], t.nb[1], t.nb[2], t.nb[3], 0);
 }
 
+static bool latent(const struct build *b, const struct cache *c)
+{
+    return c->k >= 0 && c->v < 0 && b->f->latent.cached;
+}
+
+/* This batch's own keys or values, for as many tokens as a cache would have cells. */
+static int32_t padded(struct build *b, int32_t a, uint64_t cells)
+{
+    struct gtensor t = b->g->t[a];
+    int32_t id = graph_new(b->g, OP_PAD, GGML_F32, t.ne[0], t.ne[1], cells, t.ne[3]);
+    graph_src(b->g, id, a);
+    return graph_permute(b->g, id, 0, 2, 1, 3);
+}
+
+/* In half precision. The copy's target is the operation's own result. */
+static int32_t half(struct build *b, int32_t a)
+{
+    struct gtensor t = b->g->t[a];
+    int32_t id = graph_new(b->g, OP_CPY, GGML_F16, t.ne[0], t.ne[1], t.ne[2], t.ne[3]);
+    graph_src(b->g, id, a);
+    graph_src(b->g, id, id);
+    return id;
+}
+
 /* What attention gives for latent values becomes a head's values. */
 static int32_t expand_values(struct build *b, int32_t cur, uint32_t il)
 {
@@ -169,7 +196,7 @@ static int32_t expand_values(struct build *b, int32_t cur, uint32_t il)
 static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, uint32_t il)
 {
     struct graph *g = b->g;
-    if (c->v < 0)
+    if (c->v < 0) /* not stored transposed */
         v = graph_unary(g, OP_CONT, graph_transpose(g, v));
     int32_t kq = graph_mul_mat(g, k, q);
     if (b->f->arch->flags & SCORE_CAP) {
@@ -182,7 +209,7 @@ static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t
     if (sinks >= 0)
         graph_src(g, kq, build_weight(b, sinks));
     int32_t kqv = graph_mul_mat(g, v, kq);
-    if (c->v < 0)
+    if (latent(b, c))
         kqv = expand_values(b, kqv, il);
     int32_t merged = graph_permute(g, kqv, 0, 2, 1, 3);
     struct gtensor t = g->t[merged];
@@ -194,6 +221,10 @@ static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t
 static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, uint32_t il)
 {
     struct graph *g = b->g;
+    if (c->k < 0) {
+        k = half(b, k);
+        v = half(b, v);
+    }
     int32_t cur =
         graph_new(g, OP_FLASH_ATTN, GGML_F32, g->t[v].ne[0], g->t[q].ne[2], g->t[q].ne[1], g->t[q].ne[3]);
     graph_src(g, cur, q);
@@ -203,7 +234,7 @@ static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t 
     int32_t sinks = layer_weight(b, il, ROLE_SINKS);
     if (sinks >= 0)
         graph_src(g, cur, build_weight(b, sinks));
-    if (c->v < 0) {
+    if (latent(b, c)) {
         cur = expand_values(b, graph_permute(g, cur, 0, 2, 1, 3), il);
         cur = graph_unary(g, OP_CONT, graph_permute(g, cur, 0, 2, 1, 3));
     }
@@ -224,18 +255,25 @@ int32_t build_attention_heads(struct build *b, int32_t q, int32_t k, int32_t v, 
         v = rotate(b, v, &b->v_rot[c.side], 64);
     graph_expand(g, q);
     /* caches with a window expand the keys first, the plain cache the values */
-    graph_expand(g, b->f->window ? k : v);
-    graph_expand(g, b->f->window ? v : k);
-    store_k(b, &c, k);
+    graph_expand(g, b->f->window || c.k < 0 ? k : v);
+    graph_expand(g, b->f->window || c.k < 0 ? v : k);
+    if (c.k >= 0)
+        store_k(b, &c, k);
     if (c.v >= 0)
         store_v(b, &c, v);
     struct gtensor t = g->t[q];
     uint64_t n = t.ne[2] / c.streams;
     int32_t heads = graph_view(g, q, t.ne[0], t.ne[1], n, c.streams, t.nb[1], t.nb[2], t.nb[2] * n, 0);
     heads = graph_permute(g, heads, 0, 2, 1, 3);
-    int32_t stored = view_k(b, &c, lf);
-    int32_t keys = graph_permute(g, stored, 0, 2, 1, 3);
-    int32_t values = graph_permute(g, c.v < 0 ? part_of_keys(b, stored) : view_v(b, &c, lf), 0, 2, 1, 3);
+    int32_t keys, values;
+    if (lf->cached) {
+        int32_t stored = view_k(b, &c, lf);
+        keys = graph_permute(g, stored, 0, 2, 1, 3);
+        values = graph_permute(g, c.v < 0 ? part_of_keys(b, stored) : view_v(b, &c, lf), 0, 2, 1, 3);
+    } else {
+        keys = padded(b, k, c.cells);
+        values = padded(b, v, c.cells);
+    }
     int32_t cur =
         b->l->p->flash_attn ? flash(b, &c, heads, keys, values, il) : scores(b, &c, heads, keys, values, il);
     graph_expand(g, cur);

@@ -48,11 +48,16 @@ static int32_t experts(struct build *b, int32_t cur, uint32_t il)
     uint64_t n = g->t[cur].ne[1], width = g->t[cur].ne[0], used = b->f->n_expert_used;
     int32_t chosen, weights = build_router(b, cur, il, &chosen);
     int32_t rows = graph_reshape(g, cur, width, 1, n, 1);
+    if (b->f->router.early) {
+        int32_t each = graph_new(g, OP_REPEAT, GGML_F32, width, used, n, 1);
+        graph_src(g, each, rows);
+        rows = graph_binary(g, OP_MUL, each, weights);
+    }
     int32_t up = experts_product(b, t[ROLE_UP_EXPS], t[ROLE_UP_EXPS_B], rows, chosen);
     int32_t gate = experts_product(b, t[ROLE_GATE_EXPS], t[ROLE_GATE_EXPS_B], rows, chosen);
     int32_t mid = graph_binary(g, OP_GLU, gate, up);
     int32_t down = experts_product(b, t[ROLE_DOWN_EXPS], t[ROLE_DOWN_EXPS_B], mid, chosen);
-    int32_t weighted = graph_binary(g, OP_MUL, down, weights);
+    int32_t weighted = b->f->router.early ? down : graph_binary(g, OP_MUL, down, weights);
     graph_expand(g, weighted);
     uint64_t row = g->t[weighted].nb[1], token = g->t[weighted].nb[2];
     int32_t first = -1;

@@ -70,7 +70,11 @@ int32_t build_attend(struct build *b, int32_t cur, uint32_t il)
         x.k = build_norm(b, x.k, t[ROLE_K_NORM], t[ROLE_K_NORM_B]);
     if (rotated && !rope_first)
         turn(b, &x, il);
-    if (b->f->scales_by_position)
+    if (rotated && b->f->bare_qk_norm) {
+        x.q = build_norm(b, x.q, -1, -1);
+        x.k = build_norm(b, x.k, -1, -1);
+    }
+    if (b->f->scales_by_position || (!rotated && (b->f->arch->flags & SCALES_UNTURNED)))
         x.q = graph_binary(b->g, OP_MUL, x.q, build_position_scale(b));
     if (b->f->arch->flags & SCALES_Q)
         x.q = graph_unary(b->g, OP_SCALE, x.q);

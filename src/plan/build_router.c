@@ -61,9 +61,11 @@ int32_t build_router(struct build *b, int32_t cur, uint32_t il, int32_t *ret_cho
     const struct router_facts *r = &b->f->router;
     uint64_t n = g->t[cur].ne[1], experts = b->f->n_expert, used = b->f->n_expert_used;
     int32_t probs = build_product_bias(b, t[ROLE_ROUTER], t[ROLE_ROUTER_B], cur);
+    int32_t choice = probs;
     if (!r->late)
         probs = graph_unary(g, r->sigmoid ? OP_UNARY : OP_SOFT_MAX, probs);
-    int32_t choice = probs;
+    if (!r->early)
+        choice = probs;
     if (t[ROLE_EXP_PROBS_B] >= 0)
         choice = graph_binary(g, OP_ADD, probs, build_weight(b, t[ROLE_EXP_PROBS_B]));
     if (r->groups)

@@ -119,7 +119,7 @@ static enum rc attention_shape(struct facts *f, struct err *err)
     for (uint32_t il = 0; il < f->n_layer; il++) {
         struct layer_facts *l = &f->layers[il];
         uint64_t heads = 0, kv = 0;
-        if (!l->cached)
+        if (!l->cached && f->caches)
             continue;
         if (!model_arch_layer_u64(m, "attention.head_count", il, &heads))
             return err_set(err, RC_INVALID, "%s: the key %s.attention.head_count is missing", m->path,
@@ -149,8 +149,8 @@ static void sliding_shape(struct facts *f)
     static const struct {
         const char *arch;
         uint32_t period, window;
-    } known[] = {{"gemma2", 2, 4096}, {"gemma3", 6, 0},  {"gpt-oss", 2, 0},
-                 {"cohere2", 4, 0},   {"exaone4", 4, 0}, {"olmo2", 4, 0}};
+    } known[] = {{"gemma2", 2, 4096}, {"gemma3", 6, 0}, {"gpt-oss", 2, 0},   {"cohere2", 4, 0},
+                 {"exaone4", 4, 0},   {"olmo2", 4, 0},  {"llama4", 4, 8192}, {"gemma-embedding", 6, 0}};
     if (!(f->arch->flags & SLIDING))
         return;
     uint32_t period = 0, window = 0;
@@ -172,7 +172,7 @@ static void rotary_shape(struct facts *f)
         const char *arch;
         uint32_t period;   /* each period-th layer is not */
         bool sliding_only; /* if the model has a window */
-    } known[] = {{"smollm3", 4, false}, {"cohere2", 0, true}, {"exaone4", 0, true}};
+    } known[] = {{"smollm3", 4, false}, {"llama4", 4, false}, {"cohere2", 0, true}, {"exaone4", 0, true}};
     for (uint32_t il = 0; il < f->n_layer; il++)
         f->layers[il].rotated = !(f->arch->flags & ROPELESS);
     for (size_t i = 0; i < TABLE_COUNT(known); i++) {
@@ -252,9 +252,9 @@ static enum rc check_ends(const struct facts *f, struct err *err)
 /* Every layer of a plain transformer keeps keys and values. */
 static enum rc plain_layers(struct facts *f, struct err *err)
 {
-    f->caches = true;
+    f->caches = !(f->arch->flags & UNCACHED);
     for (uint32_t il = 0; il < f->n_layer_run; il++)
-        f->layers[il].cached = true;
+        f->layers[il].cached = f->caches;
     return check_tensors(f, err);
 }
 

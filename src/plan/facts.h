@@ -31,12 +31,17 @@ enum arch_flag { /* see architectures.def */
                  SIGMOID = 1 << 22,
                  SCALES_HEAD = 1 << 23,
                  GATE_OPENS = 1 << 26,
+                 UNCACHED = 1ull << 32,
+                 HEADLESS = 1ull << 33,
+                 EARLY_WEIGHTS = 1ull << 34,
+                 SCALES_UNTURNED = 1ull << 35,
+                 BARE_QK_NORM = 1ull << 36,
 };
 
 struct arch {
     const char *name;
     enum arch_family family;
-    uint32_t flags;
+    uint64_t flags; /* enum arch_flag */
 };
 /* NULL for an architecture without a row. */
 const struct arch *arch_find(const char *name);
@@ -74,10 +79,11 @@ struct layer_facts {
 
 /* How a token chooses its experts. */
 struct router_facts {
-    bool sigmoid;                 /* probabilities one by one, not over all */
-    bool late;                    /* only the chosen are weighed */
-    bool norm;                    /* weights are divided by their sum */
-    bool scaled;                  /* … and multiplied by a constant */
+    bool sigmoid; /* probabilities one by one, not over all */
+    bool late;    /* only the chosen are weighed */
+    bool early;   /* chosen by what is no probability yet; weights are multiplied before the experts */
+    bool norm;    /* weights are divided by their sum */
+    bool scaled;  /* … and multiplied by a constant */
     uint32_t groups, groups_used; /* 0: not chosen by groups first */
 };
 
@@ -114,6 +120,7 @@ struct facts {
     bool scales_input, scales_residual, scales_head, scales_logits; /* by a constant */
     bool scales_by_position;                                        /* queries, one factor a token */
     bool clamps_qkv;
+    bool bare_qk_norm; /* heads that are rotated are normed, without weights */
     struct router_facts router;
     struct latent_facts latent;
     uint32_t ssm_conv, ssm_inner, ssm_state, ssm_rank, ssm_group;

@@ -28,6 +28,7 @@ static void router_keys(struct facts *f)
     f->router = (struct router_facts){
         .sigmoid = gating ? gating == GATING_SIGMOID : (f->arch->flags & SIGMOID) != 0,
         .late = gating ? gating == GATING_SOFTMAX_LATE : (f->arch->flags & SOFTMAX_LATE) != 0,
+        .early = (f->arch->flags & EARLY_WEIGHTS) != 0,
         .norm = (f->arch->flags & ROUTER_NORM) || key_u32(m, "expert_weights_norm", 1),
         .scaled = scale != 0 && scale != 1};
     uint32_t groups = key_u32(m, "expert_group_count", 4096);
@@ -41,7 +42,7 @@ static void router_keys(struct facts *f)
 
 static void scale_keys(struct facts *f)
 {
-    uint32_t flags = f->arch->flags;
+    uint64_t flags = f->arch->flags;
     bool all = flags & SCALES_ALL, by_key = flags & SCALES_BY_KEY;
     all = all || flags & SCALES_HEAD;
     f->scales_input = all || (flags & SCALES_INPUT) || (by_key && key_f64(f->m, "embedding_scale") != 0);
@@ -49,6 +50,7 @@ static void scale_keys(struct facts *f)
     f->scales_head = flags & SCALES_HEAD;
     f->scales_logits = (flags & SCALES_ALL) || (by_key && key_f64(f->m, "logit_scale") != 0);
     f->scales_by_position = key_f64(f->m, "attention.temperature_scale") != 0;
+    f->bare_qk_norm = (f->arch->flags & BARE_QK_NORM) && f->n_expert != 128; /* not in the largest Llama 4 */
     f->clamps_qkv = key_f64(f->m, "attention.clamp_kqv") > 0;
 }
 
