@@ -119,7 +119,7 @@ static enum rc attention_shape(struct facts *f, struct err *err)
     for (uint32_t il = 0; il < f->n_layer; il++) {
         struct layer_facts *l = &f->layers[il];
         uint64_t heads = 0, kv = 0;
-        if (!l->cached && f->caches)
+        if (!l->cached && !(f->arch->flags & UNCACHED))
             continue;
         if (!model_arch_layer_u64(m, "attention.head_count", il, &heads))
             return err_set(err, RC_INVALID, "%s: the key %s.attention.head_count is missing", m->path,
