@@ -1,8 +1,8 @@
-/* The best placement for one model: one device first, then the fewest, then a share of the layers, then the
- * host. Layer plan; pure. Devices beyond the first step are taken only when they are needed for the wish, a
- * shorter context only when no set of devices reaches it. The strategies differ in what they wish for and in
- * what they give up first; see resolve(). */
+/* From a policy to a placement: what is wanted, the search, the answer. Layer plan; pure. The search itself
+ * is in search.c, steps down after failed loads in ladder.c. */
 #include "plan/place_priv.h"
+
+#include "base/buf.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,7 +66,14 @@ static bool kv_possible(const struct search *s, uint32_t type)
     return true;
 }
 
-/* f16, q8_0, q4_0 down to the floor; max-context starts at q8_0: room for tokens is what it wants. */
+/* Bytes of 256 values. */
+static uint64_t kv_size(uint32_t type)
+{
+    uint64_t bytes = 0;
+    return ggml_row_bytes(type, 256, &bytes) ? bytes : 0;
+}
+
+/* f16, q8_0, q4_0 down to the floor. */
 static void resolve_kv(struct search *s)
 {
     static const uint32_t types[] = {GGML_F16, GGML_Q8_0, GGML_Q4_0};
@@ -75,14 +82,20 @@ static void resolve_kv(struct search *s)
         s->kv[s->n_kv++] = (struct kv_choice){p->type_k, p->type_v};
         return;
     }
-    for (size_t i = 0; i < TABLE_COUNT(types); i++) {
-        if (i == 0 || kv_possible(s, types[i]))
+    for (size_t i = 0; i < TABLE_COUNT(types); i++)
+        if (i == 0 || (kv_possible(s, types[i]) && kv_size(types[i]) >= kv_size(p->kv_floor) &&
+                       s->est.facts.caches))
             s->kv[s->n_kv++] = (struct kv_choice){types[i], types[i]};
-        if (types[i] == p->kv_floor || (i == 1 && p->kv_floor != GGML_Q4_0))
-            break;
-        if (!s->est.facts.caches)
-            break;
-    }
+}
+
+/* Bytes of the weights that devices hold when all layers are theirs. */
+static uint64_t device_weights(const struct facts *f)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < f->n_weights; i++)
+        if (f->weights[i].layer != LAYER_INPUT && !f->weights[i].per_layer_copy)
+            sum += f->weights[i].t->bytes;
+    return sum;
 }
 
 static void resolve(struct search *s)
@@ -98,8 +111,10 @@ static void resolve(struct search *s)
         s->base = *p->base;
     else
         plan_params_default(&s->base);
-    s->base.gpu_layers = PLAN_ALL_LAYERS;
+    s->base.gpu_layers = p->gpu_layers_fixed ? p->gpu_layers : PLAN_ALL_LAYERS;
     s->base.n_tensor_split = 0;
+    s->weights_bytes = p->gpu_layers_fixed || s->base.n_overrides ? 0 : device_weights(&s->est.facts);
+    s->least_pace = INT32_MIN;
     s->base.parallel = p->parallel ? p->parallel : 4;
     s->base.batch = p->batch ? p->batch : 2048;
     s->base.ubatch = p->ubatch ? p->ubatch : 512;
@@ -117,259 +132,18 @@ static void resolve(struct search *s)
         s->comfort_ctx = s->least_ctx;
 }
 
-/* ---- candidates ---- */
-
-static bool is_pinned_device(const struct plan_device *d, const char *wanted)
-{
-    return !strcmp(d->name, wanted) || (d->uuid[0] && !strcmp(d->uuid, wanted));
-}
-
-static bool before(const struct search *s, uint32_t a, uint32_t b)
-{
-    const struct plan_device *x = &s->machine->devices[a], *y = &s->machine->devices[b];
-    if (s->policy->strategy == PLAN_MAX_PERFORMANCE && x->bandwidth_gbps > 0 && y->bandwidth_gbps > 0 &&
-        (x->bandwidth_gbps > 1.1 * y->bandwidth_gbps || y->bandwidth_gbps > 1.1 * x->bandwidth_gbps))
-        return x->bandwidth_gbps > y->bandwidth_gbps;
-    if (s->policy->strategy == PLAN_POWER_EFFICIENT)
-        return x->total_bytes < y->total_bytes ||
-               (x->total_bytes == y->total_bytes && x->free_bytes > y->free_bytes);
-    return x->free_bytes > y->free_bytes;
-}
-
-static enum rc candidates(struct search *s, struct err *err)
-{
-    for (uint32_t i = 0; i < s->machine->n_devices; i++) {
-        if (s->policy->device && !is_pinned_device(&s->machine->devices[i], s->policy->device))
-            continue;
-        if (s->machine->devices[i].free_bytes == 0)
-            continue;
-        uint32_t at = s->n_order++;
-        while (at > 0 && before(s, i, s->order[at - 1])) {
-            s->order[at] = s->order[at - 1];
-            at--;
-        }
-        s->order[at] = i;
-    }
-    if (s->policy->device && s->n_order == 0) {
-        enum rc rc =
-            err_set(err, RC_NOT_FOUND, "%s is pinned to device '%s', which has no free memory or is not here",
-                    s->m->name, s->policy->device);
-        err_hint(err, "arriero gpus lists the devices");
-        return rc;
-    }
-    return RC_OK;
-}
-
-/* The runtime numbers devices in the machine's order, whatever order they were preferred in. */
-static uint32_t take(const struct search *s, uint32_t n, uint32_t *used)
-{
-    memcpy(used, s->order, n * sizeof *used);
-    for (uint32_t i = 1; i < n; i++) {
-        uint32_t d = used[i], at = i;
-        for (; at > 0 && used[at - 1] > d; at--)
-            used[at] = used[at - 1];
-        used[at] = d;
-    }
-    return n;
-}
-
-static uint32_t gpu_limit(const struct search *s)
-{
-    return s->policy->max_gpus && s->policy->max_gpus < s->n_order ? s->policy->max_gpus : s->n_order;
-}
-
-/* ---- steps ---- */
-
-static bool full_on(struct search *s, uint32_t n, uint32_t floor, struct attempt *ret)
-{
-    uint32_t used[PLAN_MAX_DEVICES];
-    if (n == 1) { /* each alone, in the order of preference */
-        for (uint32_t i = 0; i < s->n_order; i++)
-            if (try_full(s, &s->order[i], 1, floor, ret))
-                return true;
-        return false;
-    }
-    take(s, n, used);
-    return try_full(s, used, n, floor, ret);
-}
-
-/* All layers on one device, or on the fewest, for the longest of three contexts that any of them reaches. */
-static bool find_full(struct search *s, struct attempt *ret)
-{
-    const uint32_t floors[] = {s->want_ctx, s->comfort_ctx, s->least_ctx};
-    uint32_t last = 0;
-    for (size_t k = 0; k < TABLE_COUNT(floors); k++) {
-        if (floors[k] == last)
-            continue;
-        last = floors[k];
-        /* without a wish, a comfortable context on fewer devices beats the trained one on more */
-        if (k == 0 && !s->ctx_given && s->policy->strategy != PLAN_MAX_CONTEXT && floors[1] != floors[0])
-            continue;
-        for (uint32_t n = 1; n <= gpu_limit(s); n++)
-            if (full_on(s, n, floors[k], ret))
-                return true;
-    }
-    return false;
-}
-
-static bool find_partial(struct search *s, struct attempt *ret)
-{
-    uint32_t used[PLAN_MAX_DEVICES];
-    struct attempt one;
-    bool found = false;
-    for (uint32_t n = 1; n <= gpu_limit(s); n = n < gpu_limit(s) ? gpu_limit(s) : n + 1) {
-        take(s, n, used);
-        if (try_partial(s, used, n, &one) &&
-            (!found || one.speed.decode_tps > 1.05 * ret->speed.decode_tps)) {
-            *ret = one;
-            found = true;
-        }
-    }
-    return found;
-}
-
-static bool find(struct search *s, struct attempt *ret)
-{
-    uint32_t used[PLAN_MAX_DEVICES];
-    if (s->policy->gpu_layers_fixed) {
-        for (uint32_t n = s->n_order ? 1 : 0; n <= gpu_limit(s); n++) {
-            take(s, n, used);
-            if (try_fixed(s, used, n, ret))
-                return true;
-            reason_add(s->out, "tried_fixed", "%d layers on %u GPUs: %s.", s->policy->gpu_layers, n,
-                       s->shortfall);
-        }
-        return false;
-    }
-    if (s->n_order) {
-        if (find_full(s, ret))
-            return true;
-        reason_add(s->out, "tried_full", "All layers on up to %u GPU%s with at least %u tokens: %s.",
-                   gpu_limit(s), gpu_limit(s) == 1 ? "" : "s", s->least_ctx, s->shortfall);
-    }
-    if (!s->policy->allow_cpu)
-        return false;
-    if (s->n_order) {
-        if (find_partial(s, ret))
-            return true;
-        reason_add(s->out, "tried_partial", "A share of the %s on the GPU: %s.",
-                   has_experts(s) ? "experts" : "layers", s->shortfall);
-    }
-    if (try_host(s, ret))
-        return true;
-    reason_add(s->out, "tried_cpu", "Everything in RAM with %u tokens: %s.", s->least_ctx, s->shortfall);
-    return false;
-}
-
-/* ---- after failed loads ---- */
-
-enum rung {
-    RUNG_Q8,
-    RUNG_Q4,
-    RUNG_HALF_CTX,
-    RUNG_UBATCH,
-    RUNG_LEAST_CTX,
-    RUNG_LAYERS,
-    RUNG_HALF_LAYERS,
-    RUNG_CPU,
-    RUNGS
-};
-
-static bool lower_kv(struct search *s, struct attempt *a, uint32_t type)
-{
-    if (s->policy->kv_type_fixed || !s->est.facts.caches || a->params.type_k == type ||
-        a->params.type_k == GGML_Q4_0)
-        return false;
-    for (uint32_t i = 0; i < s->n_kv; i++) {
-        if (s->kv[i].k == type) {
-            a->params.type_k = a->params.type_v = type;
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool lower_layers(struct search *s, struct attempt *a, uint32_t of)
-{
-    if (a->n_used == 0 || !s->policy->allow_cpu || s->policy->gpu_layers_fixed)
-        return false;
-    uint32_t all = s->est.facts.n_layer;
-    a->params.n_tensor_split = 0;
-    if (has_experts(s) && a->params.n_cpu_moe < all) {
-        a->params.n_cpu_moe += (all - a->params.n_cpu_moe + of - 1) / of;
-        return true;
-    }
-    uint32_t have = a->estimate.layers_gpu;
-    a->params.gpu_layers = (int32_t)(have - have / of);
-    return have / of > 0;
-}
-
-/* One step down; false if it would change nothing or is not allowed. */
-static bool step_down(struct search *s, struct attempt *a, enum rung r)
-{
-    uint32_t ctx = a->params.ctx;
-    switch (r) {
-    case RUNG_Q8: return a->params.type_k == GGML_F16 && lower_kv(s, a, GGML_Q8_0);
-    case RUNG_Q4: return lower_kv(s, a, GGML_Q4_0);
-    case RUNG_HALF_CTX:
-        a->params.ctx = ctx / 2 > s->least_ctx ? ctx / 2 : s->least_ctx;
-        return a->params.ctx < ctx;
-    case RUNG_UBATCH:
-        if (a->params.ubatch <= 128)
-            return false;
-        a->params.ubatch = 128;
-        return true;
-    case RUNG_LEAST_CTX: a->params.ctx = s->least_ctx; return s->least_ctx < ctx;
-    case RUNG_LAYERS: return lower_layers(s, a, 4);
-    case RUNG_HALF_LAYERS: return lower_layers(s, a, 2);
-    case RUNG_CPU:
-        if (a->n_used == 0 || !s->policy->allow_cpu || s->policy->gpu_layers_fixed)
-            return false;
-        a->n_used = 0;
-        a->params.gpu_layers = 0;
-        a->params.n_cpu_moe = 0;
-        a->params.n_tensor_split = 0;
-        return true;
-    case RUNGS: break;
-    }
-    return false;
-}
-
-static bool descend(struct search *s, struct attempt *a)
-{
-    static const char *const words[RUNGS] = {"cache as q8_0",        "cache as q4_0", "half the context",
-                                             "micro-batches of 128", "least context", "fewer GPU layers",
-                                             "half the GPU layers",  "CPU only"};
-    uint32_t done = 0;
-    for (unsigned r = 0; r < RUNGS && done < s->policy->ladder; r++) {
-        struct attempt next = *a;
-        if (!step_down(s, &next, (enum rung)r) || !try_fits(s, &next))
-            continue;
-        *a = next;
-        done++;
-        reason_add(s->out, "ladder", "After a failed load, step %u of %u: %s.", done, s->policy->ladder,
-                   words[r]);
-    }
-    return done == s->policy->ladder;
-}
-
 /* ---- the answer ---- */
 
-/* Prompts are read faster in larger parts, if there is room for their work beside the context. */
-static void widen(struct search *s, struct attempt *a)
+/* One thread a physical core, since more share the cores' ports and caches; fewer where they have next to
+ * nothing to do, or where power counts and memory is what they wait for. */
+static uint32_t threads_of(const struct search *s, const struct attempt *a)
 {
-    if (s->policy->strategy != PLAN_MAX_PERFORMANCE || s->policy->ubatch || s->policy->ladder || !a->n_used)
-        return;
-    for (uint32_t ubatch = 2048; ubatch > s->base.ubatch; ubatch /= 2) {
-        struct attempt next = *a;
-        next.params.ubatch = ubatch;
-        if (try_fits(s, &next)) {
-            *a = next;
-            reason_add(s->out, "ubatch", "Prompts are read %u tokens at a time, since there is room for it.",
-                       ubatch);
-            return;
-        }
-    }
+    const struct plan_host *h = &s->machine->host;
+    uint32_t cores = h->cores ? h->cores : 4;
+    bool idle = a->n_used > 0 && a->estimate.layers_cpu == 0 && a->params.n_cpu_moe == 0;
+    if (s->policy->strategy != PLAN_POWER_EFFICIENT)
+        return idle ? least(cores, 8) : cores;
+    return idle ? least(cores, 2) : least(cores, 8);
 }
 
 static void fill(struct search *s, const struct attempt *a)
@@ -382,6 +156,7 @@ static void fill(struct search *s, const struct attempt *a)
     struct plan_params *p = &out->estimate.params;
     if (!s->policy->batch && !p->embedding && a->n_used <= 1)
         p->batch = p->ubatch;
+    out->threads = threads_of(s, a);
     out->n_used = a->n_used;
     memcpy(out->used, a->used, a->n_used * sizeof *a->used);
     out->speed = a->speed;
@@ -390,17 +165,36 @@ static void fill(struct search *s, const struct attempt *a)
 
 static enum rc no_fit(struct search *s, struct err *err)
 {
-    if (s->shortfall[0] == '\0')
-        snprintf(s->shortfall, sizeof s->shortfall, "no step could be tried");
-    enum rc rc = err_set(err, RC_NO_FIT, "%s does not fit: %s", s->m->name, s->shortfall);
+    enum rc rc = err_set(err, RC_NO_FIT, "%s does not fit: %s", s->m->name,
+                         s->shortfall[0] ? s->shortfall : "no step could be tried");
     err_hint(err, "free memory, allow a shorter context, or use a smaller quantisation");
     return rc;
 }
 
-static enum rc run(struct search *s, struct err *err)
+/* Every step that the reasons tell of, in one line. */
+static enum rc no_step_left(struct search *s, uint32_t loads, struct err *err)
+{
+    struct buf tried = {0};
+    for (uint32_t i = 0; i < s->out->n_reasons; i++) {
+        struct str text = str_from(s->out->reasons[i].text), words = text;
+        if (strcmp(s->out->reasons[i].code, "ladder"))
+            continue;
+        (void)str_cut(&words, ':');
+        words = str_trim(words);
+        words.n -= words.n > 0; /* the full stop */
+        buf_printf(&tried, "%s%.*s", tried.n ? ", " : "", STR_ARG(words));
+    }
+    enum rc rc = err_set(err, RC_NO_FIT, "%s: no step is left after %u failed loads", s->m->name, loads);
+    err_hint(err, "tried: %.*s; free memory, or use a smaller quantisation", STR_ARG(buf_str(&tried)));
+    buf_release(&tried);
+    return rc;
+}
+
+/* Takes *steps down; leaves in it what could not be taken. */
+static enum rc run(struct search *s, uint32_t *steps, struct err *err)
 {
     resolve(s);
-    enum rc rc = candidates(s, err);
+    enum rc rc = sets_candidates(s, err);
     if (rc)
         return rc;
     /* what the runtime refuses, no search can mend */
@@ -413,32 +207,51 @@ static enum rc run(struct search *s, struct err *err)
     if (rc)
         return rc;
     struct attempt *a = mem_calloc(1, sizeof *a);
-    if (!find(s, a)) {
+    if (!search_best(s, a)) {
         rc = no_fit(s, err);
-    } else if (!descend(s, a)) {
-        rc = err_set(err, RC_NO_FIT, "%s: no step is left after %u failed loads", s->m->name,
-                     s->policy->ladder);
     } else {
-        widen(s, a);
-        try_speed(s, a);
-        fill(s, a);
+        *steps -= ladder_descend(s, a, *steps);
+        if (*steps) {
+            rc = no_step_left(s, s->policy->ladder, err);
+        } else {
+            try_speed(s, a);
+            fill(s, a);
+        }
     }
     free(a);
+    return rc;
+}
+
+static enum rc place_file(const struct model *m, const struct plan_policy *policy,
+                          const struct plan_machine *machine, bool last, uint32_t *steps,
+                          struct plan *ret_plan, struct err *err)
+{
+    struct search *s = mem_calloc(1, sizeof *s);
+    *s =
+        (struct search){.m = m, .policy = policy, .machine = machine, .keep_devices = !last, .out = ret_plan};
+    enum rc rc = estimator_init(&s->est, m, err);
+    if (!rc) {
+        rc = run(s, steps, err);
+        estimator_release(&s->est);
+    }
+    free(s);
     return rc;
 }
 
 enum rc plan_place(const struct model *m, const struct plan_policy *policy,
                    const struct plan_machine *machine, struct plan *ret_plan, struct err *err)
 {
-    struct search *s = mem_calloc(1, sizeof *s);
-    *s = (struct search){.m = m, .policy = policy, .machine = machine, .out = ret_plan};
-    enum rc rc = estimator_init(&s->est, m, err);
-    if (!rc) {
-        *ret_plan = (struct plan){.strategy = policy->strategy};
-        rc = run(s, err);
-        estimator_release(&s->est);
+    uint32_t steps = policy->ladder;
+    *ret_plan = (struct plan){.strategy = policy->strategy, .smaller = PLAN_AS_ASKED};
+    enum rc rc = place_file(m, policy, machine, policy->n_smaller == 0, &steps, ret_plan, err);
+    for (uint32_t i = 0; i < policy->n_smaller && rc == RC_NO_FIT; i++) {
+        const struct model *next = policy->smaller[i];
+        steps -= steps > 0; /* the change of files is a step */
+        reason_add(ret_plan, "smaller_quantization", "%s in %s would not do, so %s takes its place.", m->name,
+                   m->quantization, next->quantization);
+        rc = place_file(next, policy, machine, i + 1 == policy->n_smaller, &steps, ret_plan, err);
+        ret_plan->smaller = rc ? PLAN_AS_ASKED : (int32_t)i;
     }
-    free(s);
     return rc;
 }
 

@@ -1,8 +1,16 @@
-/* The search for one model's placement, shared by its steps. Layer plan, internal.
+/* The search for one model's placement, shared by its steps. Layer plan, internal; pure.
  *
- *   place.c    the order of steps, policy, the ladder
- *   try.c      one set of devices: what fits, the longest context, the most layers
- *   reasons.c  words */
+ *   place.c    policy → search, the answer, alternatives
+ *   search.c   the order of what is given up, and the best point of each step
+ *   share.c    a share of the layers or experts on the host
+ *   sets.c     sets of devices worth asking
+ *   try.c      one set of devices: does it fit, the most of something that fits
+ *   split.c    which device takes which layers
+ *   ladder.c   steps down after failed loads
+ *   reasons.c  words
+ *
+ * The space, and which of two points is better, is told in plan.h at plan_place;
+ * tests/unit/plan/test_search.c enumerates it. */
 #ifndef PLAN_PLACE_PRIV_H
 #define PLAN_PLACE_PRIV_H
 
@@ -11,9 +19,24 @@
 #include "plan/speed.h"
 
 #define MAX_KV_CHOICES 4
+#define PLACE_CTX_STEP 256
+#define PLACE_UB_SMALL 128  /* the micro-batch when nothing else fits */
+#define PLACE_UB_LARGE 2048 /* the largest that max-performance tries */
+#define PLACE_MAX_SETS 128  /* of one size */
 
 struct kv_choice {
     uint32_t k, v;
+};
+
+/* Bytes of each offloaded layer, for the split: see split.c. */
+struct layer_sizes {
+    uint32_t n; /* 0 = nothing is known yet */
+    int32_t gpu_layers;
+    uint32_t n_cpu_moe, ctx, ubatch, kv; /* what they are of */
+    enum plan_backend backend;
+    uint64_t bytes[FACTS_MAX_LAYERS + 2]; /* sums: of the layers before this one */
+    double seconds[FACTS_MAX_LAYERS + 2]; /* as bytes; of one token on the device measured with */
+    double bandwidth;                     /* that device's */
 };
 
 struct search {
@@ -26,45 +49,105 @@ struct search {
     uint32_t comfort_ctx; /* below this, more devices are preferred to a shorter context */
     uint32_t least_ctx;   /* the floor */
     bool ctx_given;
-    struct kv_choice kv[MAX_KV_CHOICES];
+    struct kv_choice kv[MAX_KV_CHOICES]; /* plainest first */
     uint32_t n_kv;
     uint64_t margin;
     uint64_t vram_limit; /* over all devices; UINT64_MAX = none */
     struct plan_params base;
     uint32_t order[PLAN_MAX_DEVICES]; /* candidates, most suitable first */
+    uint32_t rank[PLAN_MAX_DEVICES];  /* of a device in it */
     uint32_t n_order;
-    uint32_t evaluations; /* estimates made */
-    /* the least that was short in any attempt, for the message */
+    uint64_t weights_bytes; /* least that all layers take on devices; 0 = no bound known */
+    bool keep_devices;      /* the ladder does not end on the host: a smaller file comes first */
+    int32_t least_pace;     /* slower points do not fit; INT32_MIN = none */
+    uint32_t evaluations;   /* estimates made */
+    /* what came nearest to fitting in this step, for the messages */
     char shortfall[224];
+    uint64_t short_by;
+    struct layer_sizes sizes;
     struct plan *out;
 };
 
 /* A complete answer for one set of devices. */
 struct attempt {
     struct plan_params params;
-    uint32_t used[PLAN_MAX_DEVICES];
+    uint32_t used[PLAN_MAX_DEVICES]; /* in the machine's order */
     uint32_t n_used;
+    uint32_t kv; /* index into search.kv */
     struct plan_estimate estimate;
     struct plan_speed speed;
+    int64_t slack; /* room left over all used devices (or the host's, or under the limit, if less) */
 };
 
+struct device_set {
+    uint32_t used[PLAN_MAX_DEVICES];
+    uint32_t n;
+};
+
+/* ---- sets.c ---- */
+/* Orders the devices that the policy allows; RC_NOT_FOUND when it pins one that is not here. */
+enum rc sets_candidates(struct search *s, struct err *err);
+uint32_t sets_limit(const struct search *s); /* most devices of a set */
+/* The sets of n devices of which no other has more of everything in every place; returns how many. */
+uint32_t sets_of(const struct search *s, uint32_t n, struct device_set ret[PLACE_MAX_SETS]);
+/* GB/s, given or the backend's, as far as requests have shown that it is reached. */
+double sets_bandwidth(const struct plan_device *d);
+/* What a set costs to run: watts where every device's are known, else the size of its cards. */
+double sets_watts(const struct search *s, const uint32_t *used, uint32_t n);
+
 /* ---- try.c ---- */
-/* Estimates a->params on a->used; true if everything fits. Records what was short otherwise. */
+uint64_t try_room(const struct search *s, uint32_t device);
+void try_start(const struct search *s, const struct device_set *set, uint32_t kv, struct attempt *ret);
+/* Estimates a->params on a->used; true if everything fits. Sets a->slack; notes what was short otherwise. */
 bool try_fits(struct search *s, struct attempt *a);
-/* All layers on the given devices: the best cache type and longest context ≥ least. False: not even that. */
-bool try_full(struct search *s, const uint32_t *used, uint32_t n_used, uint32_t least, struct attempt *ret);
-/* As many layers (experts) as fit on the devices, the rest on the host. */
-bool try_partial(struct search *s, const uint32_t *used, uint32_t n_used, struct attempt *ret);
-bool try_host(struct search *s, struct attempt *ret);
-/* Exactly the number of layers that the policy fixes. */
-bool try_fixed(struct search *s, const uint32_t *used, uint32_t n_used, struct attempt *ret);
+bool try_estimate(struct search *s, struct attempt *a);
+bool try_judge(struct search *s, struct attempt *a);
+/* Room left over all used devices, RAM and the limit, whichever is least. */
+int64_t try_slack(const struct search *s, const struct attempt *a);
+/* As try_estimate without the graphs: compute_bytes are 0. */
+bool try_sizes(struct search *s, struct attempt *a);
+/* Where the line through two ends of a range meets zero, strictly between them; the middle if that is asked
+ * or they say nothing. */
+uint32_t try_cross(uint32_t lo, uint32_t hi, int64_t at_lo, int64_t at_hi, bool middle);
+/* The longest context in [lo, hi] that fits *a as it stands otherwise; false if lo does not. */
+bool try_reach(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi);
 void try_speed(struct search *s, struct attempt *a);
+/* A bound: as if every device were as fast as the fastest, so that the split does not matter. */
+void try_best_speed(struct search *s, struct attempt *a);
+/* Tokens a second in steps of some 4 %: less is no difference. */
+int32_t try_pace(const struct attempt *a);
 bool has_experts(const struct search *s);
+
+/* ---- split.c ---- */
+/* Finds the split of the layers that fits and reads fastest; *a has been estimated with shares by free
+ * memory. False: none is known to fit, and *a is void. */
+bool split_best(struct search *s, struct attempt *a);
+/* Could another split fit, going by the sums? */
+bool split_may_help(const struct attempt *a);
+/* Do the devices differ so much that the split decides the speed? */
+bool split_matters(const struct search *s, const struct attempt *a);
+
+/* ---- search.c ---- */
+/* The best point; false when there is none. Reasons for steps that came to nothing go to s->out. */
+bool search_best(struct search *s, struct attempt *ret);
+
+/* ---- share.c ---- */
+/* The best point with layers or experts on the host. */
+bool share_best(struct search *s, struct attempt *ret);
+
+/* ---- ladder.c ---- */
+/* Takes steps down from *a; returns how many there were. */
+uint32_t ladder_descend(struct search *s, struct attempt *a, uint32_t steps);
 
 /* ---- reasons.c ---- */
 __attribute__((format(printf, 3, 4))) void reason_add(struct plan *p, const char *code, const char *fmt, ...);
 /* Sentences for the chosen attempt. */
 void reasons_of(struct search *s, const struct attempt *a);
 const char *kv_word(uint32_t type);
+
+static inline uint64_t minus(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
 
 #endif

@@ -42,6 +42,7 @@ struct plan_device {
     double link_gbps;        /* from the host's memory; 0 = a default of the backend */
     char model[96];          /* "NVIDIA GeForce RTX 4090"; what was learned is filed under it; may be empty */
     struct plan_taught taught;
+    double power_w;          /* its limit; 0 = unknown */
 };
 
 /* Sets name, backend, sizes and defaults from "NAME"; anything unknown counts as CUDA. */
@@ -170,10 +171,13 @@ struct plan_policy {
     bool gpu_layers_fixed;
     bool allow_cpu; /* partial offload and CPU-only answers are allowed */
     bool embedding;
-    uint32_t max_gpus;     /* 0 = no limit */
-    const char *device;    /* name or UUID this model is pinned to; NULL = any */
-    uint64_t margin_bytes; /* kept free on every device; default 256 MiB */
-    uint32_t ladder;       /* steps down already taken after failed loads: 0, 1, 2 … */
+    uint32_t max_gpus;                  /* 0 = no limit */
+    const char *device;                 /* name or UUID this model is pinned to; NULL = any */
+    uint64_t margin_bytes;              /* kept free on every device; default 256 MiB */
+    uint32_t ladder;                    /* steps down already taken after failed loads: 0, 1, 2 … */
+    const struct model *const *smaller; /* files of the same model in smaller quantisations, largest first,
+                                         * for when nothing else is left; borrowed */
+    uint32_t n_smaller;
     const struct plan_params
         *base; /* what the search keeps: flash attention, packing, window, embeddings, rows of
                 * logits, unified cache; NULL = llama-server's defaults. Borrowed. */
@@ -185,6 +189,7 @@ struct plan_reason {
     char text[224];   /* a sentence with its numbers */
 };
 
+#define PLAN_AS_ASKED (-1)
 struct plan_alternative {
     enum plan_strategy strategy;
     bool fits;
@@ -197,6 +202,8 @@ struct plan {
     struct plan_estimate estimate;   /* params hold the arguments */
     uint32_t used[PLAN_MAX_DEVICES]; /* indices into machine.devices, in the estimate's order */
     uint32_t n_used;
+    int32_t smaller;  /* index into policy.smaller of the file to load; PLAN_AS_ASKED: the model itself */
+    uint32_t threads; /* for the runtime's -t */
     struct plan_speed speed;
     struct plan_reason reasons[PLAN_MAX_REASONS];
     uint32_t n_reasons;
@@ -204,8 +211,22 @@ struct plan {
     uint32_t n_alternatives;
 };
 
-/* The best placement on what is free. RC_NO_FIT when nothing fits: ret_plan is then filled all the same, with
- * fits = false and a reason for every step that was tried; the message names the shortfall. */
+/* The best placement on what is free, over every set of devices (limits heeded), share of the layers, of the
+ * experts (--n-cpu-moe), split, cache type down to the floor, context from ctx_min to the wish in steps of
+ * 256, and micro-batch. A point fits if every device keeps its margin, RAM suffices and the limit is kept.
+ *
+ * Steps, the first that has a point: all layers on devices; the same with micro-batches of 128; a share of
+ * the layers or experts on the host, or all on the host, at the wished (else a comfortable) context, at half
+ * of it, … Within the first two, points with a comfortable context (given: the wish) come first, and are
+ * compared by balanced, fit-vram  fewest devices, plainest cache, longest context, speed in steps of 4 %
+ *   power-efficient     fewest devices, least watts (or smallest cards), then as above, up to 8192 tokens
+ *   max-performance     plainest cache, speed, fewest devices, micro-batch up to 2048, longest context
+ * and where none has, or for max-context, by longest context, plainest cache, fewest devices. Shares are
+ * compared by tokens a second, where each smaller cache type must bring a tenth and each further device a
+ * twentieth.
+ *
+ * RC_NO_FIT when nothing fits: ret_plan is then filled all the same, with fits = false and a reason for every
+ * step that was tried; the message names the shortfall. */
 enum rc plan_place(const struct model *m, const struct plan_policy *policy,
                    const struct plan_machine *machine, struct plan *ret_plan, struct err *err);
 /* Fills plan->alternatives with every other strategy's answer. */

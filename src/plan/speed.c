@@ -209,7 +209,7 @@ void speed_decode(const struct layout *l, const struct plan_machine *machine, do
     }
     for (int d = 0; d < h; d++) {
         ret->variable[d] = load[d].decode_bytes / device_bandwidth(&l->devices[d]);
-        ret->fixed[d] = load[d].layers * STEP_DEVICE_S + (load[d].layers ? HOP_S : 0);
+        ret->fixed[d] = load[d].layers * STEP_DEVICE_S + (load[d].decode_bytes > 0 ? HOP_S : 0);
     }
     ret->variable[h] += load[h].decode_bytes / host_bw + load[h].decode_slow_s;
     ret->fixed[h] = load[h].layers * STEP_HOST_S + (load[h].layers && h ? HOP_S : 0);
@@ -237,7 +237,7 @@ static void add_batch(const struct layout *l, const struct plan_host *host, doub
         double ops = load[d].prefill_ops * n + load[d].output_ops;
         ret->variable[d] += larger(ops / device_flops(&l->devices[d]),
                                    load[d].touched_bytes / device_bandwidth(&l->devices[d]));
-        ret->fixed[d] += load[d].layers * STEP_DEVICE_S + (load[d].layers ? HOP_S : 0);
+        ret->fixed[d] += load[d].layers * STEP_DEVICE_S + (load[d].touched_bytes > 0 ? HOP_S : 0);
     }
     if (staged && load[h].layers) {
         ret->variable[0] += load[h].touched_bytes / link_rate(&l->devices[0]) +
@@ -304,12 +304,16 @@ static double load_seconds(const struct layout *l, const struct plan_machine *ma
     return s * factor(host->taught.load_factor);
 }
 
+double speed_depth(const struct layout *l)
+{
+    return l->n_ctx_seq < LIVE_DEPTH ? l->n_ctx_seq : LIVE_DEPTH;
+}
+
 void speed_of(const struct layout *l, const struct plan_machine *machine, struct plan_speed *ret_speed)
 {
     struct speed_seconds decode, prefill;
-    double depth = l->n_ctx_seq < LIVE_DEPTH ? l->n_ctx_seq : LIVE_DEPTH;
     struct plan_speed s = {.load_seconds = load_seconds(l, machine)};
-    speed_decode(l, machine, depth, &decode);
+    speed_decode(l, machine, speed_depth(l), &decode);
     speed_prefill(l, machine, 0, l->n_tokens, &prefill);
     s.decode_tps = 1 / total(l, machine, &decode, true, &s.decode_samples);
     s.prefill_tps = l->n_tokens / total(l, machine, &prefill, false, &s.prefill_samples);

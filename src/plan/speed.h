@@ -13,6 +13,8 @@ struct speed_seconds {
 /* One token with `depth` tokens in the cache before it. */
 void speed_decode(const struct layout *l, const struct plan_machine *machine, double depth,
                   struct speed_seconds *ret);
+/* Tokens of the cache that are assumed in use. */
+double speed_depth(const struct layout *l);
 /* A prompt of `tokens` behind `depth` tokens, in micro-batches. */
 void speed_prefill(const struct layout *l, const struct plan_machine *machine, double depth, double tokens,
                    struct speed_seconds *ret);

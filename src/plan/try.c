@@ -1,7 +1,8 @@
-/* What fits on one set of devices. Layer plan; pure; see place_priv.h. Memory grows with the context, with
- * the number of layers on a device and with every expert moved to it, so each limit is found by bisection. */
+/* What fits on one set of devices. Layer plan; pure; see place_priv.h. Memory grows with the context
+ * nearly in a straight line, so the longest one is found by false position and then checked on both sides. */
 #include "plan/place_priv.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,45 +11,80 @@ bool has_experts(const struct search *s)
     return s->est.facts.n_expert > 0;
 }
 
-static uint64_t minus(uint64_t a, uint64_t b)
+uint64_t try_room(const struct search *s, uint32_t device)
 {
-    return a > b ? a - b : 0;
+    return minus(s->machine->devices[device].free_bytes, s->margin);
 }
 
-static void note_short(struct search *s, const struct plan_part *p, uint64_t room)
+/* Words are kept of whatever came nearest. */
+static bool nearer(struct search *s, uint64_t by)
+{
+    if (s->shortfall[0] && by >= s->short_by)
+        return false;
+    s->short_by = by;
+    return true;
+}
+
+static void note_part(struct search *s, const struct plan_part *p, uint64_t room)
 {
     char need[32], have[32];
-    snprintf(s->shortfall, sizeof s->shortfall, "%s needs %s and has %s", p->name,
-             str_human_bytes(plan_part_total(p), need, sizeof need),
-             str_human_bytes(room, have, sizeof have));
+    if (nearer(s, plan_part_total(p) - room))
+        snprintf(s->shortfall, sizeof s->shortfall, "%s needs %s and has %s",
+                 p->kind == PLAN_HOST ? "RAM" : p->name,
+                 str_human_bytes(plan_part_total(p), need, sizeof need),
+                 str_human_bytes(room, have, sizeof have));
 }
 
-/* Room that a plan may fill on each device, and over all of them. */
-static bool judge(struct search *s, const struct attempt *a)
+static void note_limit(struct search *s, uint64_t vram)
 {
-    const struct plan_estimate *e = &a->estimate;
-    uint64_t vram = 0;
-    for (uint32_t i = 0; i < a->n_used; i++) {
-        uint64_t room = minus(s->machine->devices[a->used[i]].free_bytes, s->margin);
-        uint64_t need = plan_part_total(&e->parts[i]);
-        vram += need;
-        if (need > room) {
-            note_short(s, &e->parts[i], room);
-            return false;
-        }
-    }
-    if (vram > s->vram_limit) {
-        char need[32], have[32];
+    char need[32], have[32];
+    if (nearer(s, vram - s->vram_limit))
         snprintf(s->shortfall, sizeof s->shortfall, "it takes %s of device memory and the limit is %s",
                  str_human_bytes(vram, need, sizeof need), str_human_bytes(s->vram_limit, have, sizeof have));
-        return false;
+}
+
+static int64_t left(uint64_t room, uint64_t need)
+{
+    return room > need ? (int64_t)(room - need > INT64_MAX ? INT64_MAX : room - need)
+                       : -(int64_t)(need - room > INT64_MAX ? INT64_MAX : need - room);
+}
+
+int64_t try_slack(const struct search *s, const struct attempt *a)
+{
+    const struct plan_estimate *e = &a->estimate;
+    uint64_t vram = 0, rooms = 0;
+    for (uint32_t i = 0; i < a->n_used; i++) {
+        vram += plan_part_total(&e->parts[i]);
+        rooms += try_room(s, a->used[i]);
     }
+    int64_t ram = left(s->machine->host.free_bytes, plan_part_total(&e->parts[e->n_parts - 1])),
+            limit = left(s->vram_limit, vram), all = a->n_used ? left(rooms, vram) : ram;
+    all = limit < all ? limit : all;
+    return ram < all ? ram : all;
+}
+
+bool try_judge(struct search *s, struct attempt *a)
+{
+    const struct plan_estimate *e = &a->estimate;
     const struct plan_part *host = &e->parts[e->n_parts - 1];
-    if (plan_part_total(host) > s->machine->host.free_bytes) {
-        note_short(s, host, s->machine->host.free_bytes);
-        return false;
+    bool over = plan_part_total(host) > s->machine->host.free_bytes;
+    uint64_t vram = 0;
+    if (over)
+        note_part(s, host, s->machine->host.free_bytes);
+    for (uint32_t i = 0; i < a->n_used; i++) {
+        uint64_t room = try_room(s, a->used[i]), need = plan_part_total(&e->parts[i]);
+        vram += need;
+        if (need <= room)
+            continue;
+        over = true;
+        note_part(s, &e->parts[i], room);
     }
-    return true;
+    if (vram > s->vram_limit) {
+        over = true;
+        note_limit(s, vram);
+    }
+    a->slack = try_slack(s, a);
+    return !over;
 }
 
 static void devices_of(const struct search *s, const struct attempt *a, struct plan_device *ret)
@@ -57,12 +93,22 @@ static void devices_of(const struct search *s, const struct attempt *a, struct p
         ret[i] = s->machine->devices[a->used[i]];
 }
 
-static bool estimate(struct search *s, struct attempt *a)
+bool try_estimate(struct search *s, struct attempt *a)
 {
     struct plan_device devices[PLAN_MAX_DEVICES];
     devices_of(s, a, devices);
     s->evaluations++;
     if (estimator_run(&s->est, &a->params, devices, a->n_used, false, &a->estimate, NULL) != RC_OK)
+        return false;
+    plan_host_overhead(&s->machine->host, &a->estimate);
+    return true;
+}
+
+bool try_sizes(struct search *s, struct attempt *a)
+{
+    struct plan_device devices[PLAN_MAX_DEVICES];
+    devices_of(s, a, devices);
+    if (estimator_sizes(&s->est, &a->params, devices, a->n_used, &a->estimate, NULL) != RC_OK)
         return false;
     plan_host_overhead(&s->machine->host, &a->estimate);
     return true;
@@ -77,259 +123,136 @@ void try_speed(struct search *s, struct attempt *a)
         speed_of(&s->est.layout, s->machine, &a->speed);
 }
 
-/* Shares by free memory can overfill the last device, which also holds the output: layers move from the
- * device that is over to the one with the most room left. */
-static bool balance(struct search *s, struct attempt *a)
+void try_best_speed(struct search *s, struct attempt *a)
 {
-    float *split = a->params.tensor_split;
-    uint32_t layers = s->est.facts.n_layer + 1;
-    for (uint32_t i = 0; i < a->n_used; i++)
-        split[i] = a->estimate.params.tensor_split[i];
-    a->params.n_tensor_split = a->n_used;
-    for (uint32_t step = 0; step < layers; step++) {
-        uint32_t over = 0, spare = 0;
-        int64_t worst = INT64_MAX, best = INT64_MIN;
-        for (uint32_t i = 0; i < a->n_used; i++) {
-            int64_t left = (int64_t)minus(s->machine->devices[a->used[i]].free_bytes, s->margin) -
-                           (int64_t)plan_part_total(&a->estimate.parts[i]);
-            if (left < worst) {
-                worst = left;
-                over = i;
-            }
-            if (left > best) {
-                best = left;
-                spare = i;
-            }
-        }
-        int64_t layer =
-            (int64_t)(a->estimate.parts[over].model_bytes + a->estimate.parts[over].context_bytes) /
-            (split[over] > 0 ? (int64_t)split[over] : 1);
-        if (worst >= 0 || best < layer || split[over] < 1)
-            return worst >= 0 && judge(s, a);
-        split[over] -= 1;
-        split[spare] += 1;
-        if (!estimate(s, a))
-            return false;
+    struct plan_device devices[PLAN_MAX_DEVICES];
+    struct plan_estimate sizes;
+    double bandwidth = 0, tflops = 0;
+    devices_of(s, a, devices);
+    for (uint32_t i = 0; i < a->n_used; i++) {
+        double b = sets_bandwidth(&devices[i]);
+        bandwidth = b > bandwidth ? b : bandwidth;
+        tflops = devices[i].tflops > tflops ? devices[i].tflops : tflops;
     }
-    return judge(s, a);
+    for (uint32_t i = 0; i < a->n_used; i++) {
+        devices[i].bandwidth_gbps = bandwidth;
+        devices[i].tflops = tflops;
+        devices[i].taught = (struct plan_taught){0};
+    }
+    if (estimator_sizes(&s->est, &a->params, devices, a->n_used, &sizes, NULL) == RC_OK)
+        speed_of(&s->est.layout, s->machine, &a->speed);
+}
+
+int32_t try_pace(const struct attempt *a)
+{
+    return a->speed.decode_tps > 0 ? (int32_t)floor(log2(a->speed.decode_tps) * 16) : INT32_MIN;
+}
+
+static bool fits_somehow(struct search *s, struct attempt *a)
+{
+    a->params.n_tensor_split = 0;
+    if (!try_estimate(s, a)) {
+        a->slack = INT64_MIN / 2;
+        return false;
+    }
+    bool fits = try_judge(s, a);
+    if (a->n_used < 2 || (fits && !split_matters(s, a)) || !split_may_help(a))
+        return fits;
+    struct attempt shared = *a; /* by free memory */
+    if (split_best(s, a))
+        return true;
+    *a = shared;
+    return fits;
 }
 
 bool try_fits(struct search *s, struct attempt *a)
 {
-    if (!estimate(s, a))
+    if (!fits_somehow(s, a))
         return false;
-    if (judge(s, a))
+    if (s->least_pace == INT32_MIN)
         return true;
-    return a->n_used > 1 && balance(s, a);
+    try_speed(s, a);
+    return try_pace(a) >= s->least_pace;
 }
 
-static void start(struct search *s, const uint32_t *used, uint32_t n_used, struct attempt *a)
+void try_start(const struct search *s, const struct device_set *set, uint32_t kv, struct attempt *a)
 {
     memset(a, 0, sizeof *a);
     a->params = s->base;
-    a->n_used = n_used;
-    if (n_used > 0)
-        for (uint32_t i = 0; i < n_used; i++)
-            a->used[i] = used[i];
-}
-
-static bool with_ctx(struct search *s, struct attempt *a, uint32_t ctx)
-{
-    a->params.ctx = ctx;
-    a->params.n_tensor_split = 0;
-    return try_fits(s, a);
-}
-
-/* ---- the largest of something ---- */
-
-#define CTX_STEP 256
-
-enum amount { AMOUNT_CTX, AMOUNT_LAYERS, AMOUNT_EXPERTS };
-
-static void set_amount(const struct search *s, struct attempt *a, enum amount what, uint32_t n)
-{
-    a->params.n_tensor_split = 0;
-    if (what == AMOUNT_CTX)
-        a->params.ctx = n * CTX_STEP;
-    else if (what == AMOUNT_LAYERS)
-        a->params.gpu_layers = (int32_t)n;
-    else
-        a->params.n_cpu_moe = s->est.facts.n_layer - n;
-}
-
-/* Would it fit if the graph took what it took in `like`? Exact but for that; over several devices the sum
- * decides, since layers can be moved between them. */
-static bool likely(struct search *s, struct attempt *a, const struct plan_estimate *like)
-{
-    struct plan_device devices[PLAN_MAX_DEVICES];
-    struct plan_estimate e;
-    uint64_t need = 0, room = 0;
-    devices_of(s, a, devices);
-    if (estimator_sizes(&s->est, &a->params, devices, a->n_used, &e, NULL) != RC_OK)
-        return false;
-    for (uint32_t i = 0; i < a->n_used; i++) {
-        need += plan_part_total(&e.parts[i]) + like->parts[i].compute_bytes;
-        room += minus(devices[i].free_bytes, s->margin);
+    a->params.type_k = s->kv[kv].k;
+    a->params.type_v = s->kv[kv].v;
+    a->kv = kv;
+    a->n_used = set->n;
+    memcpy(a->used, set->used, set->n * sizeof *a->used);
+    if (set->n == 0) {
+        a->params.gpu_layers = 0;
+        a->params.n_cpu_moe = 0;
     }
-    uint64_t host = plan_part_total(&e.parts[a->n_used]) + like->parts[a->n_used].compute_bytes;
-    return need <= room && need <= s->vram_limit && host <= s->machine->host.free_bytes;
 }
 
-static uint32_t guess(struct search *s, struct attempt *a, enum amount what, uint32_t lo, uint32_t hi,
-                      const struct plan_estimate *like)
+/* ---- the longest context ---- */
+
+uint32_t try_cross(uint32_t lo, uint32_t hi, int64_t at_lo, int64_t at_hi, bool middle)
 {
-    while (hi - lo > 1) {
-        uint32_t mid = lo + (hi - lo) / 2;
-        set_amount(s, a, what, mid);
-        if (likely(s, a, like))
-            lo = mid;
-        else
-            hi = mid;
+    uint32_t n = lo + (hi - lo) / 2;
+    if (!middle && at_lo >= 0 && at_hi < 0 && at_hi > INT64_MIN / 4)
+        n = lo + (uint32_t)((double)(hi - lo) * ((double)at_lo / ((double)at_lo - (double)at_hi)));
+    return n <= lo ? lo + 1 : n >= hi ? hi - 1 : n;
+}
+
+/* Graphs are not strictly in line: where so little is missing that theirs may shrink by it, a few steps more
+ * are tried. *a fits with one step less than hi, which is short by at_hi. */
+static void look_beyond(struct search *s, struct attempt *a, uint32_t hi, uint32_t end, int64_t at_hi)
+{
+    struct attempt next = *a;
+    double graphs = 0, step = 0;
+    for (size_t i = 0; i < a->estimate.n_parts; i++) {
+        graphs += (double)a->estimate.parts[i].compute_bytes;
+        step += (double)a->estimate.parts[i].context_bytes;
     }
-    return lo;
+    step *= (double)PLACE_CTX_STEP / a->params.ctx;
+    for (uint32_t n = hi + 1; n < end && n <= hi + 4; n++) {
+        if ((double)at_hi - (n - hi) * step < -graphs / 16)
+            return;
+        next.params.ctx = n * PLACE_CTX_STEP;
+        if (!try_fits(s, &next))
+            continue;
+        *a = next;
+        hi = n;
+        at_hi = next.slack;
+    }
 }
 
-/* The largest amount in [lo, hi) that fits. *a holds the attempt at lo, which fits; hi does not. Sizes are
- * bisected without the graph, and each guess is then tried in full; near the end neighbours are tried. */
-static void maximise(struct search *s, struct attempt *a, enum amount what, uint32_t lo, uint32_t hi)
+/* In steps; *a fits with lo, hi does not and is short by at_hi. */
+static void narrow(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi, int64_t at_hi)
 {
-    struct attempt best = *a, next = *a;
-    struct plan_estimate like = a->estimate;
-    while (hi - lo > 1) {
-        uint32_t n = guess(s, &next, what, lo, hi, &like);
-        if (n == lo)
-            n = lo + 1;
-        set_amount(s, &next, what, n);
-        bool fits = try_fits(s, &next);
-        like = next.estimate;
-        if (fits) {
+    struct attempt next = *a;
+    uint32_t end = hi;
+    for (unsigned step = 0; hi - lo > 1; step++) {
+        uint32_t n = try_cross(lo, hi, a->slack, at_hi, step % 3 == 2 && hi - lo > 4);
+        next.params.ctx = n * PLACE_CTX_STEP;
+        if (try_fits(s, &next)) {
             lo = n;
-            best = next;
+            *a = next;
         } else {
             hi = n;
+            at_hi = next.slack;
         }
     }
-    *a = best;
+    look_beyond(s, a, hi, end, at_hi);
 }
 
-static void set_kv(struct attempt *a, struct kv_choice kv)
+bool try_reach(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi)
 {
-    a->params.type_k = kv.k;
-    a->params.type_v = kv.v;
-}
-
-/* *a fits with its context; makes that the longest up to the wish. */
-static bool longest(struct search *s, struct attempt *a)
-{
-    struct attempt all = *a;
-    if (a->params.ctx >= s->want_ctx)
+    struct attempt over = *a;
+    over.params.ctx = hi;
+    if (try_fits(s, &over)) {
+        *a = over;
         return true;
-    if (with_ctx(s, &all, s->want_ctx))
-        *a = all;
-    else
-        maximise(s, a, AMOUNT_CTX, a->params.ctx / CTX_STEP, s->want_ctx / CTX_STEP + 1);
-    return true;
-}
-
-bool try_full(struct search *s, const uint32_t *used, uint32_t n_used, uint32_t least, struct attempt *ret)
-{
-    start(s, used, n_used, ret);
-    set_kv(ret, s->kv[s->n_kv - 1]);
-    if (!with_ctx(s, ret, least))
+    }
+    a->params.ctx = lo;
+    if (lo >= hi || !try_fits(s, a))
         return false;
-    /* a wish is kept by a smaller cache type; the trained length alone is no reason for one */
-    uint32_t tries = s->ctx_given || s->policy->strategy == PLAN_MAX_CONTEXT ? s->n_kv : 0;
-    for (uint32_t i = 0; i < tries; i++) {
-        set_kv(ret, s->kv[i]);
-        if (with_ctx(s, ret, s->want_ctx))
-            return true;
-    }
-    /* the wish is too long for every type: the plainest type that reaches the bound, as long as it goes, or
-     * where length is all that counts, the smallest type */
-    for (uint32_t i = s->policy->strategy == PLAN_MAX_CONTEXT ? s->n_kv - 1 : 0; i < s->n_kv; i++) {
-        set_kv(ret, s->kv[i]);
-        if (with_ctx(s, ret, least))
-            return longest(s, ret);
-    }
-    return false;
-}
-
-static bool dense_partial(struct search *s, struct attempt *a)
-{
-    set_amount(s, a, AMOUNT_LAYERS, 1);
-    if (!try_fits(s, a))
-        return false;
-    maximise(s, a, AMOUNT_LAYERS, 1, s->est.facts.n_layer + 1);
+    narrow(s, a, lo / PLACE_CTX_STEP, (hi + PLACE_CTX_STEP - 1) / PLACE_CTX_STEP, over.slack);
     return true;
-}
-
-/* The fewest leading layers whose experts the host takes, with all layers on the devices. */
-static bool expert_partial(struct search *s, struct attempt *a)
-{
-    a->params.gpu_layers = PLAN_ALL_LAYERS;
-    set_amount(s, a, AMOUNT_EXPERTS, 0);
-    if (!try_fits(s, a))
-        return dense_partial(s, a);
-    maximise(s, a, AMOUNT_EXPERTS, 0, s->est.facts.n_layer);
-    return true;
-}
-
-static bool partial_with(struct search *s, const uint32_t *used, uint32_t n_used, struct kv_choice kv,
-                         uint32_t ctx, struct attempt *ret)
-{
-    start(s, used, n_used, ret);
-    set_kv(ret, kv);
-    ret->params.ctx = ctx;
-    bool ok = has_experts(s) ? expert_partial(s, ret) : dense_partial(s, ret);
-    if (ok)
-        try_speed(s, ret);
-    return ok;
-}
-
-bool try_partial(struct search *s, const uint32_t *used, uint32_t n_used, struct attempt *ret)
-{
-    struct attempt best, next;
-    bool found = false;
-    uint32_t ctx = s->ctx_given ? s->want_ctx : s->comfort_ctx;
-    for (;;) {
-        for (uint32_t i = 0; i < s->n_kv; i++) {
-            /* a smaller cache must pay for itself: a tenth faster at least */
-            if (partial_with(s, used, n_used, s->kv[i], ctx, &next) &&
-                (!found || next.speed.decode_tps > 1.1 * best.speed.decode_tps)) {
-                best = next;
-                found = true;
-            }
-        }
-        if (found || ctx <= s->least_ctx)
-            break;
-        ctx = ctx / 2 > s->least_ctx ? ctx / 2 : s->least_ctx;
-    }
-    if (found)
-        *ret = best;
-    return found;
-}
-
-bool try_host(struct search *s, struct attempt *ret)
-{
-    uint32_t wish = s->want_ctx;
-    if (!s->ctx_given && s->want_ctx > s->comfort_ctx)
-        s->want_ctx = s->comfort_ctx; /* without a wish the host is not filled with cache */
-    bool ok = try_full(s, NULL, 0, s->least_ctx, ret);
-    s->want_ctx = wish;
-    if (ok) {
-        ret->params.gpu_layers = 0;
-        try_speed(s, ret);
-    }
-    return ok;
-}
-
-bool try_fixed(struct search *s, const uint32_t *used, uint32_t n_used, struct attempt *ret)
-{
-    if (s->policy->gpu_layers == 0)
-        return try_host(s, ret);
-    int32_t before = s->base.gpu_layers;
-    s->base.gpu_layers = s->policy->gpu_layers;
-    bool ok = try_full(s, used, n_used, s->least_ctx, ret);
-    s->base.gpu_layers = before;
-    return ok;
 }

@@ -1,0 +1,262 @@
+/* The best point of the space: what is given up first, and the best of what is left. Layer plan; pure; see
+ * place_priv.h and plan_place in plan.h.
+ *
+ * Order: everything on devices with the usual micro-batch, with a small one, a share of the layers or the
+ * experts on the host (or all of them) at the context that is wanted, at half of it, and so on. Inside a step
+ * points are compared by the strategy's keys, dearest first, so each key is settled before the next is looked
+ * at, and a point is estimated only if it could still win. */
+#include "plan/place_priv.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- everything on devices ---- */
+
+/* A lower bound by the weights alone, where devices take all of them. */
+static bool hopeless(const struct search *s, const struct device_set *set)
+{
+    uint64_t room = 0;
+    if (set->n == 0 || !s->weights_bytes)
+        return false;
+    for (uint32_t i = 0; i < set->n; i++) {
+        const struct plan_device *d = &s->machine->devices[set->used[i]];
+        const struct backend_traits *b = backend_traits(d->backend);
+        if (b->max_tensor != UINT64_MAX || b->refuses)
+            return false;
+        room += minus(try_room(s, set->used[i]), d->overhead_bytes);
+    }
+    return s->weights_bytes > (room < s->vram_limit ? room : s->vram_limit);
+}
+
+static uint32_t rank_of(const struct search *s, const struct attempt *a)
+{
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < a->n_used; i++)
+        sum += s->rank[a->used[i]];
+    return sum;
+}
+
+/* x before y, both on as many devices and with context enough. */
+static bool better_full(const struct search *s, const struct attempt *x, const struct attempt *y)
+{
+    if (s->policy->strategy == PLAN_POWER_EFFICIENT) {
+        double wx = sets_watts(s, x->used, x->n_used), wy = sets_watts(s, y->used, y->n_used);
+        if (wx < wy || wx > wy)
+            return wx < wy;
+    }
+    if (x->kv != y->kv)
+        return x->kv < y->kv;
+    if (x->params.ctx != y->params.ctx)
+        return x->params.ctx > y->params.ctx;
+    if (try_pace(x) != try_pace(y))
+        return try_pace(x) > try_pace(y);
+    return rank_of(s, x) < rank_of(s, y);
+}
+
+/* The plainest cache that reaches lo, as far as hi. */
+static bool plainest(struct search *s, const struct device_set *set, uint32_t lo, uint32_t hi,
+                     struct attempt *ret)
+{
+    for (uint32_t kv = 0; kv < s->n_kv; kv++) {
+        try_start(s, set, kv, ret);
+        if (try_reach(s, ret, lo, hi)) {
+            try_speed(s, ret);
+            return true;
+        }
+        if (kv == 0 && s->n_kv > 1) { /* is it worth asking the others? */
+            struct attempt last;
+            try_start(s, set, s->n_kv - 1, &last);
+            last.params.ctx = lo;
+            if (!try_fits(s, &last))
+                return false;
+        }
+    }
+    return false;
+}
+
+/* On the fewest devices that reach lo. */
+static bool on_fewest(struct search *s, uint32_t from, uint32_t to, uint32_t lo, uint32_t hi,
+                      struct attempt *ret)
+{
+    struct device_set sets[PLACE_MAX_SETS];
+    struct attempt next;
+    for (uint32_t n = from; n <= to; n++) {
+        bool found = false;
+        uint32_t n_sets = sets_of(s, n, sets);
+        for (uint32_t i = 0; i < n_sets; i++) {
+            if (hopeless(s, &sets[i]) || !plainest(s, &sets[i], lo, hi, &next))
+                continue;
+            if (!found || better_full(s, &next, ret))
+                *ret = next;
+            found = true;
+        }
+        if (found)
+            return true;
+    }
+    return false;
+}
+
+/* The longest context of all; then the plainest cache that holds as much, on the fewest devices. */
+static bool longest(struct search *s, uint32_t from, uint32_t to, uint32_t lo, uint32_t hi,
+                    struct attempt *ret)
+{
+    struct device_set sets[PLACE_MAX_SETS];
+    struct attempt next;
+    uint32_t most = 0;
+    for (uint32_t n = to + 1; n-- > from;) {
+        uint32_t n_sets = sets_of(s, n, sets);
+        for (uint32_t i = 0; i < n_sets; i++) {
+            for (uint32_t kv = s->n_kv; kv-- > 0 && most < hi && !hopeless(s, &sets[i]);) {
+                uint32_t more = most ? (most / PLACE_CTX_STEP + 1) * PLACE_CTX_STEP : lo;
+                try_start(s, &sets[i], kv, &next);
+                if (try_reach(s, &next, more < hi ? more : hi, hi))
+                    most = next.params.ctx;
+            }
+        }
+    }
+    for (uint32_t kv = 0; kv < s->n_kv && most; kv++) {
+        for (uint32_t n = from; n <= to; n++) {
+            bool found = false;
+            uint32_t n_sets = sets_of(s, n, sets);
+            for (uint32_t i = 0; i < n_sets; i++) {
+                try_start(s, &sets[i], kv, &next);
+                next.params.ctx = most;
+                if (hopeless(s, &sets[i]) || !try_fits(s, &next))
+                    continue;
+                try_speed(s, &next);
+                if (!found || better_full(s, &next, ret))
+                    *ret = next;
+                found = true;
+            }
+            if (found)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* The set that decodes fastest with the plainest cache; then the largest micro-batch, then the longest
+ * context that leave it as fast. */
+static bool widest(struct search *s, uint32_t n, struct attempt *ret)
+{
+    struct device_set sets[PLACE_MAX_SETS];
+    struct attempt next;
+    uint32_t n_sets = sets_of(s, n, sets), ubatch = s->base.ubatch, kv = ret->kv;
+    bool found = false;
+    s->least_pace = try_pace(ret);
+    bool fixed = s->policy->ubatch || s->policy->ladder || ubatch <= PLACE_UB_SMALL;
+    for (uint32_t ub = fixed ? ubatch : PLACE_UB_LARGE; ub >= ubatch && !found; ub /= 2) {
+        for (uint32_t i = 0; i < n_sets; i++) {
+            try_start(s, &sets[i], kv, &next);
+            next.params.ubatch = ub;
+            if (hopeless(s, &sets[i]) || !try_reach(s, &next, s->comfort_ctx, s->want_ctx))
+                continue;
+            if (!found || better_full(s, &next, ret))
+                *ret = next;
+            found = true;
+        }
+    }
+    s->least_pace = INT32_MIN;
+    return found;
+}
+
+static bool fastest(struct search *s, uint32_t from, uint32_t to, struct attempt *ret)
+{
+    struct device_set sets[PLACE_MAX_SETS];
+    struct attempt next;
+    for (uint32_t kv = 0; kv < s->n_kv; kv++) {
+        bool found = false;
+        for (uint32_t n = from; n <= to; n++) {
+            uint32_t n_sets = sets_of(s, n, sets);
+            for (uint32_t i = 0; i < n_sets; i++) {
+                try_start(s, &sets[i], kv, &next);
+                next.params.ctx = s->comfort_ctx;
+                if (hopeless(s, &sets[i]) || !try_fits(s, &next))
+                    continue;
+                try_speed(s, &next);
+                if (!found || try_pace(&next) > try_pace(ret))
+                    *ret = next;
+                found = true;
+            }
+        }
+        if (found)
+            return widest(s, ret->n_used, ret);
+    }
+    return false;
+}
+
+/* All layers (or as many as the policy fixes) on `from` to `to` devices. */
+static bool full(struct search *s, uint32_t from, uint32_t to, struct attempt *ret)
+{
+    bool by_length = s->policy->strategy == PLAN_MAX_CONTEXT;
+    /* the host is not filled with cache that nobody asked for */
+    uint32_t hi = to > 0 || s->ctx_given || by_length ? s->want_ctx : s->comfort_ctx;
+    if (!by_length) {
+        bool found = s->policy->strategy == PLAN_MAX_PERFORMANCE && to > 0
+                         ? fastest(s, from, to, ret)
+                         : on_fewest(s, from, to, s->comfort_ctx, hi, ret);
+        if (found)
+            return true;
+    }
+    return longest(s, from, to, s->least_ctx, hi, ret);
+}
+
+static bool full_or_small(struct search *s, uint32_t from, uint32_t to, struct attempt *ret)
+{
+    if (full(s, from, to, ret))
+        return true;
+    uint32_t usual = s->base.ubatch;
+    if (s->policy->ubatch || usual <= PLACE_UB_SMALL)
+        return false;
+    s->base.ubatch = PLACE_UB_SMALL;
+    bool found = full(s, from, to, ret);
+    s->base.ubatch = usual;
+    return found;
+}
+
+/* ---- all steps ---- */
+
+static void step_over(struct search *s)
+{
+    s->shortfall[0] = '\0';
+    s->short_by = 0;
+}
+
+static void tell_full(struct search *s)
+{
+    uint32_t n = sets_limit(s);
+    if (!s->shortfall[0])
+        snprintf(s->shortfall, sizeof s->shortfall, "the weights alone are larger than the room");
+    if (s->policy->gpu_layers_fixed)
+        reason_add(s->out, "tried_fixed", "%d layers on up to %u GPU%s: %s.", s->policy->gpu_layers, n,
+                   n == 1 ? "" : "s", s->shortfall);
+    else
+        reason_add(s->out, "tried_full", "All layers on up to %u GPU%s with at least %u tokens: %s.", n,
+                   n == 1 ? "" : "s", s->least_ctx, s->shortfall);
+}
+
+bool search_best(struct search *s, struct attempt *ret)
+{
+    bool fixed = s->policy->gpu_layers_fixed, on_host = fixed && s->policy->gpu_layers == 0;
+    if (s->n_order && !on_host) {
+        if (full_or_small(s, 1, sets_limit(s), ret))
+            return true;
+        tell_full(s);
+    }
+    if (fixed && !on_host)
+        return false;
+    if (!s->policy->allow_cpu)
+        return false;
+    step_over(s);
+    if (s->n_order == 0 || on_host) {
+        if (full_or_small(s, 0, 0, ret))
+            return true;
+    } else {
+        if (share_best(s, ret))
+            return true;
+        reason_add(s->out, "tried_partial", "A share of the %s on the GPU: %s.",
+                   has_experts(s) ? "experts" : "layers", s->shortfall);
+    }
+    reason_add(s->out, "tried_cpu", "Everything in RAM with %u tokens: %s.", s->least_ctx, s->shortfall);
+    return false;
+}

@@ -1,0 +1,213 @@
+/* Which device takes which layers. Layer plan; pure; see place_priv.h.
+ *
+ * Layers lie on devices in order, so a split is a cut of the row of layers into one piece a device. The bytes
+ * of every layer are measured by asking the estimator for a layout with one layer a device; then dynamic
+ * programming over (device, layers placed) finds the cut of least cost in which every piece fits:
+ *
+ *     cost = Σ seconds of a piece on its device + ε × Σ piece² / room
+ *
+ * The second term spreads pieces in proportion to the room where the first does not care. A device's graph
+ * differs a little from piece to piece, so it is first taken for somewhat smaller than any that was seen; the
+ * answer is estimated in full, and the pieces that it shows are known from then on. */
+#include "plan/place_priv.h"
+
+#include <float.h>
+#include <string.h>
+
+#define ROUNDS 8
+#define EVEN   1e-4 /* weight of even filling, against reading everything once */
+#define SURE   0.75 /* of the smallest graph seen on a device: none is smaller */
+#define SURE_1 0.25 /* the same for a single layer, which may be the output alone */
+
+bool split_matters(const struct search *s, const struct attempt *a)
+{
+    double least = DBL_MAX, most = 0;
+    for (uint32_t i = 0; i < a->n_used; i++) {
+        double b = sets_bandwidth(&s->machine->devices[a->used[i]]);
+        least = b < least ? b : least;
+        most = b > most ? b : most;
+    }
+    return a->n_used > 1 && most > 1.05 * least;
+}
+
+bool split_may_help(const struct attempt *a)
+{
+    uint64_t graphs = 0;
+    for (uint32_t i = 0; i < a->n_used; i++)
+        graphs += a->estimate.parts[i].compute_bytes;
+    return (double)a->slack + (1 - SURE) * (double)graphs >= 0;
+}
+
+/* ---- bytes of each layer ---- */
+
+static bool known(const struct search *s, const struct attempt *a)
+{
+    const struct layer_sizes *t = &s->sizes;
+    const struct plan_params *p = &a->params;
+    return t->n > 0 && t->gpu_layers == p->gpu_layers && t->n_cpu_moe == p->n_cpu_moe && t->ctx == p->ctx &&
+           t->ubatch == p->ubatch && t->kv == a->kv && t->backend == s->machine->devices[a->used[0]].backend;
+}
+
+/* A window of layers: all before it on the first device, one on each of the next, all behind it on the last.
+ */
+static bool measure_window(struct search *s, const struct attempt *a, uint32_t from, uint32_t n,
+                           struct plan_estimate *ret, struct speed_seconds *ret_token)
+{
+    struct plan_device devices[PLAN_MAX_DEVICES];
+    struct plan_params p = a->params;
+    uint32_t n_devices = n + 2;
+    for (uint32_t i = 0; i < n_devices; i++) {
+        devices[i] = s->machine->devices[a->used[0]];
+        p.tensor_split[i] = 1;
+    }
+    p.n_tensor_split = n_devices;
+    p.tensor_split[0] = (float)from;
+    p.tensor_split[n + 1] = (float)(s->sizes.n - from - n);
+    if (estimator_sizes(&s->est, &p, devices, n_devices, ret, NULL) != RC_OK)
+        return false;
+    speed_decode(&s->est.layout, s->machine, speed_depth(&s->est.layout), ret_token);
+    return true;
+}
+
+static bool measure(struct search *s, const struct attempt *a)
+{
+    struct layer_sizes *t = &s->sizes;
+    struct plan_estimate e;
+    uint32_t layers = s->est.facts.n_layer + 1,
+             n = a->params.gpu_layers == PLAN_ALL_LAYERS || (uint32_t)a->params.gpu_layers > layers
+                     ? layers
+                     : (uint32_t)a->params.gpu_layers;
+    *t = (struct layer_sizes){.n = n,
+                              .gpu_layers = a->params.gpu_layers,
+                              .n_cpu_moe = a->params.n_cpu_moe,
+                              .ctx = a->params.ctx,
+                              .ubatch = a->params.ubatch,
+                              .kv = a->kv,
+                              .backend = s->machine->devices[a->used[0]].backend};
+    struct speed_seconds token;
+    t->bandwidth = sets_bandwidth(&s->machine->devices[a->used[0]]);
+    for (uint32_t from = 0; from < n; from += PLAN_MAX_DEVICES - 2) {
+        uint32_t k = n - from < PLAN_MAX_DEVICES - 2 ? n - from : PLAN_MAX_DEVICES - 2;
+        if (!measure_window(s, a, from, k, &e, &token)) {
+            t->n = 0;
+            return false;
+        }
+        for (uint32_t i = 0; i < k; i++) {
+            const struct plan_part *p = &e.parts[i + 1];
+            t->bytes[from + i + 1] = t->bytes[from + i] + p->model_bytes + p->context_bytes;
+            t->seconds[from + i + 1] = t->seconds[from + i] + token.variable[i + 1];
+        }
+    }
+    return true;
+}
+
+/* ---- the cheapest cut ---- */
+
+struct piece { /* of a cut that was estimated */
+    uint32_t from, to;
+    uint64_t beside; /* graph and overhead */
+};
+
+struct cut {
+    uint32_t n; /* devices */
+    uint64_t room[PLAN_MAX_DEVICES];
+    double slower[PLAN_MAX_DEVICES]; /* than the device that was measured with */
+    struct piece known[PLAN_MAX_DEVICES][ROUNDS + 1];
+    uint32_t n_known;
+    uint64_t overhead[PLAN_MAX_DEVICES], graph[PLAN_MAX_DEVICES]; /* the smallest seen */
+    uint16_t from[PLAN_MAX_DEVICES][FACTS_MAX_LAYERS + 2];        /* where the device's piece begins */
+};
+
+static void learn(struct cut *c, const struct attempt *a, const float *split)
+{
+    uint32_t at = 0;
+    for (uint32_t d = 0; d < c->n; d++) {
+        const struct plan_part *p = &a->estimate.parts[d];
+        uint32_t to = at + (uint32_t)split[d];
+        c->known[d][c->n_known] = (struct piece){at, to, p->compute_bytes + p->overhead_bytes};
+        c->overhead[d] = p->overhead_bytes;
+        if (!c->n_known || p->compute_bytes < c->graph[d])
+            c->graph[d] = p->compute_bytes;
+        at = to;
+    }
+    c->n_known++;
+}
+
+static bool piece_fits(const struct cut *c, uint32_t d, uint32_t from, uint32_t to, uint64_t bytes)
+{
+    for (uint32_t k = 0; k < c->n_known; k++)
+        if (c->known[d][k].from == from && c->known[d][k].to == to)
+            return bytes + c->known[d][k].beside <= c->room[d];
+    return true;
+}
+
+/* best[j]: the cost of the first j layers on the devices so far. */
+static void add_device(const struct layer_sizes *t, struct cut *c, uint32_t d, const double *before,
+                       double *best)
+{
+    double graph = (double)c->graph[d];
+    uint64_t room = minus(c->room[d], c->overhead[d] + (uint64_t)(SURE * graph)),
+             room_1 = minus(c->room[d], c->overhead[d] + (uint64_t)(SURE_1 * graph));
+    double even = EVEN * t->seconds[t->n] / ((double)t->bytes[t->n] + 1) / ((double)room + 1);
+    for (uint32_t j = 0; j <= t->n; j++) {
+        best[j] = DBL_MAX;
+        bool last = d == c->n - 1;
+        if (j < d + 1 || (last && j < t->n) || j > t->n - (c->n - 1 - d))
+            continue;
+        for (uint32_t i = j; i-- > d;) { /* one layer at least on every device */
+            uint64_t bytes = t->bytes[j] - t->bytes[i];
+            if (bytes > (j - i == 1 ? room_1 : room))
+                break;
+            double x = (double)bytes,
+                   cost = before[i] + (t->seconds[j] - t->seconds[i]) * c->slower[d] + even * x * x;
+            if (before[i] < DBL_MAX && cost < best[j] && piece_fits(c, d, i, j, bytes)) {
+                best[j] = cost;
+                c->from[d][j] = (uint16_t)i;
+            }
+        }
+    }
+}
+
+static bool cheapest(const struct layer_sizes *t, struct cut *c, float *ret_split)
+{
+    double cost[2][FACTS_MAX_LAYERS + 2];
+    if (t->n < c->n)
+        return false;
+    for (uint32_t j = 0; j <= t->n; j++)
+        cost[0][j] = j ? DBL_MAX : 0;
+    for (uint32_t d = 0; d < c->n; d++)
+        add_device(t, c, d, cost[d % 2], cost[(d + 1) % 2]);
+    if (cost[c->n % 2][t->n] >= DBL_MAX)
+        return false;
+    uint32_t j = t->n;
+    for (uint32_t d = c->n; d-- > 0;) {
+        ret_split[d] = (float)(j - c->from[d][j]);
+        j = c->from[d][j];
+    }
+    return true;
+}
+
+bool split_best(struct search *s, struct attempt *a)
+{
+    struct cut c;
+    if (!known(s, a) && !measure(s, a))
+        return false;
+    c.n = a->n_used;
+    c.n_known = 0;
+    for (uint32_t d = 0; d < c.n; d++) {
+        c.room[d] = try_room(s, a->used[d]);
+        c.slower[d] = s->sizes.bandwidth / sets_bandwidth(&s->machine->devices[a->used[d]]);
+    }
+    learn(&c, a, a->estimate.params.tensor_split);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        if (!cheapest(&s->sizes, &c, a->params.tensor_split))
+            return false;
+        a->params.n_tensor_split = c.n;
+        if (!try_estimate(s, a))
+            return false;
+        if (try_judge(s, a))
+            return true;
+        learn(&c, a, a->params.tensor_split);
+    }
+    return false;
+}
