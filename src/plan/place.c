@@ -83,8 +83,8 @@ static void resolve_kv(struct search *s)
         return;
     }
     for (size_t i = 0; i < TABLE_COUNT(types); i++)
-        if (i == 0 || (kv_possible(s, types[i]) && kv_size(types[i]) >= kv_size(p->kv_floor) &&
-                       s->est.facts.caches))
+        if (i == 0 ||
+            (kv_possible(s, types[i]) && kv_size(types[i]) >= kv_size(p->kv_floor) && s->est.facts.caches))
             s->kv[s->n_kv++] = (struct kv_choice){types[i], types[i]};
 }
 
@@ -93,7 +93,7 @@ static uint64_t device_weights(const struct facts *f)
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < f->n_weights; i++)
-        if (f->weights[i].layer != LAYER_INPUT && !f->weights[i].per_layer_copy)
+        if (f->weights[i].layer >= 0 && !f->weights[i].per_layer_copy)
             sum += f->weights[i].t->bytes;
     return sum;
 }
