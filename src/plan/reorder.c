@@ -112,7 +112,7 @@ static bool fuses(const struct reorder *r, int32_t c, int32_t j)
 {
     static const uint8_t pairs[][2] = {
         {OP_RMS_NORM, OP_MUL}, {OP_MUL_MAT, OP_ADD},  {OP_MUL_MAT_ID, OP_ADD_ID}, {OP_MUL_MAT_ID, OP_MUL},
-        {OP_ADD, OP_ADD},      {OP_SSM_CONV, OP_ADD}, {OP_SSM_CONV, OP_UNARY}};
+        {OP_ADD, OP_ADD},      {OP_SSM_CONV, OP_ADD}, {OP_SSM_CONV, OP_UNARY},    {OP_UNARY, OP_MUL}};
     if (j != c + 1 || c != r->set[r->n_set - 1])
         return false;
     for (size_t i = 0; i < TABLE_COUNT(pairs); i++)
