@@ -59,7 +59,7 @@ int32_t build_input_part(struct build *b, uint32_t part)
 
 /* Three ways in are reserved at once: token ids, embeddings given by the caller, and both mixed. Text uses
  * the first, but all keep their memory. */
-int32_t build_embeddings(struct build *b)
+int32_t build_token_rows(struct build *b)
 {
     struct graph *g = b->g;
     uint32_t n = b->n_tokens;
@@ -80,12 +80,19 @@ int32_t build_embeddings(struct build *b)
         b->wide_input = embd;
         embd = b->first_part = build_input_part(b, 0);
     }
+    return embd;
+}
+
+int32_t build_embeddings(struct build *b)
+{
+    struct graph *g = b->g;
+    int32_t embd = build_token_rows(b);
     if (b->f->scales_input)
         embd = graph_unary(g, OP_SCALE, embd);
     if (b->f->arch->flags & SCALES_BY_KEY) /* not left to the first layer */
         graph_expand(g, embd);
     if (b->f->arch->flags & ROWS_SCALED)
-        embd = graph_binary(g, OP_MUL, embd, graph_input(g, GGML_F32, 1, n, 1, 1));
+        embd = graph_binary(g, OP_MUL, embd, graph_input(g, GGML_F32, 1, b->n_tokens, 1, 1));
     if (b->f->global[ROLE_POSITIONS] >= 0)
         embd = graph_binary(
             g, OP_ADD, embd,
@@ -129,14 +136,8 @@ void build_head(struct build *b, int32_t cur)
         g->t[cur].flags |= GF_OUTPUT;
     cur = build_norm(b, cur, b->f->global[ROLE_OUTPUT_NORM], b->f->global[ROLE_OUTPUT_NORM_B]);
     g->t[cur].flags |= GF_OUTPUT;
-    if (b->l->p->embedding && b->f->pooling) { /* one row a slot instead of logits */
-        cur = graph_get_rows(g, cur, graph_input(g, GGML_I32, b->n_seqs, 1, 1, 1));
-        g->t[cur].flags |= GF_OUTPUT;
-        graph_expand(g, cur);
-        return;
-    }
-    if (b->f->arch->flags & HEADLESS) {
-        graph_expand(g, cur);
+    if (b->f->headless || (b->l->p->embedding && b->f->pooling)) {
+        build_embedding(b, cur);
         return;
     }
     if (b->f->scales_head)
@@ -265,6 +266,8 @@ void build_graph(struct build *b, struct graph *g, const struct layout *l, bool 
     choose_layers(b, whole);
     if (l->f->arch->family == FAMILY_HYBRID)
         build_hybrid(b);
+    else if (l->f->arch->family == FAMILY_BERT)
+        build_bert(b);
     else
         build_transformer(b);
 }

@@ -10,6 +10,7 @@
  *   build_models.c   one function a family
  *   build_recurrent.c blocks that keep states
  *   build_models.c   the transformer family
+ *   build_encoder.c  BERT, pooling
  *   build_hybrid.c   recurrent models and hybrids of them with attention
  *
  * Equal layers repeat the same pattern of births and deaths, so long runs of them are shortened to a few
@@ -82,6 +83,11 @@ int32_t build_mamba(struct build *b, int32_t cur, uint32_t il);
 int32_t build_mamba2(struct build *b, int32_t cur, uint32_t il);
 int32_t build_short_conv(struct build *b, int32_t cur, uint32_t il);
 int32_t build_delta_net(struct build *b, int32_t cur, uint32_t il);
+/* The tokens' rows of the embedding matrix. */
+int32_t build_token_rows(struct build *b);
+/* Ends a graph without logits: the states are its result, and what they are pooled to. */
+void build_embedding(struct build *b, int32_t state);
+void build_bert(struct build *b);
 void build_transformer(struct build *b);
 void build_hybrid(struct build *b);
 

@@ -54,8 +54,15 @@ static int32_t experts(struct build *b, int32_t cur, uint32_t il)
         rows = graph_binary(g, OP_MUL, each, weights);
     }
     int32_t up = experts_product(b, t[ROLE_UP_EXPS], t[ROLE_UP_EXPS_B], rows, chosen);
-    int32_t gate = experts_product(b, t[ROLE_GATE_EXPS], t[ROLE_GATE_EXPS_B], rows, chosen);
-    int32_t mid = graph_binary(g, OP_GLU, gate, up);
+    int32_t mid;
+    if (t[ROLE_GATE_EXPS] >= 0) {
+        int32_t gate = experts_product(b, t[ROLE_GATE_EXPS], t[ROLE_GATE_EXPS_B], rows, chosen);
+        mid = graph_binary(g, OP_GLU, gate, up);
+    } else {
+        mid = graph_unary(g, OP_UNARY, up);
+        if (b->f->arch->flags & SQUARES)
+            mid = graph_unary(g, OP_SQR, mid);
+    }
     int32_t down = experts_product(b, t[ROLE_DOWN_EXPS], t[ROLE_DOWN_EXPS_B], mid, chosen);
     int32_t weighted = b->f->router.early ? down : graph_binary(g, OP_MUL, down, weights);
     graph_expand(g, weighted);

@@ -83,7 +83,8 @@ int32_t build_attend(struct build *b, int32_t cur, uint32_t il)
 
 static int32_t attn_norm(struct build *b, int32_t state, uint32_t il)
 {
-    if (b->f->arch->flags & NORMS_AFTER)
+    bool normed_already = b->f->headless && layer_weight(b, il, ROLE_ATTN_NORM) < 0;
+    if ((b->f->arch->flags & NORMS_AFTER) || normed_already)
         return state;
     return build_norm(b, state, layer_weight(b, il, ROLE_ATTN_NORM), layer_weight(b, il, ROLE_ATTN_NORM_B));
 }

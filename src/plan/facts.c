@@ -11,6 +11,7 @@
 static const struct arch arches[] = {
 #define TRANSFORMER               FAMILY_TRANSFORMER
 #define HYBRID                    FAMILY_HYBRID
+#define BERT                      FAMILY_BERT
 #define ARCH(name, family, flags) {name, family, flags},
 #include "plan/architectures.def"
 #undef ARCH
@@ -119,7 +120,7 @@ static enum rc attention_shape(struct facts *f, struct err *err)
     for (uint32_t il = 0; il < f->n_layer; il++) {
         struct layer_facts *l = &f->layers[il];
         uint64_t heads = 0, kv = 0;
-        if (!l->cached && !(f->arch->flags & UNCACHED))
+        if (l->tensor[ROLE_O] < 0)
             continue;
         if (!model_arch_layer_u64(m, "attention.head_count", il, &heads))
             return err_set(err, RC_INVALID, "%s: the key %s.attention.head_count is missing", m->path,
@@ -149,8 +150,9 @@ static void sliding_shape(struct facts *f)
     static const struct {
         const char *arch;
         uint32_t period, window;
-    } known[] = {{"gemma2", 2, 4096}, {"gemma3", 6, 0}, {"gpt-oss", 2, 0},   {"cohere2", 4, 0},
-                 {"exaone4", 4, 0},   {"olmo2", 4, 0},  {"llama4", 4, 8192}, {"gemma-embedding", 6, 0}};
+    } known[] = {{"gemma2", 2, 4096}, {"gemma3", 6, 0},          {"gpt-oss", 2, 0},
+                 {"cohere2", 4, 0},   {"exaone4", 4, 0},         {"olmo2", 4, 0},
+                 {"llama4", 4, 8192}, {"gemma-embedding", 6, 0}, {"modern-bert", 3, 0}};
     if (!(f->arch->flags & SLIDING))
         return;
     uint32_t period = 0, window = 0;
@@ -161,8 +163,9 @@ static void sliding_shape(struct facts *f)
         }
     }
     f->window = arch_u32(f->m, "attention.sliding_window", window);
+    bool dense_first = f->headless && (f->arch->flags & LAYER_NORM); /* modern-bert */
     for (uint32_t il = 0; il < f->n_layer && f->window; il++)
-        f->layers[il].sliding = period && il % period < period - 1;
+        f->layers[il].sliding = period && (dense_first ? il % period != 0 : il % period < period - 1);
 }
 
 /* Layers whose queries and keys are turned by their positions. */
@@ -214,10 +217,15 @@ static bool latent_complete(const struct facts *f, const int32_t *t)
 static enum rc check_tensors(const struct facts *f, struct err *err)
 {
     static const enum role need[] = {ROLE_O, ROLE_ATTN_NORM}; /* the last unless norms come after */
-    size_t n = TABLE_COUNT(need) - !!(f->arch->flags & NORMS_AFTER);
+    size_t n = TABLE_COUNT(need) - ((f->arch->flags & NORMS_AFTER) || f->headless);
     for (uint32_t il = 0; il < f->n_layer_run; il++) {
         const int32_t *t = f->layers[il].tensor;
         enum rc rc = facts_need_weights(f, il, need, n, err);
+        if (rc)
+            return rc;
+        if (f->arch->family == FAMILY_BERT)
+            rc = facts_need_weights(f, il, (const enum role[]){ROLE_ATTN_OUT_NORM, ROLE_LAYER_OUT_NORM}, 2,
+                                    err);
         if (rc)
             return rc;
         if (!f->parallel && !(f->arch->flags & NORMS_AFTER) && facts_ffn_norm(&f->layers[il]) == ROLE_NONE)
@@ -230,8 +238,8 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
                                il);
         } else if (t[ROLE_QKV] < 0 && (t[ROLE_Q] < 0 || t[ROLE_K] < 0 || t[ROLE_V] < 0))
             return err_set(err, RC_INVALID, "%s: layer %u has no query, key or value matrix", f->m->path, il);
-        bool moe =
-            t[ROLE_ROUTER] >= 0 && t[ROLE_DOWN_EXPS] >= 0 && t[ROLE_UP_EXPS] >= 0 && t[ROLE_GATE_EXPS] >= 0;
+        bool moe = t[ROLE_ROUTER] >= 0 && t[ROLE_DOWN_EXPS] >= 0 && t[ROLE_UP_EXPS] >= 0 &&
+                   (t[ROLE_GATE_EXPS] >= 0 || f->headless);
         bool ffn = t[ROLE_UP] >= 0 && t[ROLE_DOWN] >= 0;
         if (!moe && !ffn)
             return err_set(err, RC_INVALID, "%s: layer %u has no feed-forward matrices", f->m->path, il);
@@ -244,12 +252,14 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
 
 static enum rc check_ends(const struct facts *f, struct err *err)
 {
-    if (f->global[ROLE_TOKEN_EMBD] < 0 || f->global[ROLE_OUTPUT_NORM] < 0)
-        return err_set(err, RC_INVALID, "%s: token_embd.weight or output_norm.weight is missing", f->m->path);
+    enum role norm = f->arch->family == FAMILY_BERT ? ROLE_EMBD_NORM : ROLE_OUTPUT_NORM;
+    if (f->global[ROLE_TOKEN_EMBD] < 0 || f->global[norm] < 0)
+        return err_set(err, RC_INVALID, "%s: token_embd.weight or %s is missing", f->m->path,
+                       roles[norm].name);
     return RC_OK;
 }
 
-/* Every layer of a plain transformer keeps keys and values. */
+/* Every layer of a plain transformer keeps keys and values; none of an encoder does. */
 static enum rc plain_layers(struct facts *f, struct err *err)
 {
     f->caches = !(f->arch->flags & UNCACHED);
@@ -271,7 +281,8 @@ static enum rc load(struct facts *f, struct err *err)
     f->n_weights = m->n_tensors;
     for (uint32_t i = 0; i < m->n_tensors; i++)
         weigh(f, i);
-    f->tied = f->global[ROLE_OUTPUT] < 0;
+    f->headless = f->arch->flags & HEADLESS;
+    f->tied = f->global[ROLE_OUTPUT] < 0 && !(f->arch->flags & OUTPUTLESS);
     enum rc rc = f->arch->family == FAMILY_HYBRID ? facts_recurrent(f, err) : plain_layers(f, err);
     if (!rc)
         rc = check_ends(f, err);

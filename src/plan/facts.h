@@ -5,7 +5,7 @@
 
 #include "gguf/model.h"
 
-enum arch_family { FAMILY_TRANSFORMER, FAMILY_HYBRID };
+enum arch_family { FAMILY_TRANSFORMER, FAMILY_HYBRID, FAMILY_BERT };
 
 enum arch_flag { /* see architectures.def */
                  SCALES_INPUT = 1 << 0,
@@ -33,6 +33,7 @@ enum arch_flag { /* see architectures.def */
                  GATE_OPENS = 1 << 26,
                  UNCACHED = 1ull << 32,
                  HEADLESS = 1ull << 33,
+                 OUTPUTLESS = 1ull << 37,
                  EARLY_WEIGHTS = 1ull << 34,
                  SCALES_UNTURNED = 1ull << 35,
                  BARE_QK_NORM = 1ull << 36,
@@ -134,6 +135,7 @@ struct facts {
     uint32_t n_weights;
     int32_t global[ROLE_COUNT]; /* weights outside the layers */
     bool parallel;              /* attention and feed-forward read the same state */
+    bool headless;              /* no logits */
     bool tied;                  /* no output matrix of its own: token_embd serves */
 };
 

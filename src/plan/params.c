@@ -89,7 +89,7 @@ static enum rc check_ranges(const struct plan_params *p, struct err *err)
 
 static enum rc check_pooling(const struct layout *l, struct err *err)
 {
-    if (!l->p->embedding || l->f->pooling == 0 || l->f->pooling == 2 || l->f->pooling == 3)
+    if (!l->p->embedding || l->f->pooling <= 3)
         return RC_OK;
     enum rc rc = err_set(err, RC_UNSUPPORTED, "no estimate for embeddings of %s pooled with method %u",
                          l->f->m->path, l->f->pooling);

@@ -223,7 +223,7 @@ enum rc layout_weights(struct layout *l, struct err *err)
         }
         if (l->f->tied) {
             place_tied_output(l);
-        } else {
+        } else if (!l->f->headless) {
             int32_t i = l->f->global[ROLE_OUTPUT];
             l->output_device = l->weight_device[i];
             l->output_repacked = l->weight_repacked[i];

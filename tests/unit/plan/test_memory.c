@@ -400,8 +400,8 @@ static void test_bad_shapes(void **state)
     }
 }
 
-/* A pooled model keeps a row a slot instead of logits; ways of pooling without a model of their graph are
- * refused. */
+/* A pooled model keeps a row a slot instead of logits; a mean needs the states once more, turned; ways of
+ * pooling without a model of their graph are refused. */
 static void test_pooling(void **state)
 {
     (void)state;
@@ -415,6 +415,11 @@ static void test_pooling(void **state)
     assert_true(pooled + 151936ull * 512 * 4 / 2 < text);
     model_unref(m);
     s.pooling = 1;
+    m = shape_model(&s);
+    uint64_t mean = estimate_ok(m, &p, NULL, 0).parts[0].compute_bytes;
+    assert_true(mean >= pooled && mean < text);
+    model_unref(m);
+    s.pooling = 7;
     m = shape_model(&s);
     refused(m, &p, NULL, 0, RC_UNSUPPORTED, "pooled");
     model_unref(m);
