@@ -7,7 +7,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/.."
 "$here/deps.sh" fuzz
 
-build=build-fuzz
+build='build-fuzz'
 CC=clang configure "$build" --buildtype=debugoptimized -Dtests=true \
   -Dfuzzers=true -Db_sanitize=address,undefined -Db_lundef=false
 mapfile -t targets < <(linked_in "$build" tests/fuzz/ | grep -E '/fuzz_[^/]*$' | grep -v replay | sort)

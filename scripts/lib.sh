@@ -4,6 +4,7 @@
 
 # shellcheck shell=bash
 
+# shellcheck disable=SC2034 # used by the scripts that source this file
 if [[ -t 2 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
   LIB_BOLD=$'\e[1m' LIB_DIM=$'\e[2m' LIB_RED=$'\e[31m' LIB_OFF=$'\e[0m'
 else
@@ -68,7 +69,7 @@ task() {
     wait "$ticker" 2>/dev/null || true
     printf '\r\e[K' >&2
   fi
-  how=done
+  how='done'
   ((rc == 0)) || how="failed ($rc)"
   say "  $msg: $how in $(seconds_since "$start") s"
   if ((rc != 0)); then

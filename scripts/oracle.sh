@@ -23,7 +23,7 @@ while [[ $# -gt 0 ]]; do
   shift
 done
 
-build=build-bench
+build='build-bench'
 goldens=tests/oracle/goldens.tsv
 "$here/deps.sh" test
 [[ -f $build/build.ninja ]] || meson setup "$build" --buildtype=release -Dtests=true >&2

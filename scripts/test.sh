@@ -11,7 +11,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 cd "$here/.."
 
-build=build-asan
+build='build-asan'
 only=${ARRIERO_TEST_ONLY:-}
 start=$(now_ms)
 
