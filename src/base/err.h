@@ -32,8 +32,12 @@ __attribute__((format(printf, 2, 3))) void err_hint(struct err *err, const char 
 /* Puts "context: " before the message; err may be NULL. */
 __attribute__((format(printf, 2, 3))) void err_prefix(struct err *err, const char *fmt, ...);
 
-#define err_set(err, code, ...) err_set_at((err), (code), __FILE__, __LINE__, __VA_ARGS__)
-#define err_sys(err, code, ...) err_sys_at((err), (code), __FILE__, __LINE__, __VA_ARGS__)
+/* The value is the code itself, spelled in the caller: it and its analysers see that an error is not RC_OK.
+ */
+#define err_set(err, code, ...)                                                                              \
+    ((void)err_set_at((err), (code), __FILE__, __LINE__, __VA_ARGS__), (enum rc)(code))
+#define err_sys(err, code, ...)                                                                              \
+    ((void)err_sys_at((err), (code), __FILE__, __LINE__, __VA_ARGS__), (enum rc)(code))
 
 /* "not_found" for RC_NOT_FOUND; static string, "unknown" for a number not in the table. */
 const char *rc_word(enum rc code);
