@@ -33,7 +33,9 @@ static bool from_string(const struct context *x, struct str text, void *field)
 
 static bool from_path(const struct context *x, struct str text, void *field)
 {
-    if (memchr(text.p ? text.p : "", '\0', text.n) || text.n > 4000)
+    if (!text.p)
+        text = STR("");
+    if (memchr(text.p, '\0', text.n) || text.n > 4000)
         return false;
     char cwd[4096], *full;
     const char *home = getenv("HOME");

@@ -325,7 +325,7 @@ static enum rc top_pair(struct reader *r, struct str key, const yaml_node_t *k, 
     const char *section = arg;
     char path[192];
     int n = snprintf(path, sizeof path, "%s%s%.*s", section, section[0] ? "." : "", STR_ARG(key));
-    if (n < 0 || (size_t)n >= sizeof path || memchr(key.p, '.', key.n))
+    if (n < 0 || (size_t)n >= sizeof path || (key.n && memchr(key.p, '.', key.n)))
         return unknown_key(r, k, str_from(section), false, section);
     const char *ignored = config_ignored_why(str_from(path));
     if (ignored) {

@@ -131,7 +131,9 @@ static void fill(const struct config *c, const char *id, const struct catalog_en
         .id = id,
         .aliases = m->aliases.items,
         .n_aliases = m->aliases.n,
-        .path = m->path && m->path[0] ? m->path : e->path,
+        .path = m->path && m->path[0] ? m->path
+                : e                   ? e->path
+                                      : "",
         .mmproj = m->mmproj && m->mmproj[0] ? m->mmproj
                   : e                       ? e->mmproj
                                             : NULL,

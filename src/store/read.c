@@ -139,7 +139,7 @@ static int put_written(sqlite3 *db, const struct store_table *t, struct str mode
             rc = step == SQLITE_DONE ? SQLITE_OK : step;
             break;
         }
-        struct store_cell cells[STORE_MAX_COLUMNS];
+        struct store_cell cells[STORE_MAX_COLUMNS] = {0};
         for (size_t i = 0; i < t->n_columns; i++)
             cell_from(q, (int)i, &cells[i]);
         put_row(out, t, cells, first);

@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -101,7 +102,7 @@ static struct str label_of(const char *const *labels, size_t i)
 static uint64_t hash_of(const struct family *f, const char *const *labels)
 {
     uint64_t h = 1;
-    for (size_t i = 0; i < f->n_labels; i++)
+    for (size_t i = 0; i < f->n_labels && i < METRICS_MAX_LABELS; i++)
         h = str_hash(label_of(labels, i), h);
     return h;
 }
@@ -140,7 +141,7 @@ static struct series *series_of(struct metrics *m, enum metric id, const char *c
     }
     s = &f->series[f->n++];
     *s = (struct series){.hash = hash_of(f, labels)};
-    for (size_t i = 0; i < f->n_labels; i++) {
+    for (size_t i = 0; i < f->n_labels && i < METRICS_MAX_LABELS; i++) {
         struct str text = label_of(labels, i);
         s->labels[i] = mem_strndup(text.p ? text.p : "", text.n);
     }
@@ -169,6 +170,7 @@ void metrics_observe(struct metrics *m, enum metric id, const char *const *label
     size_t i = 0;
     while (i < BOUNDS && value > bounds[i])
         i++;
+    assert(s->buckets);
     s->buckets[i]++;
     s->value += value;
 }
