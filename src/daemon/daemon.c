@@ -478,7 +478,7 @@ static enum rc run_loop(struct daemon *d, struct err *err)
     if (uv_loop_init(&loop) != 0)
         return err_sys(err, RC_IO, "cannot make the event loop");
     uv_loop_configure(&loop, UV_METRICS_IDLE_TIME);
-    d->loop = &loop;
+    d->loop = &loop; /* cppcheck-suppress autoVariables ; taken back below */
     const struct hw_options options = {.nvml_path = getenv("ARRIERO_NVML"),
                                        .visible_devices = getenv("CUDA_VISIBLE_DEVICES"),
                                        .rpc = d->config->rpc.items,
@@ -494,6 +494,7 @@ static enum rc run_loop(struct daemon *d, struct err *err)
     http_server_free(d->server);
     if (uv_loop_close(&loop) != 0)
         log_error("a handle of the loop was left open");
+    d->loop = NULL;
     return rc;
 }
 

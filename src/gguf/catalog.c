@@ -175,11 +175,12 @@ static void judge(struct judge *j, struct candidate *from)
         *scan_note(s) = problem;
         return;
     }
+    char *mmproj = take_ptr(from->mmproj);
     struct catalog_entry *e = new_entry(s);
     *e = (struct catalog_entry){
         .id = id_of(s->c, from, m),
         .path = mem_strdup(m ? m->path : from->path),
-        .mmproj = take_ptr(from->mmproj),
+        .mmproj = mmproj,
         .source = from->source,
         .file_bytes = m ? m->file_bytes : (uint64_t)st.st_size,
         .mtime_ns = m ? m->mtime_ns : (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec,

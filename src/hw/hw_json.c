@@ -97,11 +97,11 @@ static yyjson_mut_val *plain_text(yyjson_mut_doc *doc, const char *text)
 static void add_member(yyjson_mut_doc *doc, yyjson_mut_val *obj, const struct member *m, const void *base,
                        bool known)
 {
-    const char *p = (const char *)base + m->offset;
+    const void *p = (const char *)base + m->offset;
     yyjson_mut_val *value = NULL;
     uint64_t wide;
     if (m->kind == KIND_TEXT)
-        known = known && *p;
+        known = known && *(const char *)p;
     if (!known) {
         (void)yyjson_mut_obj_add_null(doc, obj, m->key);
         return;
