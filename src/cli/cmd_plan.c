@@ -1,10 +1,10 @@
 /* arriero plan: the best way to run a model here, or on an imagined machine, with reasons. Layer cli; main
  * thread; needs no daemon and starts nothing but, for --verify, llama.cpp's own planner. */
 #include "cli/plan_args.h"
+#include "cli/plan_verify.h"
 
 #include "base/mem.h"
 #include "hw/hw.h"
-#include "os/run.h"
 #include "runtime/runtime.h"
 
 #include <stdlib.h>
@@ -48,6 +48,7 @@ static const struct cli_option options[] = {
     OPTION("max-gpus", CLI_U32, max_gpus, "N", "use no more GPUs than this"),
     OPTION("on", CLI_STR, on, "DEVICE", "only on this device (name or UUID)"),
     OPTION("no-cpu", CLI_NO_FLAG, allow_cpu, NULL, "all layers on GPUs, or not at all"),
+    PLAN_ARG("no-mmproj", CLI_FLAG, no_mmproj, NULL, "leave out the projector beside the model"),
     OPTION("verify", CLI_FLAG, verify, NULL, "ask llama.cpp's own planner too and show both"),
     {.type = CLI_END},
 };
@@ -148,13 +149,11 @@ static void command_of(const struct model *m, const struct plan *plan, const str
 {
     const struct runtime_ops *ops = runtime_find(STR("llama-server"));
     struct runtime_caps *caps = mem_calloc(1, sizeof *caps);
-    const struct plan_part *host = &plan->estimate.parts[plan->estimate.n_parts - 1];
-    uint64_t used = plan_part_total(host),
-             left = machine->host.free_bytes > used ? machine->host.free_bytes - used : 0;
     const char *slash = strrchr(m->path, '/');
     struct str file = str_from(slash ? slash + 1 : m->path);
     if (str_ends(file, ".gguf"))
         file.n -= 5;
+    const struct plan_extras *x = plan->estimate.params.extras;
     const char *stem = arena_strndup(&c->arena, file.p, file.n);
     const struct runtime_job job = {.model = m,
                                     .model_path = m->path,
@@ -165,7 +164,8 @@ static void command_of(const struct model *m, const struct plan *plan, const str
                                     .port = 8080,
                                     .threads = machine->host.cores,
                                     .embedding = embedding,
-                                    .cache_ram_mib = embedding ? 0 : runtime_cache_ram_mib(left)};
+                                    .mmproj_path = x && x->projector ? x->projector->path : NULL,
+                                    .extras = x};
     c->known = ops && !runtime_find_llama_server(NULL, c->binary, sizeof c->binary, NULL) &&
                !ops->probe(c->binary, caps, NULL) && !ops->command(caps, &job, &c->arena, &c->cmd, NULL);
     free(caps);
@@ -194,152 +194,6 @@ static void add_command(yyjson_mut_doc *doc, yyjson_mut_val *root, const struct 
     }
 }
 
-/* ---- llama.cpp's own answer ---- */
-
-struct verified {
-    bool done;
-    struct plan_estimate ours; /* of the same question */
-    struct {
-        char name[24];
-        uint64_t mib[3]; /* weights, cache, compute */
-    } rows[PLAN_MAX_DEVICES + 1];
-    size_t n;
-};
-
-/* "RPC0 4403 16384 410" among the tool's other lines. */
-static void read_row(struct str line, struct verified *v)
-{
-    struct str rest = str_trim(line), name = str_cut(&rest, ' ');
-    uint64_t mib[3];
-    for (int i = 0; i < 3; i++)
-        if (!str_u64(str_cut(&rest, ' '), &mib[i]))
-            return;
-    if (rest.n || !name.n || v->n > PLAN_MAX_DEVICES)
-        return;
-    snprintf(v->rows[v->n].name, sizeof v->rows[0].name, "%.*s", STR_ARG(name));
-    memcpy(v->rows[v->n++].mib, mib, sizeof mib);
-}
-
-static enum rc run_tool(const char *tool, const struct model *m, const struct plan_params *p, uint32_t n_used,
-                        struct buf *out, struct err *err)
-{
-    char ctx[16], ubatch[16], batch[16], layers[16], split[256] = "";
-    size_t at = 0;
-    int status;
-    snprintf(ctx, sizeof ctx, "%u", p->ctx);
-    snprintf(ubatch, sizeof ubatch, "%u", p->ubatch);
-    snprintf(batch, sizeof batch, "%u", p->batch);
-    snprintf(layers, sizeof layers, "%d", n_used ? p->gpu_layers : 0);
-    for (uint32_t i = 0; i < p->n_tensor_split && at < sizeof split; i++)
-        at += (size_t)snprintf(split + at, sizeof split - at, "%s%.0f", i ? "," : "",
-                               (double)p->tensor_split[i]);
-    const struct ggml_type_info *k = ggml_type_info(p->type_k), *t = ggml_type_info(p->type_v);
-    const char *argv[] = {tool,
-                          "-m",
-                          m->path,
-                          "-c",
-                          ctx,
-                          "-b",
-                          batch,
-                          "-ub",
-                          ubatch,
-                          "-np",
-                          "1",
-                          "-fa",
-                          p->flash_attn ? "on" : "off",
-                          "-ctk",
-                          k->word,
-                          "-ctv",
-                          t->word,
-                          "-ngl",
-                          layers,
-                          "--no-repack",
-                          "--fit-print",
-                          "on",
-                          split[0] ? "-ts" : NULL,
-                          split,
-                          NULL};
-    enum rc rc = run_capture(argv, NULL, 60000, 1 << 20, out, &status, err);
-    if (!rc && status != 0)
-        return err_set(err, RC_BACKEND, "llama-fit-params ended with status %d", status);
-    return rc;
-}
-
-/* Both answer for one slot, logits of a whole batch and weights as they lie in the file: what the tool can be
- * asked. */
-static enum rc verify(const char *server, const struct model *m, const struct plan *plan,
-                      const struct plan_machine *mach, struct verified *v, struct err *err)
-{
-    struct plan_params p = plan->estimate.params;
-    struct plan_device devices[PLAN_MAX_DEVICES];
-    char tool[600];
-    const char *slash = strrchr(server, '/');
-    snprintf(tool, sizeof tool, "%.*sllama-fit-params", slash ? (int)(slash - server + 1) : 0, server);
-    if (access(tool, X_OK)) {
-        enum rc rc = err_set(err, RC_NOT_FOUND, "there is no llama-fit-params beside %s", server);
-        err_hint(err, "llama.cpp's tools bring it");
-        return rc;
-    }
-    p.parallel = 1;
-    p.kv_unified = p.repack = false;
-    p.outputs = PLAN_OUTPUTS_BATCH;
-    for (uint32_t i = 0; i < plan->n_used; i++)
-        devices[i] = mach->devices[plan->used[i]];
-    struct buf out = {0};
-    enum rc rc = plan_estimate(m, &p, devices, plan->n_used, &v->ours, err);
-    if (!rc)
-        rc = run_tool(tool, m, &p, plan->n_used, &out, err);
-    struct str rest = buf_str(&out);
-    while (!rc && rest.n)
-        read_row(str_cut(&rest, '\n'), v);
-    v->done = !rc && v->n > 0;
-    if (!rc && !v->done)
-        rc = err_set(err, RC_BACKEND, "llama-fit-params printed no figures for %s", m->path);
-    buf_release(&out);
-    return rc;
-}
-
-static const struct plan_part *ours_of(const struct verified *v, const char *name)
-{
-    for (size_t i = 0; i < v->ours.n_parts; i++)
-        if (!strcmp(v->ours.parts[i].name, name))
-            return &v->ours.parts[i];
-    return NULL;
-}
-
-static void print_verified(const struct verified *v)
-{
-    static const char *const headings[] = {"DEVICE", "WEIGHTS", "CACHE", "COMPUTE", "LLAMA.CPP SAYS"};
-    printf("\nSide by side with llama-fit-params, in MiB (one slot, logits of a whole batch, no packing)\n");
-    struct cli_table *t = cli_table_new(headings, TABLE_COUNT(headings));
-    for (size_t i = 0; i < v->n; i++) {
-        const struct plan_part *p = ours_of(v, v->rows[i].name);
-        cli_table_cell(t, "%s", v->rows[i].name);
-        cli_table_cell(t, "%llu", p ? (unsigned long long)(p->model_bytes / MIB) : 0ull);
-        cli_table_cell(t, "%llu", p ? (unsigned long long)(p->context_bytes / MIB) : 0ull);
-        cli_table_cell(t, "%llu", p ? (unsigned long long)(p->compute_bytes / MIB) : 0ull);
-        cli_table_cell(t, "%llu %llu %llu", (unsigned long long)v->rows[i].mib[0],
-                       (unsigned long long)v->rows[i].mib[1], (unsigned long long)v->rows[i].mib[2]);
-    }
-    cli_table_print(t);
-}
-
-static void add_verified(yyjson_mut_doc *doc, yyjson_mut_val *root, const struct verified *v)
-{
-    yyjson_mut_val *rows = yyjson_mut_obj_add_arr(doc, root, "verified");
-    for (size_t i = 0; i < v->n; i++) {
-        const struct plan_part *p = ours_of(v, v->rows[i].name);
-        yyjson_mut_val *o = yyjson_mut_arr_add_obj(doc, rows);
-        yyjson_mut_obj_add_strcpy(doc, o, "name", v->rows[i].name);
-        yyjson_mut_obj_add_uint(doc, o, "model_mib", p ? p->model_bytes / MIB : 0);
-        yyjson_mut_obj_add_uint(doc, o, "context_mib", p ? p->context_bytes / MIB : 0);
-        yyjson_mut_obj_add_uint(doc, o, "compute_mib", p ? p->compute_bytes / MIB : 0);
-        yyjson_mut_obj_add_uint(doc, o, "llama_model_mib", v->rows[i].mib[0]);
-        yyjson_mut_obj_add_uint(doc, o, "llama_context_mib", v->rows[i].mib[1]);
-        yyjson_mut_obj_add_uint(doc, o, "llama_compute_mib", v->rows[i].mib[2]);
-    }
-}
-
 /* ---- output ---- */
 
 static int print_json(const struct model *m, const struct plan *plan, const struct command *c,
@@ -349,8 +203,8 @@ static int print_json(const struct model *m, const struct plan *plan, const stru
     yyjson_mut_val *root = plan_json(doc, m, plan);
     yyjson_mut_doc_set_root(doc, root);
     add_command(doc, root, c);
-    if (v->done)
-        add_verified(doc, root, v);
+    if (v->n)
+        plan_verify_json(doc, root, v);
     if (failed)
         yyjson_mut_obj_add_val(doc, root, "error", json_err(doc, failed));
     int status = cli_print_json(doc);
@@ -401,13 +255,13 @@ static void print_text(const struct model *m, const struct plan *plan, const str
         printf("\nOther strategies\n");
     for (uint32_t i = 0; i < plan->n_alternatives; i++)
         printf("  %s: %s\n", plan_strategy_word(plan->alternatives[i].strategy), plan->alternatives[i].text);
-    if (v->done)
-        print_verified(v);
+    if (v->n)
+        plan_verify_print(v);
     print_command(c);
 }
 
 static int plan_model(struct cli_call *call, const struct model *m, const struct plan_policy *policy,
-                      const struct plan_machine *mach, bool wants_verify)
+                      const struct plan_machine *mach, const struct plan_options *o)
 {
     struct plan *plan = mem_calloc(1, sizeof *plan);
     struct command c = {0};
@@ -415,11 +269,15 @@ static int plan_model(struct cli_call *call, const struct model *m, const struct
     struct err err, why;
     enum rc rc = plan_place(m, policy, mach, plan, &err);
     int status;
-    if (!rc)
+    if (!rc) {
+        uint64_t used = plan_part_total(plan_host_part(&plan->estimate)), all = mach->host.free_bytes;
+        plan_host_bounds(&plan->estimate, all > used ? all - used : 0);
         plan_alternatives(m, policy, mach, plan);
+    }
     if (!rc)
         command_of(m, plan, mach, policy->embedding, &c);
-    if (!rc && wants_verify && verify(c.binary, m, plan, mach, &v, &why)) {
+    if (!rc && o->verify &&
+        plan_verify(c.binary, c.cmd.env, m, plan, mach, o->args.devices.n > 0, &v, &why)) {
         status = cli_fail(call, &why);
     } else if (rc && rc != RC_NO_FIT) {
         status = cli_fail(call, &err);
@@ -440,6 +298,7 @@ static int run(struct cli_call *call)
     struct plan_params base;
     struct plan_policy policy;
     struct plan_machine mach;
+    struct plan_files files = {0};
     struct model *m = NULL;
     struct err err;
     if (plan_args_params(&o->args, &base, &err))
@@ -448,8 +307,12 @@ static int run(struct cli_call *call)
         return err.code == RC_INVALID ? cli_usage(call, &err) : cli_fail(call, &err);
     if (plan_args_model(call->args[0], &m, &err))
         return cli_fail(call, &err);
+    auto_free char *paired = plan_files_paired(m);
     policy_of(o, &base, &policy);
-    int status = plan_model(call, m, &policy, &mach, o->verify);
+    int status = plan_files_open(&o->args, paired, &files, &base, &err)
+                     ? cli_fail(call, &err)
+                     : plan_model(call, m, &policy, &mach, o);
+    plan_files_release(&files);
     model_unref(m);
     return status;
 }

@@ -21,6 +21,13 @@ struct plan_args {
     uint32_t n_split;
     uint32_t n_cpu_moe;
     struct cli_list overrides, devices;
+    /* files beside the model */
+    const char *mmproj, *draft; /* NULL = none given */
+    bool no_mmproj, mmproj_offload;
+    struct cli_list loras, scaled_loras;
+    uint32_t draft_tokens; /* 0 = the default */
+    uint32_t draft_type_k, draft_type_v;
+    int32_t draft_gpu_layers;
     /* the search */
     bool fit;
     uint64_t margin_bytes, host_bytes;
@@ -35,11 +42,28 @@ enum rc plan_args_devices(const struct plan_args *a, struct plan_device *ret_dev
                           struct err *err);
 /* MODEL is a file, or an id of the catalog. ret_model is a reference for the caller. */
 enum rc plan_args_model(const char *word, struct model **ret_model, struct err *err);
+/* The files that the options name, opened. */
+struct plan_files {
+    struct model *projector, *draft; /* NULL = none; owned */
+    struct model *adapters[PLAN_MAX_ADAPTERS];
+    uint32_t n_adapters;
+    struct plan_extras extras; /* borrows them */
+};
+/* paired: the projector to take when the options name none, or NULL. Sets params->extras, which points into
+ * ret_files, if there is any file. Release ret_files after success. */
+enum rc plan_files_open(const struct plan_args *a, const char *paired, struct plan_files *ret_files,
+                        struct plan_params *params, struct err *err);
+void plan_files_release(struct plan_files *f);
+/* The projector that lies beside the model, as the catalog pairs them; malloc'd, NULL = none. */
+char *plan_files_paired(const struct model *m);
 /* Parsers for the option tables; field is the struct plan_args itself (offset 0). */
 enum rc plan_parse_type_k(struct str value, void *field, struct err *err);
 enum rc plan_parse_type_v(struct str value, void *field, struct err *err);
 enum rc plan_parse_split(struct str value, void *field, struct err *err);
 enum rc plan_parse_layers(struct str value, void *field, struct err *err);
+enum rc plan_parse_draft_type_k(struct str value, void *field, struct err *err);
+enum rc plan_parse_draft_type_v(struct str value, void *field, struct err *err);
+enum rc plan_parse_draft_layers(struct str value, void *field, struct err *err);
 enum rc plan_parse_outputs(struct str value, void *field, struct err *err);
 enum rc plan_parse_margin(struct str value, void *field, struct err *err);
 /* The table of devices with their parts. */
@@ -65,6 +89,18 @@ void plan_print_parts(const struct plan_estimate *e);
         PLAN_ARG_PARSED("cache-type-v", "TYPE", "type of the V cache", plan_parse_type_v),                   \
         PLAN_ARG_PARSED("gpu-layers", "N|all", "layers on the GPUs, the output counted first",               \
                         plan_parse_layers),                                                                  \
+        PLAN_ARG("mmproj", CLI_STR, mmproj, "FILE", "a projector for images or sound"),                      \
+        PLAN_ARG("no-mmproj-offload", CLI_NO_FLAG, mmproj_offload, NULL, "keep the projector in RAM"),       \
+        PLAN_ARG("lora", CLI_LIST, loras, "FILE", "an adapter; may be repeated"),                            \
+        PLAN_ARG("lora-scaled", CLI_LIST, scaled_loras, "FILE:SCALE", "an adapter with a scale"),            \
+        PLAN_ARG("model-draft", CLI_STR, draft, "FILE", "a draft model that guesses tokens ahead"),          \
+        PLAN_ARG("draft-max", CLI_U32, draft_tokens, "N", "tokens the draft guesses at once (3)"),           \
+        PLAN_ARG_PARSED("gpu-layers-draft", "N|all", "layers of the draft on the GPUs (all)",                \
+                        plan_parse_draft_layers),                                                            \
+        PLAN_ARG_PARSED("cache-type-k-draft", "TYPE", "type of the draft's K cache (f16)",                   \
+                        plan_parse_draft_type_k),                                                            \
+        PLAN_ARG_PARSED("cache-type-v-draft", "TYPE", "type of the draft's V cache (f16)",                   \
+                        plan_parse_draft_type_v),                                                            \
     {                                                                                                        \
         "device", 0, CLI_LIST, offsetof(struct plan_args, devices), "NAME:TOTAL_MIB[:FREE_MIB]",             \
             "a device of an imagined machine (CUDA0, ROCm0, Vulkan0, RPC0 …); may be repeated", NULL         \

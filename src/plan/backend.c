@@ -65,6 +65,22 @@ struct graph_backend backend_graph_host(bool no_device, enum plan_backend first)
                                   .max_tensor = UINT64_MAX};
 }
 
+uint64_t backend_host_bytes(uint32_t alignment, const struct tensor *t)
+{
+    return (t->bytes + alignment - 1) / alignment * alignment;
+}
+
+uint64_t backend_stored_bytes(enum plan_backend b, const struct tensor *t)
+{
+    const struct backend_traits *traits_of = backend_traits(b);
+    const struct ggml_type_info *info = ggml_type_info(t->type);
+    uint64_t n = t->bytes, pad;
+    if (traits_of->pads_rows && info && info->block > 1 && t->ne[0] % 512 &&
+        ggml_row_bytes(t->type, 512 - t->ne[0] % 512, &pad))
+        n += pad;
+    return (n + traits_of->alignment - 1) / traits_of->alignment * traits_of->alignment;
+}
+
 void plan_device_named(struct plan_device *d, struct str name, uint64_t total_bytes, uint64_t free_bytes)
 {
     *d = (struct plan_device){.backend = PLAN_CUDA, .total_bytes = total_bytes, .free_bytes = free_bytes};

@@ -21,5 +21,8 @@ const struct backend_traits *backend_traits(enum plan_backend b);
 struct graph_backend backend_graph(enum plan_backend b);
 /* The host's compute buffer beside a first device of kind `first`, or alone (no_device). */
 struct graph_backend backend_graph_host(bool no_device, enum plan_backend first);
+/* Bytes that a weight takes in a buffer of weights: on a device of kind b, or on the host. */
+uint64_t backend_stored_bytes(enum plan_backend b, const struct tensor *t);
+uint64_t backend_host_bytes(uint32_t alignment, const struct tensor *t);
 
 #endif

@@ -1,5 +1,6 @@
 /* Parts shared by the families' graphs, and the choice of layers to build. Layer plan; see build.h. */
 #include "plan/build.h"
+#include "plan/extras.h"
 
 #include <string.h>
 
@@ -14,7 +15,8 @@ int32_t build_weight(struct build *b, int32_t weight)
 
 int32_t build_product(struct build *b, int32_t weight, int32_t cur)
 {
-    return graph_mul_mat(b->g, build_weight(b, weight), cur);
+    int32_t out = graph_mul_mat(b->g, build_weight(b, weight), cur);
+    return b->l->n_adapters ? build_adapted(b, weight, cur, -1, out) : out;
 }
 
 int32_t build_product_bias(struct build *b, int32_t weight, int32_t bias, int32_t cur)
@@ -142,7 +144,9 @@ void build_head(struct build *b, int32_t cur)
     }
     if (b->f->scales_head)
         cur = graph_unary(g, OP_SCALE, cur);
-    cur = graph_mul_mat(g, output_matrix(b), cur);
+    int32_t logits = graph_mul_mat(g, output_matrix(b), cur);
+    cur = b->f->tied || !b->l->n_adapters ? logits
+                                          : build_adapted(b, b->f->global[ROLE_OUTPUT], cur, -1, logits);
     if (b->f->global[ROLE_OUTPUT_B] >= 0)
         cur = graph_binary(g, OP_ADD, cur, build_weight(b, b->f->global[ROLE_OUTPUT_B]));
     if (b->f->scales_logits)
@@ -182,6 +186,10 @@ static uint64_t signature(const struct layout *l, uint32_t il)
         const struct tensor *t = l->f->weights[i].t;
         h = mix(h, (uint64_t)r << 16 | (uint64_t)(uint8_t)l->weight_device[i] << 1 | l->weight_repacked[i]);
         h = mix(h, t->ne[1]);
+        for (uint32_t k = 0; k < l->n_adapters; k++) {
+            const struct adapter_pair *pair = &l->adapters[(size_t)k * l->f->n_weights + (size_t)i];
+            h = mix(h, pair->a ? pair->a->ne[1] : 0);
+        }
         if (copies && l->weight_device[i] == layout_host(l))
             h = mix(h, t->bytes);
     }

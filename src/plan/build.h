@@ -59,6 +59,8 @@ static inline int32_t layer_weight(const struct build *b, uint32_t il, enum role
 }
 int32_t build_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias);
 int32_t build_product(struct build *b, int32_t weight, int32_t cur);
+/* The product `out` of a weight and cur with what adapters add to it; chosen: the experts' ids, -1 = none. */
+int32_t build_adapted(struct build *b, int32_t weight, int32_t cur, int32_t chosen, int32_t out);
 int32_t build_product_bias(struct build *b, int32_t weight, int32_t bias, int32_t cur);
 int32_t build_positions(struct build *b);
 int32_t build_embeddings(struct build *b);

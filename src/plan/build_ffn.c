@@ -33,7 +33,8 @@ static int32_t dense(struct build *b, int32_t cur, uint32_t il)
 
 static int32_t experts_product(struct build *b, int32_t weight, int32_t bias, int32_t cur, int32_t chosen)
 {
-    cur = graph_mul_mat_id(b->g, build_weight(b, weight), cur, chosen);
+    int32_t out = graph_mul_mat_id(b->g, build_weight(b, weight), cur, chosen);
+    cur = b->l->n_adapters ? build_adapted(b, weight, cur, chosen, out) : out;
     if (bias >= 0) {
         cur = graph_binary(b->g, OP_ADD_ID, cur, build_weight(b, bias));
         graph_src(b->g, cur, chosen);

@@ -46,11 +46,15 @@ enum rc layout_cache(struct layout *l, struct err *err)
         const struct layer_facts *lf = &l->f->layers[il];
         int dev = layout_cache_device(l, il);
         uint32_t alignment = dev == layout_host(l) ? 32 : backend_traits(l->devices[dev].backend)->alignment;
+        uint64_t before = l->context_bytes[dev];
         bool ok = (!lf->recurrent || recurrent_layer(l, &l->context_bytes[dev], alignment)) &&
                   (!lf->cached || attention_layer(l, il, &l->context_bytes[dev], alignment));
         if (!ok)
             return err_set(err, RC_INVALID, "%s: the cache of layer %u has no sensible size", l->f->m->path,
                            il);
+        if (lf->recurrent || (lf->sliding && !l->p->swa_full)) /* what a snapshot of one slot holds */
+            l->checkpoint_bytes +=
+                (l->context_bytes[dev] - before) / (lf->recurrent ? l->n_seqs : l->n_streams);
         if (!lf->cached)
             continue;
         first = first ? first : lf;

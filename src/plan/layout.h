@@ -32,15 +32,24 @@ struct layout {
     uint64_t model_bytes[LAYOUT_MAX_BACKENDS];
     uint64_t repack_bytes;
     uint64_t context_bytes[LAYOUT_MAX_BACKENDS];
+    uint64_t checkpoint_bytes; /* of one slot: sliding and recurrent layers */
+    /* adapters: n_weights pairs of each in turn (extras.h); set before layout_init and kept by it */
+    const struct adapter_pair *adapters;
+    uint32_t n_adapters;
 };
 
 /* Memory of the two arrays is the caller's (n_weights each). RC_INVALID for combinations the runtime refuses.
  */
 enum rc layout_init(struct layout *l, const struct facts *f, const struct plan_params *p,
                     const struct plan_device *devices, size_t n_devices, struct err *err);
+/* host.c: what lies on the host beside the three parts; compute_bytes is set before. */
+void host_parts(const struct layout *l, struct plan_part *host);
 /* layout.c's steps */
 enum rc layout_weights(struct layout *l, struct err *err);
 enum rc layout_cache(struct layout *l, struct err *err);
+
+/* The split as layers a device: the same layout for whoever repeats it. */
+void layout_shares(const struct layout *l, struct plan_params *p);
 
 static inline int layout_host(const struct layout *l)
 {

@@ -79,7 +79,8 @@ void plan_machine_learn(struct plan_machine *machine, const struct plan_learned 
 static inline void plan_host_overhead(const struct plan_host *h, struct plan_estimate *e)
 {
     struct plan_part *p = &e->parts[e->n_parts - 1];
-    p->overhead_bytes = h->overhead_bytes;
+    /* a learned overhead was measured with the rows of logits in it */
+    p->overhead_bytes = h->overhead_bytes > p->output_bytes ? h->overhead_bytes : p->output_bytes;
     p->overhead_spread_bytes = h->taught.overhead_spread_bytes;
     p->overhead_loads = h->taught.overhead_loads;
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "plan/extras.h"
 #include "plan/memory.h"
 
 void estimator_release(struct estimator *e)
@@ -13,6 +14,7 @@ void estimator_release(struct estimator *e)
     free(e->layout.weight_device);
     free(e->layout.weight_repacked);
     graph_release(&e->graph);
+    extras_free(e->extras);
     *e = (struct estimator){0};
 }
 
@@ -57,13 +59,7 @@ static void resolve_params(const struct layout *l, struct plan_params *ret)
     ret->batch = l->n_batch;
     ret->ubatch = l->n_ubatch;
     ret->gpu_layers = l->n_devices ? l->gpu_layers : 0;
-    /* the split as layers a device: the same layout for whoever repeats it */
-    ret->n_tensor_split = l->n_devices > 1 ? (uint32_t)l->n_devices : 0;
-    for (uint32_t d = 0; d < ret->n_tensor_split; d++)
-        ret->tensor_split[d] = 0;
-    for (uint32_t il = 0; il <= l->f->n_layer && ret->n_tensor_split; il++)
-        if (l->layer_device[il] < l->n_devices)
-            ret->tensor_split[l->layer_device[il]] += 1;
+    layout_shares(l, ret);
 }
 
 static void fill(const struct estimator *e, const uint64_t *compute, struct plan_estimate *ret)
@@ -90,6 +86,7 @@ static void fill(const struct estimator *e, const uint64_t *compute, struct plan
         p->context_bytes = l->context_bytes[d];
         p->compute_bytes = compute[d];
     }
+    host_parts(l, &ret->parts[l->n_devices]);
     for (uint32_t il = 0; il <= l->f->n_layer; il++) {
         if (l->layer_device[il] == layout_host(l))
             ret->layers_cpu++;
@@ -98,26 +95,45 @@ static void fill(const struct estimator *e, const uint64_t *compute, struct plan
     }
 }
 
+static enum rc lay_out(struct estimator *e, const struct plan_params *p, const struct plan_device *devices,
+                       size_t n_devices, struct err *err)
+{
+    enum rc rc = extras_prepare(&e->extras, &e->facts, p, &e->layout, err);
+    return rc ? rc : layout_init(&e->layout, &e->facts, p, devices, n_devices, err);
+}
+
+/* The outputs are untouched unless everything could be counted. */
+static enum rc finish(struct estimator *e, const uint64_t *compute, bool with_graph,
+                      struct plan_estimate *ret_estimate, struct err *err)
+{
+    if (!e->layout.p->extras) {
+        fill(e, compute, ret_estimate);
+        return RC_OK;
+    }
+    struct plan_estimate with;
+    fill(e, compute, &with);
+    enum rc rc = extras_add(e->extras, &e->layout, with_graph, &e->graph, &with, err);
+    if (!rc)
+        *ret_estimate = with;
+    return rc;
+}
+
 enum rc estimator_run(struct estimator *e, const struct plan_params *p, const struct plan_device *devices,
                       size_t n_devices, bool whole, struct plan_estimate *ret_estimate, struct err *err)
 {
     uint64_t compute[LAYOUT_MAX_BACKENDS] = {0};
-    enum rc rc = layout_init(&e->layout, &e->facts, p, devices, n_devices, err);
+    enum rc rc = lay_out(e, p, devices, n_devices, err);
     if (!rc)
         rc = measure_graph(e, whole, compute, err);
-    if (!rc)
-        fill(e, compute, ret_estimate);
-    return rc;
+    return rc ? rc : finish(e, compute, true, ret_estimate, err);
 }
 
 enum rc estimator_sizes(struct estimator *e, const struct plan_params *p, const struct plan_device *devices,
                         size_t n_devices, struct plan_estimate *ret_estimate, struct err *err)
 {
     static const uint64_t none[LAYOUT_MAX_BACKENDS];
-    enum rc rc = layout_init(&e->layout, &e->facts, p, devices, n_devices, err);
-    if (!rc)
-        fill(e, none, ret_estimate);
-    return rc;
+    enum rc rc = lay_out(e, p, devices, n_devices, err);
+    return rc ? rc : finish(e, none, false, ret_estimate, err);
 }
 
 enum rc plan_estimate(const struct model *m, const struct plan_params *p, const struct plan_device *devices,

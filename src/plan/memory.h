@@ -10,6 +10,7 @@ struct estimator {
     struct layout layout;
     struct build build;
     struct graph graph;
+    struct extras *extras; /* NULL until parameters name some */
 };
 
 /* Borrows the model until released. Errors as plan_estimate's. */

@@ -39,9 +39,18 @@ void plan_params_default(struct plan_params *p)
                               .host_isa = plan_isa_here()};
 }
 
+void plan_extras_default(struct plan_extras *x)
+{
+    *x = (struct plan_extras){.draft_tokens = 3,
+                              .draft_type_k = GGML_F16,
+                              .draft_type_v = GGML_F16,
+                              .draft_gpu_layers = PLAN_ALL_LAYERS};
+}
+
 #define MAX_SEQS  256 /* the runtime's bound on slots */
 #define MAX_CTX   (1u << 28)
 #define MAX_BATCH (1u << 20)
+#define MAX_DRAFT 1024
 
 static bool cache_type_ok(uint32_t type)
 {
@@ -78,6 +87,9 @@ static enum rc check_ranges(const struct plan_params *p, struct err *err)
     if (!cache_type_ok(p->type_k) || !cache_type_ok(p->type_v))
         return err_set(err, RC_INVALID, "a cache of %s and %s is not supported by the runtime",
                        type_word(p->type_k), type_word(p->type_v));
+    if (p->extras && p->extras->draft_tokens > MAX_DRAFT)
+        return err_set(err, RC_INVALID, "a draft of %u tokens: at most %d", p->extras->draft_tokens,
+                       MAX_DRAFT);
     if (p->n_tensor_split > PLAN_MAX_DEVICES)
         return err_set(err, RC_INVALID, "a tensor split of %u parts: at most %d", p->n_tensor_split,
                        PLAN_MAX_DEVICES);
@@ -142,7 +154,9 @@ static enum rc resolve_context(struct layout *l, struct err *err)
                        l->n_seqs);
     l->n_ctx = l->n_ctx_seq * l->n_streams;
     l->n_tokens = l->n_ctx < l->n_ubatch ? l->n_ctx : l->n_ubatch;
-    uint32_t outputs = p->outputs == PLAN_OUTPUTS_BATCH ? l->n_batch : l->n_seqs;
+    /* every slot keeps a row for each token that a draft guessed, and one for the next */
+    uint32_t rows = p->extras && p->extras->draft ? 1 + p->extras->draft_tokens : 1;
+    uint32_t outputs = p->outputs == PLAN_OUTPUTS_BATCH ? l->n_batch : l->n_seqs * rows;
     l->n_outputs = l->n_tokens < outputs ? l->n_tokens : outputs;
     l->n_tokens = (l->n_tokens + l->n_seqs - 1) / l->n_seqs * l->n_seqs;
     l->cells = l->n_ctx_seq;
@@ -188,12 +202,27 @@ static enum rc split_layers(struct layout *l, struct err *err)
     return RC_OK;
 }
 
+void layout_shares(const struct layout *l, struct plan_params *p)
+{
+    p->n_tensor_split = l->n_devices > 1 ? (uint32_t)l->n_devices : 0;
+    for (uint32_t d = 0; d < p->n_tensor_split; d++)
+        p->tensor_split[d] = 0;
+    for (uint32_t il = 0; il <= l->f->n_layer && p->n_tensor_split; il++)
+        if (l->layer_device[il] < l->n_devices)
+            p->tensor_split[l->layer_device[il]] += 1;
+}
+
 enum rc layout_init(struct layout *l, const struct facts *f, const struct plan_params *p,
                     const struct plan_device *devices, size_t n_devices, struct err *err)
 {
     int8_t *weight_device = l->weight_device;
     bool *weight_repacked = l->weight_repacked;
-    *l = (struct layout){.f = f, .p = p, .devices = devices, .n_devices = (int)n_devices};
+    *l = (struct layout){.f = f,
+                         .p = p,
+                         .devices = devices,
+                         .n_devices = (int)n_devices,
+                         .adapters = l->adapters,
+                         .n_adapters = l->n_adapters};
     l->weight_device = weight_device;
     l->weight_repacked = weight_repacked;
     if (n_devices > PLAN_MAX_DEVICES)

@@ -17,6 +17,7 @@
 #define PLAN_MAX_OVERRIDES 16
 #define PLAN_MAX_REASONS   24
 #define PLAN_MAX_RESIDENTS 64
+#define PLAN_MAX_ADAPTERS  8
 
 enum plan_backend { PLAN_CUDA, PLAN_ROCM, PLAN_VULKAN, PLAN_SYCL, PLAN_METAL, PLAN_RPC };
 
@@ -72,6 +73,22 @@ struct plan_machine {
 enum plan_outputs { PLAN_OUTPUTS_SLOTS, PLAN_OUTPUTS_BATCH };
 #define PLAN_ALL_LAYERS (-1)
 
+/* Files that run beside the model. All are borrowed and must live as long as estimates are asked for with
+ * parameters that name them; results keep the pointer but never look through it. */
+struct plan_extras {
+    const struct model *projector; /* for images or sound; NULL = none */
+    bool projector_on_host;        /* --no-mmproj-offload; else on the first device */
+    const struct model *adapters[PLAN_MAX_ADAPTERS];
+    float adapter_scale[PLAN_MAX_ADAPTERS]; /* changes no bytes */
+    uint32_t n_adapters;
+    const struct model *draft; /* guesses tokens ahead; NULL = none */
+    uint32_t draft_tokens;     /* guessed at once; each slot keeps so many more rows of logits */
+    uint32_t draft_type_k, draft_type_v;
+    int32_t draft_gpu_layers;
+};
+/* No files; llama-server's defaults for a draft: 3 tokens, caches in f16, all layers. */
+void plan_extras_default(struct plan_extras *x);
+
 /* Every parameter that changes memory. plan_params_default() gives llama-server's defaults. */
 struct plan_params {
     uint32_t ctx; /* total over the slots, as -c; 0 = trained context */
@@ -93,6 +110,7 @@ struct plan_params {
     enum plan_outputs outputs;
     unsigned
         host_isa; /* enum plan_isa bits of the host's processor: decides which weights are packed again */
+    const struct plan_extras *extras; /* NULL = the model alone */
 };
 /* llama-server's defaults; host_isa is that of the processor this runs on. */
 void plan_params_default(struct plan_params *p);
@@ -113,6 +131,16 @@ struct plan_part { /* one device's share; bytes */
     uint64_t overhead_spread_bytes; /* of the loads that the overhead was learned from */
     uint32_t overhead_loads;        /* 0 = a default */
     uint64_t repack_bytes;          /* host only: part of model_bytes */
+    /* of the figures above, what belongs to files beside the model (plan_extras) */
+    uint64_t projector_bytes, adapter_bytes, draft_bytes;
+    bool has_projector; /* its weights are here */
+    /* host only */
+    uint64_t output_bytes;     /* rows of logits and embeddings: part of overhead_bytes */
+    uint64_t pinned_bytes;     /* in memory that the driver locks: part of compute_bytes and output_bytes */
+    uint64_t checkpoint_bytes; /* one snapshot of one slot (sliding or recurrent layers) */
+    /* in no sum, used only as conversations come; see plan_host_bounds */
+    uint32_t checkpoints;        /* snapshots a slot, at most */
+    uint64_t prompt_cache_bytes; /* prompts of idle slots, at most */
 };
 
 struct plan_estimate {
@@ -121,10 +149,22 @@ struct plan_estimate {
     size_t n_parts;
     uint32_t layers_gpu, layers_cpu; /* repeating layers plus the output as one */
 };
+static inline const struct plan_part *plan_host_part(const struct plan_estimate *e)
+{
+    return &e->parts[e->n_parts ? e->n_parts - 1 : 0];
+}
 static inline uint64_t plan_part_total(const struct plan_part *p)
 {
     return p->model_bytes + p->context_bytes + p->compute_bytes + p->overhead_bytes;
 }
+
+/* llama-server keeps prompts of idle slots (--cache-ram) and snapshots of slots (--ctx-checkpoints) in RAM
+ * that no estimate holds; by default up to 8 GiB and 32 snapshots a slot. Sets bounds on the host's part:
+ * an eighth of left_bytes (RAM that the estimate leaves free) for at most 8 snapshots a slot, then an eighth
+ * of the rest, up to 8 GiB, for prompts; nothing below 64 MiB. The launch passes these bounds. */
+void plan_host_bounds(struct plan_estimate *e, uint64_t left_bytes);
+/* RAM that may come to be used within those bounds. */
+uint64_t plan_host_later_bytes(const struct plan_estimate *e);
 
 /* Exact memory of `m` with `p` on `devices` (in llama.cpp's order; 0 = CPU only).
  * Errors: RC_UNSUPPORTED (unknown architecture), RC_INVALID (a combination llama.cpp refuses, a key missing).

@@ -41,8 +41,17 @@ static yyjson_mut_val *part_json(yyjson_mut_doc *doc, const struct plan_part *p)
     yyjson_mut_obj_add_uint(doc, o, "overhead_bytes", p->overhead_bytes);
     yyjson_mut_obj_add_uint(doc, o, "overhead_spread_bytes", p->overhead_spread_bytes);
     yyjson_mut_obj_add_uint(doc, o, "overhead_loads", p->overhead_loads);
-    if (p->kind == PLAN_HOST)
+    yyjson_mut_obj_add_uint(doc, o, "projector_bytes", p->projector_bytes);
+    yyjson_mut_obj_add_uint(doc, o, "adapter_bytes", p->adapter_bytes);
+    yyjson_mut_obj_add_uint(doc, o, "draft_bytes", p->draft_bytes);
+    if (p->kind == PLAN_HOST) {
         yyjson_mut_obj_add_uint(doc, o, "repack_bytes", p->repack_bytes);
+        yyjson_mut_obj_add_uint(doc, o, "output_bytes", p->output_bytes);
+        yyjson_mut_obj_add_uint(doc, o, "pinned_bytes", p->pinned_bytes);
+        yyjson_mut_obj_add_uint(doc, o, "prompt_cache_bytes", p->prompt_cache_bytes);
+        yyjson_mut_obj_add_uint(doc, o, "checkpoint_bytes", p->checkpoint_bytes);
+        yyjson_mut_obj_add_uint(doc, o, "checkpoints", p->checkpoints);
+    }
     return o;
 }
 

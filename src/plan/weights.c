@@ -108,17 +108,8 @@ static uint32_t host_alignment(const struct layout *l, bool forced)
 /* Bytes a buffer of `dev` spends on the tensor. */
 static uint64_t stored_bytes(const struct layout *l, int dev, bool forced, const struct tensor *t)
 {
-    uint64_t n = t->bytes, alignment = host_alignment(l, forced);
-    if (dev != layout_host(l)) {
-        const struct backend_traits *b = backend_traits(l->devices[dev].backend);
-        const struct ggml_type_info *info = ggml_type_info(t->type);
-        uint64_t pad;
-        alignment = b->alignment;
-        if (b->pads_rows && info && info->block > 1 && t->ne[0] % 512 &&
-            ggml_row_bytes(t->type, 512 - t->ne[0] % 512, &pad))
-            n += pad;
-    }
-    return (n + alignment - 1) / alignment * alignment;
+    return dev == layout_host(l) ? backend_host_bytes(host_alignment(l, forced), t)
+                                 : backend_stored_bytes(l->devices[dev].backend, t);
 }
 
 static void count(struct layout *l, int dev, bool forced, bool repacked, const struct tensor *t)

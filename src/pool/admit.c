@@ -230,8 +230,7 @@ void admit_machine(struct pool *p, const struct runtime_caps *caps, const char *
 
 /* ---- what a plan takes ---- */
 
-static void reserve_from(const struct plan *plan, const struct plan_machine *m, uint64_t mmproj_bytes,
-                         uint32_t cache_ram_mib, struct reserve *r)
+static void reserve_from(const struct plan *plan, const struct plan_machine *m, struct reserve *r)
 {
     *r = (struct reserve){0};
     const struct plan_estimate *e = &plan->estimate;
@@ -255,11 +254,7 @@ static void reserve_from(const struct plan *plan, const struct plan_machine *m, 
                 row->bytes = m->devices[d].free_bytes;
         }
     }
-    if (r->n > 0)
-        r->rows[0].bytes += mmproj_bytes;
-    else
-        r->host_bytes += mmproj_bytes;
-    r->host_bytes += cache_ram_mib * MIB;
+    r->host_bytes += plan_host_later_bytes(e);
 }
 
 static uint64_t host_part_bytes(const struct plan *plan)
@@ -327,6 +322,8 @@ static bool making_room(const struct pool *p)
 struct question {
     struct entry *e;
     struct plan_policy policy;
+    struct plan_params base; /* of the policy, where the model brings a projector */
+    struct plan_extras extras;
     struct plan_machine machine;
     struct residents residents;
     struct plan_victims victims;
@@ -350,8 +347,8 @@ static enum admit go(struct question *q, struct admission *a, bool patience)
         left += a->victims[k]->reserve.host_bytes;
     }
     left = minus(left, host_part_bytes(&a->plan));
-    a->cache_ram_mib = q->policy.embedding ? 0 : runtime_cache_ram_mib(left);
-    reserve_from(&a->plan, &q->machine, q->e->mmproj_bytes, a->cache_ram_mib, &a->reserve);
+    plan_host_bounds(&a->plan.estimate, left);
+    reserve_from(&a->plan, &q->machine, &a->reserve);
     return ADMIT_GO;
 }
 
@@ -404,6 +401,20 @@ static enum admit refuse(struct question *q, struct err *err)
     return ADMIT_REFUSE;
 }
 
+static void with_projector(struct question *q)
+{
+    if (!q->e->projector)
+        return;
+    if (q->policy.base)
+        q->base = *q->policy.base;
+    else
+        plan_params_default(&q->base);
+    plan_extras_default(&q->extras);
+    q->extras.projector = q->e->projector;
+    q->base.extras = &q->extras;
+    q->policy.base = &q->base;
+}
+
 enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct admission *a, struct err *err)
 {
     struct pool *p = e->pool;
@@ -414,10 +425,9 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
     q->e = e;
     q->policy = *policy;
     q->policy.embedding |= e->embedding;
-    q->policy.margin_bytes += e->mmproj_bytes; /* the projector lies beside what is planned */
+    with_projector(q);
     admit_machine(p, e->caps ? e->caps : p->default_caps, policy->device, &q->machine);
     a->machine = q->machine;
-    q->machine.host.free_bytes = minus(q->machine.host.free_bytes, e->mmproj_bytes);
     bool strict = making_room(p);
     enum rc rc = ask(q, strict ? VIEW_NOBODY : VIEW_IDLE, &a->plan, err);
     if (rc == RC_OK) {

@@ -18,6 +18,16 @@ enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *po
         if (rc != RC_OK)
             return rc;
     }
+    bool had_projector = e->projector != NULL;
+    if (e->mmproj && !had_projector) {
+        enum rc rc = p->deps.facts(e->mmproj, &e->projector, err);
+        if (rc != RC_OK) {
+            err_prefix(err, "the projector");
+            if (!had_facts)
+                p->deps.facts_unref(take_ptr(e->facts));
+            return rc;
+        }
+    }
     struct admission *a = mem_new(struct admission);
     struct plan_policy wanted = policy ? *policy : e->policy;
     struct err why = {0};
@@ -45,6 +55,8 @@ enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *po
     }
     if (!had_facts)
         p->deps.facts_unref(take_ptr(e->facts));
+    if (e->projector && !had_projector)
+        p->deps.facts_unref(take_ptr(e->projector));
     free(a);
     return rc;
 }

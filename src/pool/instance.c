@@ -59,7 +59,6 @@ struct pool_instance *instance_new(struct entry *e, const struct admission *a)
     i->plan = a->plan;
     i->machine = a->machine;
     i->reserve = a->reserve;
-    i->cache_ram_mib = a->cache_ram_mib;
     uv_timer_init(p->loop, &i->timer);
     i->timer.data = i;
     i->timer_open = true;
@@ -269,8 +268,7 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
                               .threads = i->machine.host.cores,
                               .embedding = e->embedding,
                               .extra_args = (const char *const *)e->extra_args,
-                              .n_extra_args = e->n_extra_args,
-                              .cache_ram_mib = i->cache_ram_mib};
+                              .n_extra_args = e->n_extra_args};
     enum rc rc = port_choose(job.host, &job.port, err);
     if (rc == RC_OK)
         rc = p->deps.runtime->command(e->caps ? e->caps : p->default_caps, &job, arena, &command, err);

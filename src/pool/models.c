@@ -66,6 +66,8 @@ static void entry_free(struct entry *e)
     settings_release(e);
     if (e->facts)
         e->pool->deps.facts_unref(e->facts);
+    if (e->projector)
+        e->pool->deps.facts_unref(e->projector);
     free(e->caps);
     free(e->last_log);
     free(e->id);
@@ -241,6 +243,8 @@ void pool_set_models(struct pool *p, const struct pool_model *models, size_t n)
             settings_take(e, &models[i]);
             if (e->facts)
                 p->deps.facts_unref(take_ptr(e->facts));
+            if (e->projector)
+                p->deps.facts_unref(take_ptr(e->projector));
             free(take_ptr(e->caps));
             changed[n_changed++] = e;
         }

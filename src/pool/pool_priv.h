@@ -82,7 +82,7 @@ struct prep {
     struct probe_key key;
     struct model *facts;
     struct runtime_caps *caps; /* NULL until known; owned */
-    uint64_t mmproj_bytes;
+    struct model *projector;
     enum rc rc;
     struct err err;
 };
@@ -147,7 +147,7 @@ struct entry {
     /* what preparation found */
     struct model *facts;
     struct runtime_caps *caps; /* own copy */
-    uint64_t mmproj_bytes;
+    struct model *projector;   /* of mmproj; NULL = none */
     /* instances */
     struct pool_instance *current; /* planned, starting or ready */
     struct pool_instance *record;  /* the failed one that views show */
@@ -185,7 +185,6 @@ struct pool_instance {
     struct plan plan;
     struct plan_machine machine;
     struct reserve reserve;
-    uint32_t cache_ram_mib;
     struct pool_instance *room_for; /* it leaves so that this one can start; NULL else */
     uint32_t victims_left;          /* a planned one starts when this is 0 */
     /* process */
@@ -307,7 +306,6 @@ struct admission {
     struct plan plan;
     struct plan_machine machine;
     struct reserve reserve;
-    uint32_t cache_ram_mib;
     struct pool_instance *victims[PLAN_MAX_RESIDENTS];
     size_t n_victims;
     bool patience; /* the victims are busy ones, whose time is up */

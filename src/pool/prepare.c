@@ -38,7 +38,9 @@ static void finish(struct prep *w)
             e->facts = take_ptr(w->facts);
             free(e->caps);
             e->caps = take_ptr(w->caps);
-            e->mmproj_bytes = w->mmproj_bytes;
+            if (e->projector)
+                p->deps.facts_unref(e->projector);
+            e->projector = take_ptr(w->projector);
             load_try_room(e);
         } else {
             load_unprepared(e, w->rc, &w->err);
@@ -46,6 +48,8 @@ static void finish(struct prep *w)
     }
     if (w->facts)
         p->deps.facts_unref(w->facts);
+    if (w->projector)
+        p->deps.facts_unref(w->projector);
     free(w->caps);
     free(w->path);
     free(w->mmproj);
@@ -57,14 +61,12 @@ static void finish(struct prep *w)
 static void facts_work(uv_work_t *req)
 {
     struct prep *w = req->data;
-    struct stat st;
     w->rc = w->pool->deps.facts(w->path, &w->facts, &w->err);
     if (w->rc != RC_OK || !w->mmproj)
         return;
-    if (stat(w->mmproj, &st) == 0)
-        w->mmproj_bytes = (uint64_t)st.st_size;
-    else
-        w->rc = err_sys(&w->err, RC_IO, "cannot read the projector %s", w->mmproj);
+    w->rc = w->pool->deps.facts(w->mmproj, &w->projector, &w->err);
+    if (w->rc != RC_OK)
+        err_prefix(&w->err, "the projector");
 }
 
 static void facts_read(uv_work_t *req, int status)

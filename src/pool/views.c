@@ -109,7 +109,7 @@ static yyjson_mut_val *instance_json(const struct pool_instance *i, yyjson_mut_d
     yyjson_mut_obj_add_bool(doc, o, "pinned", i->entry && i->entry->pinned);
     yyjson_mut_obj_add_real(doc, o, "progress", i->progress);
     yyjson_mut_obj_add_real(doc, o, "load_seconds", i->load_seconds);
-    yyjson_mut_obj_add_uint(doc, o, "cache_ram_bytes", i->cache_ram_mib * MIB);
+    yyjson_mut_obj_add_uint(doc, o, "cache_ram_bytes", plan_host_part(&i->plan.estimate)->prompt_cache_bytes);
     add_parts(doc, yyjson_mut_obj_add_arr(doc, o, "devices"), i);
     add_params(doc, yyjson_mut_obj_add_obj(doc, o, "params"), &i->plan.estimate.params);
     yyjson_mut_val *argv = yyjson_mut_obj_add_arr(doc, o, "argv");

@@ -43,14 +43,6 @@ const char *runtime_failure_word(enum runtime_failure f)
     return (size_t)f < TABLE_COUNT(words) && words[f] ? words[f] : "unknown";
 }
 
-uint32_t runtime_cache_ram_mib(uint64_t host_left_bytes)
-{
-    uint64_t mib = host_left_bytes / 8 / MIB;
-    if (mib < 64)
-        return 0;
-    return mib < 8192 ? (uint32_t)mib : 8192;
-}
-
 /* ---- RPC workers ---- */
 
 bool runtime_is_worker(const struct plan_device *d)

@@ -12,9 +12,7 @@
 
 #define MAX_ARGS 256
 #define MAX_ENV  4096
-/* Snapshots of sliding-window and recurrent state, per slot; the default of 32 can hold gigabytes of RAM. */
-#define CHECKPOINTS "8"
-#define TRACE       "4" /* the level that logs the size of every buffer; no text of requests appears at it */
+#define TRACE    "4" /* the level that logs the size of every buffer; no text of requests appears at it */
 
 struct args {
     struct arena *arena;
@@ -131,6 +129,7 @@ static void add_devices(struct args *a, uint64_t flags, const struct runtime_job
 static void add_memory(struct args *a, uint64_t flags, const struct runtime_job *job)
 {
     const struct plan_params *p = &job->plan->estimate.params;
+    const struct plan_part *host = plan_host_part(&job->plan->estimate);
     if (p->kv_unified)
         add_if(a, flags & LLC_KV_UNIFIED, "--kv-unified");
     else
@@ -146,11 +145,64 @@ static void add_memory(struct args *a, uint64_t flags, const struct runtime_job 
         add_number(a, "--n-cpu-moe", p->n_cpu_moe);
     add_overrides(a, p);
     if (flags & LLC_CACHE_RAM)
-        add_number(a, "--cache-ram", job->cache_ram_mib);
+        add_number(a, "--cache-ram", host->prompt_cache_bytes / MIB);
     if (flags & LLC_CHECKPOINTS)
-        add2(a, "--ctx-checkpoints", CHECKPOINTS);
+        add_number(a, "--ctx-checkpoints", host->checkpoints);
     if (flags & LLC_FIT)
         add2(a, "--fit", "off");
+}
+
+/* On the device where the plan counts it: the first, or none. */
+static void add_projector(struct args *a, uint64_t flags, const struct runtime_job *job)
+{
+    char name[24];
+    if (!job->mmproj_path)
+        return;
+    add2(a, "--mmproj", job->mmproj_path);
+    if (job->plan->n_used == 0 || plan_host_part(&job->plan->estimate)->has_projector)
+        add_if(a, flags & LLC_NO_MMPROJ_OFFLOAD, "--no-mmproj-offload");
+    else if (flags & LLC_MMPROJ_DEVICE)
+        add2(a, "--mmproj-device",
+             arena_printf(a->arena, "%s",
+                          runtime_child_device(job->machine, job->plan, 0, name, sizeof name)));
+}
+
+static void add_adapters(struct args *a, const struct plan_extras *x)
+{
+    const char *all = "";
+    bool scaled = false;
+    for (uint32_t i = 0; i < x->n_adapters; i++)
+        scaled = scaled || x->adapter_scale[i] != 1.0f;
+    for (uint32_t i = 0; i < x->n_adapters && all; i++)
+        all = scaled ? arena_printf(a->arena, "%s%s%s:%.7g", all, i ? "," : "", x->adapters[i]->path,
+                                    (double)x->adapter_scale[i])
+                     : arena_printf(a->arena, "%s%s%s", all, i ? "," : "", x->adapters[i]->path);
+    if (x->n_adapters)
+        add2(a, scaled ? "--lora-scaled" : "--lora", all);
+}
+
+static void add_draft(struct args *a, uint64_t flags, const struct plan_extras *x)
+{
+    const struct ggml_type_info *k = ggml_type_info(x->draft_type_k), *v = ggml_type_info(x->draft_type_v);
+    add2(a, "--model-draft", x->draft->path);
+    if (flags & LLC_SPEC_TYPE)
+        add2(a, "--spec-type", "draft-simple");
+    add_number(a, flags & LLC_SPEC_N_MAX ? "--spec-draft-n-max" : "--draft-max", x->draft_tokens);
+    if (x->draft_gpu_layers >= 0)
+        add_number(a, "-ngld", (uint64_t)x->draft_gpu_layers);
+    else
+        add2(a, "-ngld", flags & LLC_GPU_LAYERS_ALL ? "all" : "999");
+    add2(a, "-ctkd", k ? k->word : "f16");
+    add2(a, "-ctvd", v ? v->word : "f16");
+}
+
+static void add_extras(struct args *a, uint64_t flags, const struct runtime_job *job)
+{
+    add_projector(a, flags, job);
+    if (job->extras)
+        add_adapters(a, job->extras);
+    if (job->extras && job->extras->draft)
+        add_draft(a, flags, job->extras);
 }
 
 static void add_service(struct args *a, uint64_t flags, const struct runtime_job *job)
@@ -170,8 +222,7 @@ static void add_service(struct args *a, uint64_t flags, const struct runtime_job
         if ((flags & LLC_POOLING) && !model_arch_u64(job->model, "pooling_type", &pooling))
             add2(a, "--pooling", "last");
     }
-    if (job->mmproj_path)
-        add2(a, "--mmproj", job->mmproj_path);
+    add_extras(a, flags, job);
     if (job->api_key_file && (flags & LLC_API_KEY_FILE))
         add2(a, "--api-key-file", job->api_key_file);
     if (job->slot_save_path && (flags & LLC_SLOT_SAVE))

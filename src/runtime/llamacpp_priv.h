@@ -33,7 +33,11 @@
     X(VERBOSITY_TRACE, "- 4: trace")                                                                         \
     X(API_KEY_FILE, "--api-key-file")                                                                        \
     X(SLOT_SAVE, "--slot-save-path")                                                                         \
-    X(RPC, "--rpc")
+    X(RPC, "--rpc")                                                                                          \
+    X(MMPROJ_DEVICE, "--mmproj-device")                                                                      \
+    X(NO_MMPROJ_OFFLOAD, "--no-mmproj-offload")                                                              \
+    X(SPEC_TYPE, "--spec-type")                                                                              \
+    X(SPEC_N_MAX, "--spec-draft-n-max")
 
 enum llamacpp_bit {
 #define X(name, text) LLC_BIT_##name,

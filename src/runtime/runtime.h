@@ -36,13 +36,8 @@ struct runtime_job {
     bool embedding;
     const char *const *extra_args; /* from the configuration, appended last */
     size_t n_extra_args;
-    uint32_t cache_ram_mib; /* --cache-ram: RAM for the prompts of idle slots. No estimate holds it: the pool
-                             * adds it to what it reserves. 0 = no such cache */
+    const struct plan_extras *extras; /* adapters and draft model; NULL = none (its projector is not read) */
 };
-
-/* llama-server's prompt cache would take up to 8 GiB of RAM that no estimate counts. Here it gets an eighth
- * of the host memory that a load leaves free, at most 8192 MiB, and nothing below 64 MiB. */
-uint32_t runtime_cache_ram_mib(uint64_t host_left_bytes);
 
 struct runtime_command {
     const char **argv; /* NULL-terminated, in the arena */

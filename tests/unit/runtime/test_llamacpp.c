@@ -39,7 +39,8 @@ static const char help_new[] =
     "N\n"
     "-ncmoe, --n-cpu-moe N\n-ot, --override-tensor x\n--repack, -nr, --no-repack\n--swa-full\n-lm, "
     "--load-mode M\n--rpc SERVERS\n"
-    "--embedding, --embeddings\n--verbosity\n - 4: trace (more info)\n--api-key-file F\n--slot-save-path P\n";
+    "--embedding, --embeddings\n--verbosity\n - 4: trace (more info)\n--api-key-file F\n--slot-save-path P\n"
+    "-mmdev, --mmproj-device D\n--mmproj-offload, --no-mmproj-offload\n--spec-type T\n--spec-draft-n-max N\n";
 static const char help_old[] =
     "-c, --ctx-size N\n-fa, --flash-attn   enable\n-ngl, --gpu-layers N\n--metrics\n--slots\n"
     "--no-mmap  do not map\n--embedding\n--fit-target N\n";
@@ -72,6 +73,9 @@ static void fixture_init(struct fixture *f)
                                                    .kv_offload = true,
                                                    .repack = true,
                                                    .mmap = true};
+    f->plan.estimate.n_parts = 1;
+    f->plan.estimate.parts[0] = (struct plan_part){
+        .name = "Host", .kind = PLAN_HOST, .prompt_cache_bytes = 512 * MIB, .checkpoints = 8};
     const char *uuids[] = {"GPU-aaaa", "GPU-bbbb"};
     for (size_t i = 0; i < 2; i++) {
         struct plan_device *d = &f->machine.devices[i];
@@ -86,8 +90,7 @@ static void fixture_init(struct fixture *f)
                                   .machine = &f->machine,
                                   .host = "127.0.0.1",
                                   .port = 4711,
-                                  .threads = 6,
-                                  .cache_ram_mib = 512};
+                                  .threads = 6};
 }
 
 /* argv joined with spaces, in a static buffer. */
@@ -280,6 +283,45 @@ static void test_extras_come_last(void **state)
     assert_string_equal(line + strlen(line) - strlen(end), end);
     assert_non_null(
         strstr(line, " --embeddings --mmproj /m/mm.gguf --api-key-file /key --slot-save-path /kv "));
+    arena_release(&f.arena);
+}
+
+static void test_files_beside_the_model(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f);
+    struct model a = {.path = "/m/a.lora"}, b = {.path = "/m/b.lora"}, draft = {.path = "/m/draft.gguf"};
+    struct plan_extras x;
+    plan_extras_default(&x);
+    x.adapters[0] = &a;
+    x.adapters[1] = &b;
+    x.adapter_scale[0] = x.adapter_scale[1] = 1;
+    x.n_adapters = 2;
+    x.draft = &draft;
+    x.draft_tokens = 5;
+    x.draft_gpu_layers = 2;
+    x.draft_type_k = GGML_Q8_0;
+    f.job.extras = &x;
+    f.job.mmproj_path = "/m/mm.gguf";
+    command(&f, help_new);
+    const char *line = joined(&f.command);
+    assert_non_null(strstr(line, " --mmproj /m/mm.gguf --no-mmproj-offload "));
+    assert_non_null(strstr(line, " --lora /m/a.lora,/m/b.lora "));
+    assert_non_null(strstr(line, " --model-draft /m/draft.gguf --spec-type draft-simple --spec-draft-n-max 5 "
+                                 "-ngld 2 -ctkd q8_0 -ctvd f16 "));
+    x.adapter_scale[1] = 0.5f;
+    x.draft_gpu_layers = PLAN_ALL_LAYERS;
+    f.plan.n_used = 1;
+    f.plan.used[0] = 1;
+    command(&f, help_new);
+    line = joined(&f.command);
+    assert_non_null(strstr(line, " --mmproj /m/mm.gguf --mmproj-device CUDA0 "));
+    assert_non_null(strstr(line, " --lora-scaled /m/a.lora:1,/m/b.lora:0.5 "));
+    assert_non_null(strstr(line, " -ngld all "));
+    f.plan.estimate.parts[0].has_projector = true; /* the plan keeps it in RAM */
+    command(&f, help_new);
+    assert_non_null(strstr(joined(&f.command), " --no-mmproj-offload "));
     arena_release(&f.arena);
 }
 
@@ -603,15 +645,6 @@ static void test_causes_by_status(void **state)
     assert_string_equal(runtime_failure_word((enum runtime_failure)99), "unknown");
 }
 
-static void test_cache_ram_is_bounded(void **state)
-{
-    (void)state;
-    assert_int_equal(runtime_cache_ram_mib(0), 0);
-    assert_int_equal(runtime_cache_ram_mib(64 * 8 * MIB - 1), 0);
-    assert_int_equal(runtime_cache_ram_mib(64 * 8 * MIB), 64);
-    assert_int_equal(runtime_cache_ram_mib(UINT64_MAX), 8192);
-}
-
 static void test_every_adapter_is_complete(void **state)
 {
     (void)state;
@@ -638,6 +671,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_two_gpus_in_plan_order),
         cmocka_unit_test(test_device_without_uuid_is_named),
         cmocka_unit_test(test_extras_come_last),
+        cmocka_unit_test(test_files_beside_the_model),
         cmocka_unit_test(test_older_build_gets_only_what_it_knows),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_flags_are_whole_words),
@@ -650,7 +684,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_sizes_of_cuda_lines),
         cmocka_unit_test(test_causes_in_real_logs),
         cmocka_unit_test(test_causes_by_status),
-        cmocka_unit_test(test_cache_ram_is_bounded),
         cmocka_unit_test(test_every_adapter_is_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
