@@ -274,6 +274,8 @@ void build_graph(struct build *b, struct graph *g, const struct layout *l, bool 
     choose_layers(b, whole);
     if (l->f->arch->family == FAMILY_HYBRID)
         build_hybrid(b);
+    else if (l->f->arch->family == FAMILY_RWKV)
+        build_rwkv(b);
     else if (l->f->arch->family == FAMILY_BERT)
         build_bert(b);
     else

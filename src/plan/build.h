@@ -11,6 +11,7 @@
  *   build_recurrent.c blocks that keep states
  *   build_models.c   the transformer family
  *   build_encoder.c  BERT, pooling
+ *   build_rwkv.c     RWKV
  *   build_hybrid.c   recurrent models and hybrids of them with attention
  *
  * Equal layers repeat the same pattern of births and deaths, so long runs of them are shortened to a few
@@ -81,6 +82,9 @@ int32_t build_router(struct build *b, int32_t cur, uint32_t il, int32_t *ret_cho
 int32_t build_attend(struct build *b, int32_t cur, uint32_t il);
 /* Blocks that keep states: cur is the normed input [embd, tokens], the result has its shape. normed: the norm
  * is made inside, after the states are read. */
+/* A layer's stored states of this batch's sequences, [width, sequences]; those of others stay in place. */
+int32_t build_states_load(struct build *b, uint32_t il, uint64_t width, int32_t *ret_stored);
+void build_states_store(struct build *b, int32_t from, int32_t stored, uint64_t n);
 int32_t build_mamba(struct build *b, int32_t cur, uint32_t il);
 int32_t build_mamba2(struct build *b, int32_t cur, uint32_t il);
 int32_t build_short_conv(struct build *b, int32_t cur, uint32_t il);
@@ -92,5 +96,6 @@ void build_embedding(struct build *b, int32_t state);
 void build_bert(struct build *b);
 void build_transformer(struct build *b);
 void build_hybrid(struct build *b);
+void build_rwkv(struct build *b);
 
 #endif

@@ -44,13 +44,12 @@ static void keep_others(struct build *b, int32_t from, int32_t stored, uint64_t 
     graph_expand(b->g, graph_cpy(b->g, rest, into));
 }
 
-static void store_states(struct build *b, int32_t from, int32_t stored, uint64_t n)
+void build_states_store(struct build *b, int32_t from, int32_t stored, uint64_t n)
 {
     graph_expand(b->g, graph_cpy(b->g, from, flat_view(b, stored, n, 1, 0)));
 }
 
-/* The states of this batch's sequences, [width, sequences]. */
-static int32_t load_states(struct build *b, uint32_t il, uint64_t width, int32_t *ret_stored)
+int32_t build_states_load(struct build *b, uint32_t il, uint64_t width, int32_t *ret_stored)
 {
     struct graph *g = b->g;
     int32_t rows = stored_states(b, il, width, ret_stored);
@@ -70,7 +69,7 @@ struct tail {
 static struct tail load_tail(struct build *b, uint32_t il, uint64_t channels)
 {
     struct tail t = {.n = b->f->ssm_conv - 1, .channels = channels};
-    int32_t used = load_states(b, il, t.n * channels, &t.stored);
+    int32_t used = build_states_load(b, il, t.n * channels, &t.stored);
     t.before = graph_reshape(b->g, used, t.n, channels, b->n_seqs, 1);
     return t;
 }
@@ -85,7 +84,7 @@ static int32_t join_tail(struct build *b, const struct tail *t, int32_t x)
     graph_src(g, joined, graph_transpose(g, x));
     uint64_t row = g->t[joined].nb[1], seq = g->t[joined].nb[2];
     int32_t last = graph_view(g, joined, t->n, t->channels, s, 1, row, seq, seq * s, 4 * n);
-    store_states(b, last, t->stored, t->n * t->channels * s);
+    build_states_store(b, last, t->stored, t->n * t->channels * s);
     return joined;
 }
 
@@ -143,7 +142,7 @@ static int32_t run_scan(struct build *b, const struct scan *c, int32_t rows, int
     graph_src(g, y, b->state_main);
     graph_expand(g, y);
     keep_others(b, graph_get_rows(g, rows, b->state_extra), stored, width, s - 1);
-    store_states(b, flat_view(b, y, width * s, 1, 4 * f->ssm_inner * n * s), stored, width * s);
+    build_states_store(b, flat_view(b, y, width * s, 1, 4 * f->ssm_inner * n * s), stored, width * s);
     return y;
 }
 
@@ -292,7 +291,7 @@ int32_t build_delta_net(struct build *b, int32_t cur, uint32_t il)
     struct tail tail = load_tail(b, il, channels);
     int32_t qkv = graph_reshape(g, build_product(b, t[ROLE_QKV], cur), channels, n, s, 1);
     int32_t joined = join_tail(b, &tail, qkv);
-    int32_t stored, state = load_states(b, il, f->state_s, &stored);
+    int32_t stored, state = build_states_load(b, il, f->state_s, &stored);
     int32_t x = graph_unary(g, OP_UNARY, convolve(b, joined, channels, t[ROLE_SSM_CONV]));
     bool sorted = t[ROLE_SSM_BA] >= 0;
     struct rates r = delta_rates(b, cur, t);
@@ -306,7 +305,7 @@ int32_t build_delta_net(struct build *b, int32_t cur, uint32_t il)
     uint64_t square = 4 * width * width;
     int32_t last =
         graph_view(g, net, width, width, heads, s, 4 * width, square, square * heads, 4 * inner * n * s);
-    store_states(b, last, stored, f->state_s * s);
+    build_states_store(b, last, stored, f->state_s * s);
     int32_t y = graph_view(g, net, width, heads, n, s, 4 * width, 4 * inner, 4 * inner * n, 0);
     y = build_norm(b, y, t[ROLE_SSM_NORM], -1);
     int32_t gate = graph_reshape(g, build_product(b, t[ROLE_ATTN_GATE], cur), width, heads, n, s);

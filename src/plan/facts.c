@@ -11,6 +11,7 @@
 static const struct arch arches[] = {
 #define TRANSFORMER               FAMILY_TRANSFORMER
 #define HYBRID                    FAMILY_HYBRID
+#define RWKV                      FAMILY_RWKV
 #define BERT                      FAMILY_BERT
 #define ARCH(name, family, flags) {name, family, flags},
 #include "plan/architectures.def"
@@ -283,7 +284,8 @@ static enum rc load(struct facts *f, struct err *err)
         weigh(f, i);
     f->headless = f->arch->flags & HEADLESS;
     f->tied = f->global[ROLE_OUTPUT] < 0 && !(f->arch->flags & OUTPUTLESS);
-    enum rc rc = f->arch->family == FAMILY_HYBRID ? facts_recurrent(f, err) : plain_layers(f, err);
+    enum rc rc = f->arch->family == FAMILY_HYBRID || f->arch->family == FAMILY_RWKV ? facts_recurrent(f, err)
+                                                                                    : plain_layers(f, err);
     if (!rc)
         rc = check_ends(f, err);
     if (!rc)

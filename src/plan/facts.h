@@ -5,7 +5,7 @@
 
 #include "gguf/model.h"
 
-enum arch_family { FAMILY_TRANSFORMER, FAMILY_HYBRID, FAMILY_BERT };
+enum arch_family { FAMILY_TRANSFORMER, FAMILY_HYBRID, FAMILY_RWKV, FAMILY_BERT };
 
 enum arch_flag { /* see architectures.def */
                  SCALES_INPUT = 1 << 0,
@@ -65,7 +65,9 @@ enum mixer {
     MIXER_MAMBA2, /* heads and groups; beside attention if the layer has both */
     MIXER_CONV,   /* short convolution, no second state */
     MIXER_DELTA,  /* gated delta net */
-    MIXER_NONE,   /* a feed-forward block alone */
+    MIXER_RWKV6,
+    MIXER_RWKV7,
+    MIXER_NONE, /* a feed-forward block alone */
 };
 
 struct layer_facts {
@@ -126,6 +128,7 @@ struct facts {
     struct latent_facts latent;
     uint32_t ssm_conv, ssm_inner, ssm_state, ssm_rank, ssm_group;
     uint64_t state_r, state_s; /* a recurrent layer's two states, values a sequence; state_s may be 0 */
+    uint32_t rescale_every;    /* RWKV: each so many layers the state is halved; 0 = never */
     bool ssm_normed;           /* scans of the first kind: steps and vectors are normed without weights */
     bool caches;               /* some layer keeps keys and values */
     uint32_t pooling;          /* of an embedding model: 0 none, 1 mean, 2 first, 3 last, 4 rank */

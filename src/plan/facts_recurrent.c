@@ -3,12 +3,16 @@
  * convolution's inputs (r) and the state proper (s), both F32, one each a sequence. */
 #include "plan/facts.h"
 
+#include "base/mem.h"
+
 #include <inttypes.h>
 
 #define MAX_WIDTH (1u << 20)
 
 static enum mixer mixer_of(const int32_t *t)
 {
+    if (t[ROLE_TIME_K] >= 0)
+        return t[ROLE_TIME_K_K] >= 0 ? MIXER_RWKV7 : MIXER_RWKV6;
     if (t[ROLE_SSM_X] >= 0)
         return MIXER_MAMBA;
     if (t[ROLE_SSM_BA] >= 0 || t[ROLE_SSM_ALPHA] >= 0)
@@ -24,7 +28,7 @@ static enum rc need_all(const struct facts *f, uint32_t il, struct err *err)
 {
     static const struct {
         size_t n;
-        enum role need[10];
+        enum role need[20];
     } rows[] = {
         [MIXER_ATTENTION] = {5, {ROLE_ATTN_NORM, ROLE_Q, ROLE_K, ROLE_V, ROLE_O}},
         [MIXER_MAMBA] = {10,
@@ -37,6 +41,15 @@ static enum rc need_all(const struct facts *f, uint32_t il, struct err *err)
         [MIXER_DELTA] = {8,
                          {ROLE_ATTN_NORM, ROLE_QKV, ROLE_ATTN_GATE, ROLE_SSM_CONV, ROLE_SSM_DT_B, ROLE_SSM_A,
                           ROLE_SSM_NORM, ROLE_SSM_OUT}},
+        [MIXER_RWKV6] = {12,
+                         {ROLE_ATTN_NORM, ROLE_TIME_W1, ROLE_TIME_W2, ROLE_TIME_LERP_X, ROLE_TIME_LERP_FUSED,
+                          ROLE_TIME_DECAY, ROLE_TIME_DECAY_W1, ROLE_TIME_DECAY_W2, ROLE_TIME_V, ROLE_TIME_R,
+                          ROLE_TIME_G, ROLE_TIME_OUT}},
+        [MIXER_RWKV7] = {16,
+                         {ROLE_ATTN_NORM, ROLE_TIME_W0, ROLE_TIME_W1, ROLE_TIME_W2, ROLE_TIME_A0,
+                          ROLE_TIME_A1, ROLE_TIME_A2, ROLE_TIME_V0, ROLE_TIME_V1, ROLE_TIME_V2,
+                          ROLE_TIME_LERP_FUSED, ROLE_TIME_K_A, ROLE_TIME_R_K, ROLE_TIME_V, ROLE_TIME_R,
+                          ROLE_TIME_OUT}},
         [MIXER_NONE] = {2, {ROLE_ATTN_NORM, ROLE_DOWN}},
     };
     const struct layer_facts *l = &f->layers[il];
@@ -81,6 +94,33 @@ static enum rc state_space(struct facts *f, bool groups, struct err *err)
     return RC_OK;
 }
 
+/* The token before, once or twice, and a square a head. */
+static enum rc time_mixing(struct facts *f, struct err *err)
+{
+    enum rc rc = arch_need_u32(f->m, "wkv.head_size", MAX_WIDTH, &f->ssm_state, err);
+    uint32_t shifts = arch_u32(f->m, "token_shift_count", 2);
+    for (uint32_t il = 0; !rc && il < f->n_layer_run; il++) {
+        const int32_t *t = f->layers[il].tensor;
+        static const enum role mix[] = {ROLE_ATTN_NORM_2, ROLE_CHANNEL_LERP_K, ROLE_CHANNEL_V};
+        static const enum role ffn[] = {ROLE_FFN_NORM, ROLE_UP, ROLE_DOWN};
+        rc = t[ROLE_CHANNEL_K] >= 0 ? facts_need_weights(f, il, mix, TABLE_COUNT(mix), err)
+                                    : facts_need_weights(f, il, ffn, TABLE_COUNT(ffn), err);
+        if (!rc && t[ROLE_CHANNEL_R] >= 0)
+            rc = facts_need_weights(f, il, (const enum role[]){ROLE_CHANNEL_LERP_R}, 1, err);
+        if (!rc && (t[ROLE_TIME_G1] >= 0) != (t[ROLE_TIME_G2] >= 0))
+            rc = err_set(err, RC_INVALID, "%s: layer %u has half a gate", f->m->path, il);
+        if (!rc && shifts != (t[ROLE_CHANNEL_K] >= 0 ? 2u : 1u))
+            rc = err_set(err, RC_INVALID, "%s: layer %u does not store %u tokens", f->m->path, il, shifts);
+    }
+    if (!rc && f->n_embd % f->ssm_state)
+        rc =
+            err_set(err, RC_INVALID, "%s: heads of %u do not divide %u", f->m->path, f->ssm_state, f->n_embd);
+    f->rescale_every = arch_u32(f->m, "rescale_every_n_layers", 0);
+    f->state_r = (uint64_t)shifts * f->n_embd;
+    f->state_s = (uint64_t)f->n_embd * f->ssm_state;
+    return rc;
+}
+
 static enum rc short_convolution(struct facts *f, struct err *err)
 {
     enum rc rc = arch_need_u32(f->m, "shortconv.l_cache", 1024, &f->ssm_conv, err);
@@ -98,6 +138,8 @@ enum rc facts_recurrent(struct facts *f, struct err *err)
         struct layer_facts *l = &f->layers[il];
         l->mixer = (uint8_t)mixer_of(l->tensor);
         l->cached = l->tensor[ROLE_O] >= 0;
+        if ((f->arch->family == FAMILY_RWKV) != (l->mixer == MIXER_RWKV6 || l->mixer == MIXER_RWKV7))
+            return err_set(err, RC_INVALID, "%s: layer %u is none of its architecture", f->m->path, il);
         l->recurrent = l->mixer != MIXER_ATTENTION && l->mixer != MIXER_NONE;
         f->caches = f->caches || l->cached;
         seen[l->mixer] = true;
@@ -105,6 +147,8 @@ enum rc facts_recurrent(struct facts *f, struct err *err)
         if (rc)
             return rc;
     }
+    if (f->arch->family == FAMILY_RWKV)
+        return time_mixing(f, err);
     bool scans = seen[MIXER_MAMBA] || seen[MIXER_MAMBA2] || seen[MIXER_DELTA];
     if (seen[MIXER_MAMBA] + seen[MIXER_MAMBA2] + seen[MIXER_DELTA] + seen[MIXER_CONV] > 1)
         return err_set(err, RC_INVALID, "%s: layers with states of several kinds", f->m->path);

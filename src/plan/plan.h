@@ -43,7 +43,7 @@ struct plan_device {
     double link_gbps;        /* from the host's memory; 0 = a default of the backend */
     char model[96];          /* "NVIDIA GeForce RTX 4090"; what was learned is filed under it; may be empty */
     struct plan_taught taught;
-    double power_w;          /* its limit; 0 = unknown */
+    double power_w; /* its limit; 0 = unknown */
 };
 
 /* Sets name, backend, sizes and defaults from "NAME"; anything unknown counts as CUDA. */
