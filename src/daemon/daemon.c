@@ -95,6 +95,11 @@ static void on_want_sample(void *arg)
     sampler_want(((struct daemon *)arg)->sampler);
 }
 
+static bool on_why_not(void *arg, struct str name, struct err *err)
+{
+    return model_set_why_not(((struct daemon *)arg)->set, name, err);
+}
+
 static void on_fresh(void *arg)
 {
     struct daemon *d = arg;
@@ -299,8 +304,11 @@ enum rc daemon_begin_serving(struct daemon *d, struct err *err)
     struct pool_options pool_opt;
     struct http_options http_opt;
     daemon_pool_options(d, &pool_opt);
-    pool_opt.hooks = (struct pool_hooks){
-        .arg = d, .decision = events_decision, .inventory = on_inventory, .want_sample = on_want_sample};
+    pool_opt.hooks = (struct pool_hooks){.arg = d,
+                                         .decision = events_decision,
+                                         .inventory = on_inventory,
+                                         .want_sample = on_want_sample,
+                                         .why_not = on_why_not};
     enum rc rc = pool_new(&pool_opt, &d->pool, err);
     if (rc != RC_OK)
         return rc;

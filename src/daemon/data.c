@@ -80,6 +80,10 @@ static void unknown_model(struct daemon *d, struct http_exchange *ex, struct str
     const char *near[3];
     struct err err;
     struct buf hint = {0};
+    if (model_set_why_not(d->set, id, &err)) {
+        http_reply_err(ex, &err, 0);
+        return;
+    }
     err.code =
         err_set(&err, RC_NOT_FOUND, "no model is called \"%.*s\"", (int)(id.n < 200 ? id.n : 200), id.p);
     size_t n = catalog_nearest(d->catalog, id, near, TABLE_COUNT(near));

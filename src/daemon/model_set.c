@@ -164,12 +164,31 @@ static size_t index_of(const struct model_set *s, const char *id)
     return SIZE_MAX;
 }
 
+/* Most problems name their file themselves: it is said once. */
+static bool names_path(const struct catalog_entry *e)
+{
+    return strstr(e->problem.message, e->path) != NULL;
+}
+
+bool model_set_why_not(const struct model_set *s, struct str id, struct err *err)
+{
+    const struct catalog_entry *e = catalog_find(s->catalog, id);
+    if (!e || e->model)
+        return false;
+    enum rc rc = err_set(err, RC_NOT_FOUND, "model \"%s\" was found but is not served: %s%s%s", e->id,
+                         names_path(e) ? "" : e->path, names_path(e) ? "" : ": ", e->problem.message);
+    err_hint(err, "%s",
+             e->problem.hint[0] ? e->problem.hint : "replace the file, then send the daemon SIGHUP");
+    return rc == RC_NOT_FOUND;
+}
+
 static void add_found(struct model_set *s)
 {
     for (size_t i = 0; i < s->catalog->n; i++) {
         const struct catalog_entry *e = &s->catalog->entries[i];
         if (!e->model)
-            warn(s, "%s is not served: %s", e->path, e->problem.message);
+            warn(s, "model %s is not served: %s%s%s", e->id, names_path(e) ? "" : e->path,
+                 names_path(e) ? "" : ": ", e->problem.message);
         else
             fill(s->config, e->id, e, &s->models[s->n++]);
     }

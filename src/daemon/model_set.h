@@ -25,6 +25,10 @@ enum rc model_set_build(const struct config *c, const struct catalog *catalog, s
                         struct err *err);
 void model_set_free(struct model_set *s); /* NULL is fine */
 
+/* Whether id is that of a file that was found but cannot be served; *err then is RC_NOT_FOUND and says why.
+ */
+bool model_set_why_not(const struct model_set *s, struct str id, struct err *err);
+
 /* Turns a model's settings into a policy of the planner. */
 void model_set_policy(const struct config_model *m, struct plan_policy *ret_policy);
 /* OpenAI's list of models as JSON text; with an id, that one object or false. */

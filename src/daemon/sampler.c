@@ -1,77 +1,113 @@
 /* The sampler: see sampler.h. A snapshot goes through one slot behind the lock; the loop keeps the one it
- * lent and the newest. */
+ * lent and the newest.
+ *
+ * The thread's half is memory of its own: a driver may hang in a call for ever, and then nothing that the
+ * thread could still touch is taken away from it. Whoever of the two halves is the last to leave frees it. */
 #include "daemon/sampler.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <pthread.h>
 #include <string.h>
 #include <time.h>
 
-#define MIN_GAP_MS 50 /* between samples on demand */
+#define MIN_GAP_MS   50   /* between samples on demand */
+#define STOP_WAIT_MS 2000 /* for a sample under way, at the end */
 
-struct sampler {
+struct worker { /* the thread's half */
+    struct sampler_source source;
+    pthread_mutex_t lock;
+    pthread_cond_t wake, over;
+    /* behind the lock */
+    uv_async_t *async;         /* NULL once the loop's half has left */
+    struct hw_inventory *slot; /* newest, not yet taken by the loop */
+    uint64_t interval_ms;
+    bool wanted, stopping, ended, abandoned;
+};
+
+struct sampler { /* the loop's half */
     uv_async_t async;
     void (*fresh)(void *arg);
     void *arg;
-    struct hw *hw; /* the thread's own after the start */
+    struct worker *worker;
     pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    /* behind the lock */
-    struct hw_inventory *slot; /* newest, not yet taken by the loop */
-    uint64_t interval_ms;
-    bool wanted, stopping;
-    /* the loop's own */
+    uint64_t stop_wait_ms;
     struct hw_inventory *current, *lent;
 };
 
-static void wait_ms(struct sampler *s, uint64_t ms, bool until_wanted)
+static void worker_free(struct worker *w)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    uint64_t ns = (uint64_t)until.tv_nsec + ms % 1000 * 1000000;
-    until.tv_sec += (time_t)(ms / 1000 + ns / 1000000000);
-    until.tv_nsec = (long)(ns % 1000000000);
-    while (!s->stopping && !(until_wanted && s->wanted))
-        if (pthread_cond_timedwait(&s->wake, &s->lock, &until) != 0)
+    w->source.close(w->source.arg);
+    free(w->slot);
+    pthread_cond_destroy(&w->wake);
+    pthread_cond_destroy(&w->over);
+    pthread_mutex_destroy(&w->lock);
+    free(w);
+}
+
+static struct timespec in_ms(uint64_t ms)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    uint64_t ns = (uint64_t)at.tv_nsec + ms % 1000 * 1000000;
+    at.tv_sec += (time_t)(ms / 1000 + ns / 1000000000);
+    at.tv_nsec = (long)(ns % 1000000000);
+    return at;
+}
+
+static void wait_ms(struct worker *w, uint64_t ms, bool until_wanted)
+{
+    struct timespec until = in_ms(ms);
+    while (!w->stopping && !(until_wanted && w->wanted))
+        if (pthread_cond_timedwait(&w->wake, &w->lock, &until) != 0)
             return;
+}
+
+/* With the lock held; the sample itself is taken without. */
+static void sample(struct worker *w)
+{
+    w->wanted = false;
+    pthread_mutex_unlock(&w->lock);
+    struct hw_inventory *inv = mem_new(struct hw_inventory);
+    bool ok = w->source.sample(w->source.arg, inv, NULL) == RC_OK;
+    pthread_mutex_lock(&w->lock);
+    if (!ok || !w->async) { /* the last good one stays */
+        free(inv);
+        return;
+    }
+    free(w->slot);
+    w->slot = inv;
+    uv_async_send(w->async);
 }
 
 static void *run(void *arg)
 {
-    struct sampler *s = arg;
-    pthread_mutex_lock(&s->lock);
-    while (!s->stopping) {
-        uint64_t rest = s->interval_ms > MIN_GAP_MS ? s->interval_ms - MIN_GAP_MS : 1;
-        wait_ms(s, MIN_GAP_MS, false);
-        wait_ms(s, rest, true);
-        if (s->stopping)
-            break;
-        s->wanted = false;
-        pthread_mutex_unlock(&s->lock);
-        struct hw_inventory *inv = mem_new(struct hw_inventory);
-        bool ok = hw_sample(s->hw, inv, NULL) == RC_OK;
-        pthread_mutex_lock(&s->lock);
-        if (!ok) { /* the last good one stays */
-            free(inv);
-            continue;
-        }
-        free(s->slot);
-        s->slot = inv;
-        uv_async_send(&s->async);
+    struct worker *w = arg;
+    pthread_mutex_lock(&w->lock);
+    while (!w->stopping) {
+        uint64_t rest = w->interval_ms > MIN_GAP_MS ? w->interval_ms - MIN_GAP_MS : 1;
+        wait_ms(w, MIN_GAP_MS, false);
+        wait_ms(w, rest, true);
+        if (!w->stopping)
+            sample(w);
     }
-    pthread_mutex_unlock(&s->lock);
+    w->ended = true;
+    bool abandoned = w->abandoned;
+    pthread_cond_signal(&w->over);
+    pthread_mutex_unlock(&w->lock);
+    if (abandoned)
+        worker_free(w);
     return NULL;
 }
 
 /* Moves the slot's snapshot to the loop's side. What is lent out stays until the next sampler_latest. */
 static void take(struct sampler *s)
 {
-    pthread_mutex_lock(&s->lock);
-    struct hw_inventory *inv = s->slot;
-    s->slot = NULL;
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&s->worker->lock);
+    struct hw_inventory *inv = s->worker->slot;
+    s->worker->slot = NULL;
+    pthread_mutex_unlock(&s->worker->lock);
     if (!inv)
         return;
     if (s->current != s->lent)
@@ -82,6 +118,8 @@ static void take(struct sampler *s)
 static void on_async(uv_async_t *h)
 {
     struct sampler *s = h->data;
+    if (uv_is_closing((uv_handle_t *)h))
+        return;
     take(s);
     s->fresh(s->arg);
 }
@@ -96,60 +134,88 @@ const struct hw_inventory *sampler_latest(struct sampler *s)
     return s->lent;
 }
 
-enum rc sampler_start(uv_loop_t *loop, const struct hw_options *options, uint64_t interval_ms,
-                      void (*fresh)(void *arg), void *arg, struct sampler **ret_sampler, struct err *err)
+static struct worker *worker_new(const struct sampler_source *source, uint64_t interval_ms)
+{
+    struct worker *w = mem_new(struct worker);
+    pthread_condattr_t attr;
+    w->source = *source;
+    w->interval_ms = interval_ms;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->wake, &attr);
+    pthread_cond_init(&w->over, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&w->lock, NULL);
+    return w;
+}
+
+enum rc sampler_start_with(uv_loop_t *loop, const struct sampler_source *source, uint64_t interval_ms,
+                           void (*fresh)(void *arg), void *arg, struct sampler **ret_sampler, struct err *err)
 {
     struct sampler *s = mem_new(struct sampler);
     s->fresh = fresh;
     s->arg = arg;
-    s->interval_ms = interval_ms;
+    s->stop_wait_ms = source->stop_wait_ms ? source->stop_wait_ms : STOP_WAIT_MS;
     s->current = mem_new(struct hw_inventory);
-    enum rc rc = hw_open(options, &s->hw, err);
-    if (rc == RC_OK)
-        rc = hw_sample(s->hw, s->current, err);
+    enum rc rc = source->sample(source->arg, s->current, err);
     if (rc != RC_OK) {
-        hw_close(s->hw);
+        source->close(source->arg);
         free(s->current);
         free(s);
         return rc;
     }
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&s->wake, &attr);
-    pthread_condattr_destroy(&attr);
-    pthread_mutex_init(&s->lock, NULL);
+    s->worker = worker_new(source, interval_ms);
+    s->worker->async = &s->async;
     s->async.data = s;
-    if (uv_async_init(loop, &s->async, on_async) != 0 || pthread_create(&s->thread, NULL, run, s) != 0)
+    if (uv_async_init(loop, &s->async, on_async) != 0 ||
+        pthread_create(&s->thread, NULL, run, s->worker) != 0)
         abort(); /* no descriptor or thread left at start: nothing can run here */
     *ret_sampler = s;
     return RC_OK;
 }
 
+static enum rc sample_hw(void *hw, struct hw_inventory *ret_inventory, struct err *err)
+{
+    return hw_sample(hw, ret_inventory, err);
+}
+
+static void close_hw(void *hw)
+{
+    hw_close(hw);
+}
+
+enum rc sampler_start(uv_loop_t *loop, const struct hw_options *options, uint64_t interval_ms,
+                      void (*fresh)(void *arg), void *arg, struct sampler **ret_sampler, struct err *err)
+{
+    struct hw *hw;
+    enum rc rc = hw_open(options, &hw, err);
+    if (rc != RC_OK)
+        return rc;
+    const struct sampler_source source = {.arg = hw, .sample = sample_hw, .close = close_hw};
+    return sampler_start_with(loop, &source, interval_ms, fresh, arg, ret_sampler, err);
+}
+
 void sampler_set_interval(struct sampler *s, uint64_t interval_ms)
 {
-    pthread_mutex_lock(&s->lock);
-    s->interval_ms = interval_ms;
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&s->worker->lock);
+    s->worker->interval_ms = interval_ms;
+    pthread_mutex_unlock(&s->worker->lock);
 }
 
 void sampler_want(struct sampler *s)
 {
-    pthread_mutex_lock(&s->lock);
-    s->wanted = true;
-    pthread_cond_signal(&s->wake);
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&s->worker->lock);
+    s->worker->wanted = true;
+    pthread_cond_signal(&s->worker->wake);
+    pthread_mutex_unlock(&s->worker->lock);
 }
 
 static void on_closed(uv_handle_t *h)
 {
     struct sampler *s = h->data;
-    free(s->slot);
     if (s->lent != s->current)
         free(s->lent);
     free(s->current);
-    pthread_cond_destroy(&s->wake);
-    pthread_mutex_destroy(&s->lock);
     free(s);
 }
 
@@ -157,11 +223,23 @@ void sampler_stop(struct sampler *s)
 {
     if (!s)
         return;
-    pthread_mutex_lock(&s->lock);
-    s->stopping = true;
-    pthread_cond_signal(&s->wake);
-    pthread_mutex_unlock(&s->lock);
-    pthread_join(s->thread, NULL);
-    hw_close(s->hw);
+    struct worker *w = s->worker;
+    struct timespec until = in_ms(s->stop_wait_ms);
+    pthread_mutex_lock(&w->lock);
+    w->stopping = true;
+    w->async = NULL;
+    pthread_cond_signal(&w->wake);
+    while (!w->ended && pthread_cond_timedwait(&w->over, &w->lock, &until) == 0)
+        ;
+    bool ended = w->ended;
+    w->abandoned = !ended;
+    pthread_mutex_unlock(&w->lock);
+    if (ended) {
+        pthread_join(s->thread, NULL);
+        worker_free(w);
+    } else {
+        log_warn("a reading of the machine hangs in a driver's library: its thread is left behind");
+        pthread_detach(s->thread);
+    }
     uv_close((uv_handle_t *)&s->async, on_closed);
 }

@@ -138,7 +138,7 @@ void build_head(struct build *b, int32_t cur)
         g->t[cur].flags |= GF_OUTPUT;
     cur = build_norm(b, cur, b->f->global[ROLE_OUTPUT_NORM], b->f->global[ROLE_OUTPUT_NORM_B]);
     g->t[cur].flags |= GF_OUTPUT;
-    if (b->f->headless || (b->l->p->embedding && b->f->pooling)) {
+    if (b->f->headless || build_pooling(b)) {
         build_embedding(b, cur);
         return;
     }

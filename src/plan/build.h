@@ -93,6 +93,8 @@ int32_t build_delta_net(struct build *b, int32_t cur, uint32_t il);
 int32_t build_token_rows(struct build *b);
 /* Ends a graph without logits: the states are its result, and what they are pooled to. */
 void build_embedding(struct build *b, int32_t state);
+/* The way of pooling that applies: 0 = none, the server gives no embeddings or a row for every token. */
+uint32_t build_pooling(const struct build *b);
 void build_bert(struct build *b);
 void build_transformer(struct build *b);
 void build_hybrid(struct build *b);

@@ -50,15 +50,23 @@ void build_bert(struct build *b)
 
 enum { POOLING_NONE, POOLING_MEAN, POOLING_FIRST, POOLING_LAST };
 
+uint32_t build_pooling(const struct build *b)
+{
+    if (!b->l->p->embedding)
+        return POOLING_NONE;
+    return b->f->pooling == POOLING_NONE && b->l->p->pool_last ? POOLING_LAST : b->f->pooling;
+}
+
 void build_embedding(struct build *b, int32_t state)
 {
     struct graph *g = b->g;
     g->t[state].flags |= GF_OUTPUT;
     graph_expand(g, state);
-    if (!b->l->p->embedding || b->f->pooling == POOLING_NONE)
+    uint32_t pooling = build_pooling(b);
+    if (pooling == POOLING_NONE)
         return;
     int32_t cur;
-    if (b->f->pooling == POOLING_MEAN) {
+    if (pooling == POOLING_MEAN) {
         int32_t columns = graph_unary(g, OP_CONT, graph_transpose(g, state));
         cur = graph_mul_mat(g, columns, graph_input(g, GGML_F32, b->n_tokens, b->n_seqs, 1, 1));
     } else {

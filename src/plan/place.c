@@ -119,6 +119,7 @@ static void resolve(struct search *s)
     s->base.batch = p->batch ? p->batch : 2048;
     s->base.ubatch = p->ubatch ? p->ubatch : 512;
     s->base.embedding = s->base.embedding || p->embedding;
+    s->base.pool_last = s->base.embedding; /* as the runtime is told to (runtime/llamacpp.c) */
     resolve_kv(s);
     if (!s->ctx_given && p->strategy == PLAN_POWER_EFFICIENT)
         s->want_ctx = least(trained, 8192);

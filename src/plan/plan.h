@@ -107,6 +107,7 @@ struct plan_params {
     } overrides[PLAN_MAX_OVERRIDES];
     uint32_t n_overrides;
     bool kv_offload, repack, swa_full, embedding, mmap;
+    bool pool_last; /* embeddings are those of the last token where the file names no way of pooling */
     enum plan_outputs outputs;
     unsigned
         host_isa; /* enum plan_isa bits of the host's processor: decides which weights are packed again */

@@ -221,6 +221,14 @@ static void probe_tick(struct pool_instance *i)
         probe_load(i);
 }
 
+/* The last line of a log often is not the one that tells why. */
+static void hint_log(const struct pool_instance *i, struct err *cause)
+{
+    char known[sizeof cause->hint];
+    snprintf(known, sizeof known, "%s", cause->hint);
+    err_hint(cause, "%s%ssee what it wrote: arriero logs %s", known, known[0] ? "; " : "", i->model);
+}
+
 static void on_exited(void *arg, int wait_status)
 {
     struct pool_instance *i = arg;
@@ -229,6 +237,7 @@ static void on_exited(void *arg, int wait_status)
     enum runtime_failure f =
         i->pool->deps.runtime->classify(wait_status, i->pool->deps.launch->log_tail(i->job), &cause);
     bool wanted = i->state == POOL_DRAINING;
+    hint_log(i, &cause);
     pool_gone(i->pool, i);
     end_job(i, true);
     if (wanted) {
@@ -280,7 +289,7 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
     forget_argv(i);
     i->argv = mem_calloc(n + 1, sizeof *i->argv);
     for (size_t k = 0; k < n; k++)
-        i->argv[k] = mem_strdup(command.argv[k]);
+        i->argv[k] = runtime_shown_arg(command.argv, k); /* only ever shown */
     free(i->log_path);
     i->log_path = log_path_for(p, e->id);
     static const struct launch_events events = {.line = on_line, .exited = on_exited};

@@ -148,6 +148,8 @@ enum rc entry_unknown(const struct pool *p, struct str name, struct err *err)
         struct str text;
     } best[NEAR];
     size_t n = 0;
+    if (p->opt.hooks.why_not && p->opt.hooks.why_not(p->opt.hooks.arg, name, err))
+        return RC_NOT_FOUND;
     if (name.n > 120)
         name.n = 120;
     for (size_t i = 0; i < p->n_names; i++) {

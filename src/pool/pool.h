@@ -61,6 +61,9 @@ struct pool_hooks {
     const struct hw_inventory *(*inventory)(void *arg);
     /* Asks for a fresh sample soon (after a stop, before an admission); may be NULL. */
     void (*want_sample)(void *arg);
+    /* Why a name that no model has cannot be served, where the caller knows more: true with *err as
+     * RC_NOT_FOUND. May be NULL. */
+    bool (*why_not)(void *arg, struct str name, struct err *err);
 };
 
 struct pool_options {

@@ -8,10 +8,8 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #define MAX_ARGS 256
-#define MAX_ENV  4096
 #define TRACE    "4" /* the level that logs the size of every buffer; no text of requests appears at it */
 
 struct args {
@@ -219,7 +217,7 @@ static void add_service(struct args *a, uint64_t flags, const struct runtime_job
         uint64_t pooling;
         add(a, flags & LLC_EMBEDDINGS ? "--embeddings" : "--embedding");
         /* Without pooling there is no vector for a text. A causal model's last token has seen all of it. */
-        if ((flags & LLC_POOLING) && !model_arch_u64(job->model, "pooling_type", &pooling))
+        if ((flags & LLC_POOLING) && !(model_arch_u64(job->model, "pooling_type", &pooling) && pooling > 0))
             add2(a, "--pooling", "last");
     }
     add_extras(a, flags, job);
@@ -257,16 +255,13 @@ static enum rc check(const struct runtime_caps *caps, const struct plan_params *
 
 /* ---- environment ---- */
 
-/* Not handed down: options of llama-server that would undo ours, choices of devices, and secrets. */
-static const char *const dropped[] = {"LLAMA_",
-                                      "CUDA_DEVICE_ORDER=", "HF_TOKEN=", "MTMD_BACKEND_DEVICE=", "ARRIERO_"};
-
-static bool is_dropped(const char *entry, bool own_cuda)
+/* Options of llama-server that would undo ours, and choices of devices. */
+bool llamacpp_env(const char *cuda, const char **out, size_t cap)
 {
-    for (size_t i = 0; i < TABLE_COUNT(dropped); i++)
-        if (strncmp(entry, dropped[i], strlen(dropped[i])) == 0)
-            return true;
-    return own_cuda && strncmp(entry, "CUDA_VISIBLE_DEVICES=", 21) == 0;
+    const char *drop[] = {
+        "LLAMA_", "CUDA_DEVICE_ORDER=", "MTMD_BACKEND_DEVICE=", cuda ? "CUDA_VISIBLE_DEVICES=" : NULL, NULL};
+    const char *add[] = {"CUDA_DEVICE_ORDER=PCI_BUS_ID", cuda, NULL};
+    return runtime_child_env(drop, add, out, cap);
 }
 
 /* "CUDA_VISIBLE_DEVICES=GPU-…,GPU-…"; NULL (ret_ours false) when a CUDA device has no UUID and is only named.
@@ -292,19 +287,11 @@ static const char *cuda_devices(const struct runtime_job *job, struct arena *are
 
 static const char **environment(const struct runtime_job *job, struct arena *arena)
 {
-    const char **env = arena_array(arena, MAX_ENV + 4, sizeof *env);
+    const char **env = arena_array(arena, LLAMACPP_ENV_MAX, sizeof *env);
     bool own_cuda;
     const char *cuda = cuda_devices(job, arena, &own_cuda);
-    if (!env || (own_cuda && !cuda))
+    if (!env || (own_cuda && !cuda) || !llamacpp_env(cuda, env, LLAMACPP_ENV_MAX))
         return NULL;
-    size_t n = 0;
-    for (size_t i = 0; environ[i] && n < MAX_ENV; i++)
-        if (!is_dropped(environ[i], own_cuda))
-            env[n++] = environ[i];
-    env[n++] = "CUDA_DEVICE_ORDER=PCI_BUS_ID";
-    if (own_cuda)
-        env[n++] = cuda;
-    env[n] = NULL;
     return env;
 }
 
@@ -318,7 +305,7 @@ static enum rc llamacpp_command(const struct runtime_caps *caps, const struct ru
     struct args a = {.arena = arena, .v = arena_array(arena, MAX_ARGS, sizeof *a.v)};
     const char **env = environment(job, arena);
     if (!a.v || !env)
-        return err_set(err, RC_NOMEM, "no memory for the command line of %s", job->model_path);
+        return err_set(err, RC_NOMEM, "no memory or room for the command line of %s", job->model_path);
     add(&a, arena_strndup(arena, caps->binary, strlen(caps->binary)));
     add2(&a, "-m", job->model_path);
     add2(&a, "--alias", job->served_name);

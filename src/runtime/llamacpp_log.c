@@ -176,7 +176,7 @@ static const struct {
     {"gguf_init_from_", RUNTIME_FAIL_MODEL, HINT_FILE},
     {"error loading model", RUNTIME_FAIL_MODEL, HINT_FILE},
     {"failed to load model", RUNTIME_FAIL_MODEL, HINT_FILE},
-    {"failed to create context", RUNTIME_FAIL_MODEL, "its log tells more"},
+    {"failed to create context", RUNTIME_FAIL_MODEL, ""},
 };
 
 static const enum rc failure_codes[] = {
@@ -258,9 +258,8 @@ enum runtime_failure llamacpp_classify(int wait_status, struct str log_tail, str
         return cause(ret_cause, RUNTIME_FAIL_EXEC, "this llama-server was built for another processor", how,
                      line);
     if (killed)
-        return cause(ret_cause, RUNTIME_FAIL_SIGNAL,
-                     "its log tells more; a newer build may have the fault corrected", how,
+        return cause(ret_cause, RUNTIME_FAIL_SIGNAL, "a newer build may have the fault corrected", how,
                      last_line(log_tail));
-    return cause(ret_cause, WEXITSTATUS(wait_status) == 127 ? RUNTIME_FAIL_EXEC : RUNTIME_FAIL_EXIT,
-                 "its log tells more", how, last_line(log_tail));
+    return cause(ret_cause, WEXITSTATUS(wait_status) == 127 ? RUNTIME_FAIL_EXEC : RUNTIME_FAIL_EXIT, "", how,
+                 last_line(log_tail));
 }

@@ -50,6 +50,11 @@ enum llamacpp_flag {
 #undef X
 };
 
+#define LLAMACPP_ENV_MAX 4096
+/* The environment of a llama-server, whether it is to serve or only asked what it can do. cuda:
+ * "CUDA_VISIBLE_DEVICES=…", or NULL to hand ours down. False when there are more variables than cap. */
+bool llamacpp_env(const char *cuda, const char **out, size_t cap);
+
 enum rc llamacpp_probe(const char *binary, struct runtime_caps *ret_caps, struct err *err);
 /* Pure parts of the probe, for tests. */
 uint64_t llamacpp_flags(struct str help);

@@ -9,7 +9,6 @@
 
 #define PROBE_TIMEOUT_MS 5000
 #define PROBE_MAX_BYTES  (512u * 1024)
-#define PROBE_MAX_ENV    1024
 
 static bool word_char(char c)
 {
@@ -113,25 +112,15 @@ void llamacpp_devices(struct str text, struct runtime_caps *caps)
         (void)device_line(str_cut(&text, '\n'), caps);
 }
 
-/* Our environment with CUDA's devices in the order of the bus, as children get it. */
-static const char *const *probe_env(const char **out)
-{
-    size_t n = 0;
-    for (size_t i = 0; environ[i] && n + 2 < PROBE_MAX_ENV; i++)
-        if (strncmp(environ[i], "LLAMA_", 6) != 0 && strncmp(environ[i], "CUDA_DEVICE_ORDER=", 18) != 0)
-            out[n++] = environ[i];
-    out[n++] = "CUDA_DEVICE_ORDER=PCI_BUS_ID";
-    out[n] = NULL;
-    return out;
-}
-
 static enum rc ask(const char *binary, const char *option, struct buf *out, struct err *err)
 {
     const char *argv[] = {binary, option, NULL};
-    const char *env[PROBE_MAX_ENV];
+    const char *env[LLAMACPP_ENV_MAX];
     int status = 0;
     buf_clear(out);
-    enum rc rc = run_capture(argv, probe_env(env), PROBE_TIMEOUT_MS, PROBE_MAX_BYTES, out, &status, err);
+    if (!llamacpp_env(NULL, env, LLAMACPP_ENV_MAX))
+        return err_set(err, RC_LIMIT, "the environment has more than %d variables", LLAMACPP_ENV_MAX);
+    enum rc rc = run_capture(argv, env, PROBE_TIMEOUT_MS, PROBE_MAX_BYTES, out, &status, err);
     if (rc != RC_OK)
         return rc;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)

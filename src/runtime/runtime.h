@@ -96,13 +96,22 @@ struct runtime_ops {
     const char *wake_member, *wake_event;
     /* Pure: one log line, with its newline cut off; updates *measured and returns a progress 0…1, or -1. */
     double (*log_line)(struct str line, struct runtime_measured *measured);
-    /* Pure: why it died, from its wait status and the tail of its log; message for a person. */
+    /* Pure: why it died, from its wait status and the tail of its log; message for a person, and a hint
+     * where there is one. */
     enum runtime_failure (*classify)(int wait_status, struct str log_tail, struct err *ret_cause);
 };
 
 /* By name; NULL when there is none. */
 const struct runtime_ops *runtime_find(struct str name);
 const struct runtime_ops *const *runtime_all(size_t *ret_n);
+
+/* The environment of every child, probes too: ours without secrets (names that end like _TOKEN or _API_KEY)
+ * and settings of our own, without entries that begin with one of drop, and with those of add; lists end with
+ * NULL, strings are borrowed. False when cap pointers are too few. */
+bool runtime_child_env(const char *const *drop, const char *const *add, const char **out, size_t cap);
+
+/* The i-th argument as people may see it: "***" for the value of an option that is a secret. A new string. */
+char *runtime_shown_arg(const char *const *args, size_t i);
 
 /* Finds the binary: explicit path, else $ARRIERO_LLAMA_SERVER, else PATH, else the bundle under the data
  * directory. RC_NOT_FOUND with a hint that says how to get one. ret_path is at least 512 bytes. */

@@ -147,7 +147,12 @@ def test_truncated_and_hostile_files_do_not_hide_the_good_ones(make_daemon, fold
     assert "tiny-a" in served
     for bad in ("cut-header", "empty", "not-one", "huge-counts", "cut-tensors"):
         status, answer = d.chat(bad)
-        assert status == 404 and bad in answer["error"]["message"], (bad, status, answer)
+        message = answer["error"]["message"]
+        assert status == 404 and f'"{bad}" was found but is not served' in message, (bad, status, answer)
+        assert message.count(f"{bad}.gguf") == 1 and answer["error"]["hint"], answer
+        status, answer = d.get_json(f"/v1/models/{bad}")
+        assert status == 404 and answer["error"]["message"] == message, (bad, answer)
+        assert f"{bad}.gguf" in d.cli("load", bad, check=1).stderr
         wait_for(lambda: f"{bad}.gguf" in d.log(), 10, 0.05, f"the reason for {bad} in the log")  # noqa: B023
     listed = d.cli("models", str(models), "--json", check=0)
     assert "tiny-a" in listed.stdout

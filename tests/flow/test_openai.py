@@ -99,7 +99,7 @@ def test_embeddings(make_daemon, folder, shelf):
     """One model whose file says that it is made for embeddings, one that the configuration uses so."""
     made = shelf.make("made-embed.gguf", name="Made Embed", seed=9, pooling=3)
     used = shelf.make("used-embed.gguf", name="Used Embed", seed=10)
-    config = {"models": {"used-embed": {"embedding": True, "extra_args": ["--pooling", "mean"]}}}
+    config = {"models": {"used-embed": {"embedding": True}}}
     d = make_daemon([folder(made, used)], config=config).start()
     for model in ("made-embed", "used-embed"):
         r = d.openai().embeddings.create(model=model, input=["one", "two"], encoding_format="float")

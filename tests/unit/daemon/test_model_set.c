@@ -91,7 +91,22 @@ static void everything_found_is_served(void **state)
     assert_string_equal(set->models[0].id, "alpha");
     assert_string_equal(set->models[1].path, "/m/beta.gguf");
     assert_true(set->models[0].policy.allow_cpu);
-    assert_true(warned(set, "/m/broken.gguf is not served: it ends too early"));
+    assert_true(warned(set, "model broken is not served: /m/broken.gguf: it ends too early"));
+    struct err err;
+    assert_false(model_set_why_not(set, STR("alpha"), &err));
+    assert_false(model_set_why_not(set, STR("brok"), &err));
+    assert_true(model_set_why_not(set, STR("broken"), &err));
+    assert_int_equal(err.code, RC_NOT_FOUND);
+    assert_string_equal(err.message,
+                        "model \"broken\" was found but is not served: /m/broken.gguf: it ends too early");
+    assert_true(err.hint[0]);
+    /* a problem that names the file itself */
+    (void)!err_set(&s.entries[1].problem, RC_TRUNCATED, "/m/broken.gguf: it ends");
+    assert_true(model_set_why_not(set, STR("broken"), &err));
+    assert_string_equal(err.message, "model \"broken\" was found but is not served: /m/broken.gguf: it ends");
+    struct model_set *again = build(c, &s);
+    assert_true(warned(again, "model broken is not served: /m/broken.gguf: it ends"));
+    model_set_free(again);
     struct buf out = {0};
     model_set_list_json(set, &out);
     assert_non_null(strstr(out.data, "\"id\":\"org/beta:Q4\",\"object\":\"model\",\"created\":5"));

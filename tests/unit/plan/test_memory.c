@@ -414,6 +414,12 @@ static void test_pooling(void **state)
     uint64_t pooled = estimate_ok(m, &p, NULL, 0).parts[0].compute_bytes;
     assert_true(pooled + 151936ull * 512 * 4 / 2 < text);
     model_unref(m);
+    s.pooling = 0; /* the server is told to */
+    m = shape_model(&s);
+    assert_true(estimate_ok(m, &p, NULL, 0).parts[0].compute_bytes >= text);
+    p.pool_last = true;
+    assert_int_equal(estimate_ok(m, &p, NULL, 0).parts[0].compute_bytes, pooled);
+    model_unref(m);
     s.pooling = 1;
     m = shape_model(&s);
     uint64_t mean = estimate_ok(m, &p, NULL, 0).parts[0].compute_bytes;

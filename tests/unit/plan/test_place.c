@@ -88,6 +88,7 @@ static void test_batches(void **state)
     pol.embedding = true;
     p = place(m, &pol, &one);
     assert_int_equal(p.estimate.params.batch, 2048);
+    assert_true(p.estimate.params.pool_last);
     model_unref(m);
 }
 

@@ -261,6 +261,39 @@ static void test_a_log_may_name_every_device_twice(void **state)
     assert_true(decided(f, "ready a"));
 }
 
+static void test_no_view_shows_a_secret(void **state)
+{
+    struct fake *f = *state;
+    struct answer a;
+    static const char *const extra[] = {"--api-key=s3cret"};
+    f->settings[0].extra_args = extra;
+    f->settings[0].n_extra_args = 1;
+    f->settings[0].settings_hash = 2;
+    fake_set_models(f, f->n_models);
+    ask(f, "a", &a);
+    must_get(&a);
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    struct buf out = {0};
+    struct err err;
+    yyjson_mut_doc_set_root(doc, pool_json(f->pool, doc));
+    assert_int_equal(json_write(doc, false, &out, &err), RC_OK);
+    assert_non_null(strstr(out.data, "--api-key=***"));
+    assert_null(strstr(out.data, "s3cret"));
+    buf_release(&out);
+    yyjson_mut_doc_free(doc);
+}
+
+static void test_the_hint_is_the_command(void **state)
+{
+    struct fake *f = *state;
+    struct answer a;
+    fake_script(f, "a", (enum behaviour[]){CHILD_DIES}, 1);
+    ask(f, "a", &a);
+    until_told(&a);
+    assert_int_equal(a.rc, RC_BACKEND);
+    assert_non_null(strstr(a.err.hint, "arriero logs a"));
+}
+
 #define FAULT(name) cmocka_unit_test_setup_teardown(name, fake_setup, fake_teardown)
 
 int main(void)
@@ -274,6 +307,8 @@ int main(void)
         FAULT(test_admission_knows_no_wall_clock),
         FAULT(test_a_port_clash_does_not_end_the_second_process),
         FAULT(test_a_log_may_name_every_device_twice),
+        FAULT(test_no_view_shows_a_secret),
+        FAULT(test_the_hint_is_the_command),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

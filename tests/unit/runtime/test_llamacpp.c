@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-static const char *logs_dir;
+static const char *logs_dir, *model_path; /* from the command line */
 
 /* ---- helpers ---- */
 
@@ -323,6 +323,27 @@ static void test_files_beside_the_model(void **state)
     command(&f, help_new);
     assert_non_null(strstr(joined(&f.command), " --no-mmproj-offload "));
     arena_release(&f.arena);
+}
+
+/* Without pooling /v1/embeddings answers 400. */
+static void test_embeddings_are_pooled(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct model *plain;
+    struct err err;
+    auto_free char *help = mem_printf("%s--pooling {none,mean,cls,last,rank}\n", help_new);
+    fixture_init(&f);
+    if (model_open(model_path, &plain, &err) != RC_OK)
+        fail_msg("%s", err.message);
+    f.job.model = plain;
+    command(&f, help);
+    assert_null(strstr(joined(&f.command), "--pooling"));
+    f.job.embedding = true;
+    command(&f, help);
+    assert_non_null(strstr(joined(&f.command), " --embeddings --pooling last "));
+    arena_release(&f.arena);
+    model_unref(plain);
 }
 
 static void test_older_build_gets_only_what_it_knows(void **state)
@@ -661,9 +682,10 @@ static void test_every_adapter_is_complete(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc < 2)
+    if (argc < 3)
         return 2;
     logs_dir = argv[1];
+    model_path = argv[2];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cpu_command),
         cmocka_unit_test(test_one_gpu_is_pinned_by_uuid),
@@ -672,6 +694,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_device_without_uuid_is_named),
         cmocka_unit_test(test_extras_come_last),
         cmocka_unit_test(test_files_beside_the_model),
+        cmocka_unit_test(test_embeddings_are_pooled),
         cmocka_unit_test(test_older_build_gets_only_what_it_knows),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_flags_are_whole_words),

@@ -1,0 +1,115 @@
+"""What the pool does when things outside go wrong, and what it tells of itself, with the real llama-server."""
+import json
+import os
+import signal
+import threading
+
+from lib import procs
+from lib.wire import BrokenStream, wait_for
+
+# As in test_lifecycle: one model fits, and not two.
+BUDGET_OF_ONE = {"budget": {"Host": "64MiB"}, "defaults": {"ctx": 4096, "extra_args": ["--threads", "1"]}}
+
+
+def test_a_hung_victim_does_not_block_the_load_that_waits_for_it(make_daemon, folder, slow, slow_b):
+    config = {**BUDGET_OF_ONE, "limits": {"patience": "1s"}}
+    d = make_daemon([folder(slow, slow_b)], config=config).start()
+    w = d.wire()
+    w.request("POST", "/v1/completions",
+              {"model": "slow", "prompt": "go on", "max_tokens": 30000, "stream": True, "ignore_eos": True})
+    assert w.head() == 200
+    events = w.events()
+    next(events)
+    pid = d.instance("slow")["pid"]
+    other = []
+    t = threading.Thread(target=lambda: other.append(d.chat("slow-b")))
+    t.start()
+    wait_for(lambda: d.instances("slow") and d.instances("slow")[0]["state"] == "draining", 30, 0.02,
+             "the first model leaving for the second")
+    os.kill(pid, signal.SIGSTOP)  # it neither answers nor computes from now on
+    t.join(120)
+    assert other and other[0][0] == 200, other
+    assert not procs.alive(pid)
+    broken = False
+    try:
+        for e in events:
+            assert e != "[DONE]"
+    except (BrokenStream, ConnectionError):
+        broken = True
+    assert broken, "the victim's stream ended as if it were whole"
+    w.close()
+    why = d.cli("why", "slow", check=0).stdout
+    assert "answers no health check any more" in why and "broken off" in why, why
+    d.stop()
+
+
+def test_a_runtime_that_hangs_when_probed_is_probed_once_for_all(make_daemon, folder, tiny, tiny_b, slow, script, tmp_path):
+    asked = tmp_path / "asked"
+    runtime = script("llama-hangs", f"#!/bin/sh\necho x >> {asked}\nexec sleep 600\n")
+    d = make_daemon([folder(tiny, tiny_b, slow)], runtime=runtime).start()
+    answers = []
+    threads = [threading.Thread(target=lambda m=m: answers.append(d.chat(m))) for m in ("tiny-a", "tiny-b", "slow")]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(120)
+    assert [a[0] for a in answers] == [502] * 3, answers
+    assert all("did not end within" in a[1]["error"]["message"] for a in answers), answers
+    # the daemon's own look at its start, and at most one more that followed on its failure
+    assert asked.read_text().count("x") <= 2
+    d.stop()
+
+
+def test_requests_that_wait_for_a_load_are_counted(make_daemon, folder, tiny):
+    d = make_daemon([folder(tiny)]).start()
+    assert d.metric("arriero_waits_total") == 0
+    for _ in range(2):
+        assert d.chat("tiny-a")[0] == 200
+    assert d.metric("arriero_waits_total") == 1  # the second found it ready
+    assert d.get_json("/status")[1]["counters"]["waits"] == 1
+    d.stop()
+
+
+def test_secrets_are_shown_nowhere(make_daemon, folder, tiny):
+    secret = "s3cret-of-nobody"
+    config = {"models": {"tiny-a": {"extra_args": ["--api-key", secret]}}}
+    d = make_daemon([folder(tiny)], config=config, env={"HF_TOKEN": secret}).start()
+    d.cli("load", "tiny-a", check=0)
+    pid = d.instance("tiny-a")["pid"]
+    assert secret in procs.cmdline(pid), "the server does not get its key"
+    with open(f"/proc/{pid}/environ", "rb") as f:
+        assert secret.encode() not in f.read()
+    views = {
+        "/status": d.get("/status")[2].decode(),
+        "ps": d.cli("ps", "--json", check=0).stdout,
+        "why": d.cli("why", "tiny-a", "--json", check=0).stdout,
+        "logs": d.cli("logs", "tiny-a", "-n", "0", check=0).stdout,
+        "the daemon's log": d.log(),
+    }
+    assert '"***"' in views["ps"]
+    for name, text in views.items():
+        assert secret not in text, f"{name} shows it"
+    d.stop()
+
+
+def test_plan_over_the_control_api_tells_of_the_host(make_daemon, folder, tiny):
+    """Before and after a load, and for a model that waits or is refused: the host's size is never 0."""
+    d = make_daemon([folder(tiny)]).start()
+
+    def host(**settings):
+        status, plan = d.control("POST", "/plan", {"model": "tiny-a", **settings})
+        assert status == 200, plan
+        found = [x for x in plan["devices"] if x["name"] == "Host"]
+        assert len(found) == 1, json.dumps(plan)[:500]
+        return plan, found[0]
+
+    plan, before = host()
+    assert plan["fits"] and plan["victims"] == []
+    assert 0 < before["free_bytes"] <= before["total_bytes"]
+    assert before["model_bytes"] > 0 and before["context_bytes"] > 0
+    d.cli("load", "tiny-a", check=0)
+    _, after = host()
+    assert 0 < after["free_bytes"] <= after["total_bytes"] == before["total_bytes"]
+    _, longer = host(ctx=1024)
+    assert longer["context_bytes"] < before["context_bytes"]
+    d.stop()
