@@ -3,10 +3,10 @@
  * SIGINT and SIGTERM are read from a descriptor, so that an interrupt closes the connection (the daemon then
  * stops the generation) and the command ends with 130. */
 #include "cli/control.h"
-#include "cli/sse.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/sse.h"
 
 #include <errno.h>
 #include <signal.h>

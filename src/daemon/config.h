@@ -67,6 +67,7 @@ struct config {
     const char *cors_origin; /* "none", or "loopback", "*" and origins, separated by commas */
     struct config_list allowed_hosts;
     const char *half_close;
+    bool collect_plain;
     const char *llama_server;
     struct config_list rpc; /* HOST:PORT */
     uint64_t reserve_host; /* UINT64_MAX = auto */

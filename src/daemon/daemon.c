@@ -77,6 +77,7 @@ void daemon_http_options(struct daemon *d, struct http_options *ret)
     ret->half_close_keep = strcmp(c->half_close, "keep") == 0;
     ret->cors_origin = strcmp(c->cors_origin, "none") == 0 ? "" : c->cors_origin;
     ret->allowed_hosts = host_names(d);
+    ret->collect_plain = c->collect_plain;
     ret->record = events_request;
     ret->record_arg = d;
     ret->api_keys = (const char *const *)d->keys.hex;

@@ -19,8 +19,11 @@ static void lease_from(const struct pool_lease *from, struct str asked, struct r
 {
     struct pool_lease *own = mem_new(struct pool_lease);
     *own = *from;
-    *ret = (struct route_lease){
-        .port = from->port, .ref = own, .wake_member = from->wake_member, .wake_event = from->wake_event};
+    *ret = (struct route_lease){.port = from->port,
+                                .ref = own,
+                                .wake_member = from->wake_member,
+                                .wake_event = from->wake_event,
+                                .collect_members = from->collect_members};
     snprintf(ret->host, sizeof ret->host, "%s", from->host);
     snprintf(ret->model, sizeof ret->model, "%s", from->model);
     snprintf(ret->instance, sizeof ret->instance, "%s", from->instance);

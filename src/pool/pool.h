@@ -104,8 +104,9 @@ struct pool_lease {
     char model[POOL_ID_MAX * 2]; /* canonical id, also what the upstream calls itself */
     char host[46];
     uint16_t port;
-    uint64_t serial;                      /* internal; 0 = given back */
-    const char *wake_member, *wake_event; /* of the runtime, see runtime.h; static or NULL */
+    uint64_t serial; /* internal; 0 = given back */
+    const char *wake_member, *wake_event,
+        *collect_members; /* of the runtime, see runtime.h; static or NULL */
 };
 struct pool_wait; /* a waiting acquire */
 enum pool_answer { POOL_GRANTED, POOL_WAITING, POOL_REFUSED };

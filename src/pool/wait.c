@@ -52,7 +52,8 @@ void lease_fill(struct pool_instance *i, struct pool_lease *l)
     *l = (struct pool_lease){.port = i->port,
                              .serial = i->serial,
                              .wake_member = i->pool->deps.runtime->wake_member,
-                             .wake_event = i->pool->deps.runtime->wake_event};
+                             .wake_event = i->pool->deps.runtime->wake_event,
+                             .collect_members = i->pool->deps.runtime->collect_members};
     snprintf(l->instance, sizeof l->instance, "%s", i->id);
     snprintf(l->model, sizeof l->model, "%s", i->model);
     snprintf(l->host, sizeof l->host, "127.0.0.1");

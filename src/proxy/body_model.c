@@ -39,6 +39,16 @@ enum state {
 
 static const char *const wanted[BODY_MEMBERS] = {[BODY_MODEL] = "model", [BODY_STREAM] = "stream"};
 
+static const struct {
+    const char *name;
+    uint8_t n;
+    bool absent;
+} options[BODY_OPTIONS] = {
+#define OPTION(id, text, null_is_absent, why) [BODY_OPTION_##id] = {text, sizeof(text) - 1, null_is_absent},
+#include "proxy/option.def"
+#undef OPTION
+};
+
 void body_model_init(struct body_model *m)
 {
     memset(m, 0, sizeof *m);
@@ -99,10 +109,18 @@ static bool key_is(const struct body_model *m, const char *base, size_t end, con
     size_t n = strlen(name);
     if (!m->key_escaped)
         return end - m->token == n + 2 && !memcmp(base + m->token + 1, name, n);
-    char text[16];
+    char text[32];
     size_t got = 0;
     struct body_value v = {m->token, end - m->token, true, true};
     return body_model_text(&v, base, text, sizeof text, &got) && got == n && !memcmp(text, name, n);
+}
+
+static void find_option(struct body_model *m, const char *base, size_t end)
+{
+    size_t n = end - m->token - 2;
+    for (unsigned i = 0; i < BODY_OPTIONS; i++)
+        if ((n == options[i].n || m->key_escaped) && key_is(m, base, end, options[i].name))
+            m->option = (uint8_t)(i + 1);
 }
 
 static void key_done(struct body_model *m, const char *base, size_t end)
@@ -111,6 +129,7 @@ static void key_done(struct body_model *m, const char *base, size_t end)
     m->in_key = false;
     if (m->depth != 1)
         return;
+    find_option(m, base, end);
     for (unsigned i = 0; i < BODY_MEMBERS; i++) {
         if (!key_is(m, base, end, wanted[i]))
             continue;
@@ -260,6 +279,12 @@ static void start_string(struct body_model *m, size_t i, bool key)
 
 static bool start_value(struct body_model *m, size_t i, unsigned char c)
 {
+    if (m->option) {
+        unsigned which = m->option - 1u;
+        if (!options[which].absent || (c != 'n' && c != 'f'))
+            m->options |= (uint8_t)(1u << which);
+        m->option = 0;
+    }
     if (m->depth == 1 && c != '{' && c != '[')
         m->token = i;
     switch (c) {

@@ -14,6 +14,13 @@
 
 enum body_member { BODY_MODEL, BODY_STREAM, BODY_MEMBERS };
 
+enum body_option {
+#define OPTION(id, name, absent, why) BODY_OPTION_##id,
+#include "proxy/option.def"
+#undef OPTION
+    BODY_OPTIONS
+};
+
 struct body_value {
     size_t at, n; /* of the raw value, quotes included; n 0 = absent */
     bool is_string, escaped;
@@ -30,6 +37,8 @@ struct body_model {
     uint16_t depth;
     int8_t member; /* enum body_member that the value belongs to, or -1 */
     uint8_t seen[BODY_MEMBERS];
+    uint8_t option;      /* enum body_option that the value belongs to, plus 1; 0 = none */
+    uint8_t options;     /* a bit for each enum body_option that is given */
     const char *literal; /* rest of true, false, null */
     size_t token;        /* where the current string or value starts */
     const char *problem; /* why it is refused (static) */

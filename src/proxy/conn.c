@@ -84,6 +84,7 @@ static void release_parts(struct conn *c)
     c->out_n = c->out_at = c->out_cap = 0;
     free(c->tail);
     prefill_release(c);
+    plain_release(c);
     c->tail = NULL;
     free(c->path_buf);
     c->path_buf = NULL;
@@ -288,6 +289,7 @@ static void next_request(struct conn *c)
     free(c->path_buf);
     free(c->tail);
     prefill_release(c);
+    plain_release(c);
     request_reset(c);
     c->phase = PHASE_HEAD;
     c->input_paused = false;

@@ -70,7 +70,8 @@ struct http_options {
     /* Both separated by commas, see guard.h; they bind requests that need no key. */
     const char *cors_origin;   /* pages that may ask; NULL = "loopback", "" = none */
     const char *allowed_hosts; /* names in Host beside addresses and localhost; NULL = none */
-    uint32_t max_connections;  /* further ones wait in the backlog; default 16384 */
+    bool collect_plain;       /* plain answers are collected where the lease can, see route.h; default true */
+    uint32_t max_connections; /* further ones wait in the backlog; default 16384 */
 };
 void http_options_default(struct http_options *o);
 

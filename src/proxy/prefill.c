@@ -14,20 +14,21 @@
 
 #define HELD_MAX 65536u /* of an event that has no end: it is none of ours */
 
-struct str prefill_member(struct conn *c)
+bool prefill_edit(struct conn *c, struct edit *ret)
 {
     const struct body_value *v = &c->scan.value[BODY_STREAM];
     const char *body = c->in->data + c->in->head_n;
     const char *member = c->lease.wake_member;
     if (!member || v->n != 4 || memcmp(body + v->at, "true", 4) != 0 || c->scan.seen[BODY_STREAM] != 1)
-        return (struct str){0};
+        return false;
     struct str name = {member + 1, 0}; /* behind the comma, with its quotes */
     name.n = (size_t)(strchr(name.p, ':') - name.p);
     if (memmem(body, c->in->body_n, name.p, name.n)) /* the client's own business */
-        return (struct str){0};
+        return false;
     if (!c->held)
         c->held = mem_new(struct buf);
-    return str_from(member);
+    *ret = (struct edit){.at = v->at + v->n, .text = str_from(member)};
+    return true;
 }
 
 void prefill_release(struct conn *c)

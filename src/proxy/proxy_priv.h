@@ -13,6 +13,7 @@
 #include "proxy/account.h"
 #include "proxy/auth.h"
 #include "proxy/body_model.h"
+#include "proxy/collect.h"
 #include "proxy/head.h"
 #include "proxy/http.h"
 #include "proxy/sock.h"
@@ -101,8 +102,10 @@ struct conn {
     int status;
     struct up *up;
     struct account_tail *tail;
-    struct buf *held; /* see prefill.c; NULL = no event is dropped */
-    bool awake;       /* the answer has begun: nothing is held any more */
+    struct buf *held;        /* see prefill.c; NULL = no event is dropped */
+    struct collect *collect; /* see plain.c; NULL = the answer passes through */
+    size_t collect_counted;
+    bool awake; /* the answer has begun: nothing is held any more */
     uint64_t response_bytes;
     uint64_t t_body; /* these: monotonic µs; 0 = not reached; t_wait_us is a length */
     uint64_t t_head, t_wait_from, t_wait_us, t_sent, t_upstream_end;
@@ -317,9 +320,28 @@ void up_close(struct up *u);
 void up_watch(struct up *u, bool read, bool write);
 void upstream_free_endpoints(struct http_server *s);
 
+/* A change of the body: text in place of n bytes at `at`. */
+struct edit {
+    size_t at, n;
+    struct str text;
+};
+
+/* ---- plain.c ---- */
+/* The change that asks for a stream where the client asked for none; false if there is none. If there is, the
+ * answer will be collected. */
+bool plain_edit(struct conn *c, struct edit *ret);
+/* The head is there: whether the answer is a stream to collect; if not, it passes through from here on. */
+bool plain_begin(struct up *u);
+enum plain_step { PLAIN_MORE, PLAIN_ANSWER, PLAIN_FAILED };
+/* Collects what the server's segments hold. PLAIN_ANSWER: body and status are what the client gets;
+ * PLAIN_FAILED: the request was failed, u is gone. */
+enum plain_step plain_feed(struct up *u, struct buf *body, int *ret_status);
+void plain_release(struct conn *c);
+
 /* ---- prefill.c ---- */
-/* What is put behind the value of "stream", or the empty slice. If not empty, events will be dropped. */
-struct str prefill_member(struct conn *c);
+/* The change that makes a stream report its progress; false if there is none. If there is, events will be
+ * dropped. */
+bool prefill_edit(struct conn *c, struct edit *ret);
 /* Leaves in the server's segments what of the read's payload belongs to the answer. */
 void prefill_filter(struct up *u);
 void prefill_release(struct conn *c);

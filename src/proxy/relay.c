@@ -152,12 +152,6 @@ static void put_request_head(struct conn *c, struct put *w, uint64_t body_n)
     put_lit(w, "\r\n\r\n");
 }
 
-/* A change of the body: text in place of n bytes at `at`. */
-struct edit {
-    size_t at, n;
-    struct str text;
-};
-
 /* The model's name in the place of the one that stands there, or as a member behind the opening brace. */
 static struct edit name_edit(const struct conn *c, struct put *name)
 {
@@ -186,12 +180,10 @@ static int edits_of(struct conn *c, struct put *name, struct edit edits[2])
     int n = 0;
     if (!c->scan_json)
         return 0;
-    struct str member = prefill_member(c);
-    const struct body_value *stream = &c->scan.value[BODY_STREAM];
+    if (prefill_edit(c, &edits[0]) || plain_edit(c, &edits[0]))
+        n++;
     if (c->lease.replace_model)
         edits[n++] = name_edit(c, name);
-    if (member.n)
-        edits[n++] = (struct edit){.at = stream->at + stream->n, .text = member};
     if (n == 2 && edits[1].at < edits[0].at) {
         struct edit first = edits[1];
         edits[1] = edits[0];
@@ -410,7 +402,7 @@ void relay_timeout(struct conn *c)
 void relay_upstream_died(struct up *u, int sys_errno)
 {
     struct conn *c = u->c;
-    bool connecting = u->state == UP_CONNECTING,
+    bool connecting = u->state == UP_CONNECTING, begun = c->collect && u->head_done,
          again = u->reused && !u->got_bytes && c->attempts < RELAY_ATTEMPTS;
     drop_upstream(c);
     if (connecting) {
@@ -431,11 +423,12 @@ void relay_upstream_died(struct up *u, int sys_errno)
         return;
     }
     struct err err;
-    (void)err_set(&err, RC_BACKEND, "the backend of model %s %s before it answered", c->lease.model,
-                  sys_errno ? "broke the connection" : "closed the connection");
+    (void)err_set(&err, RC_BACKEND, "the backend of model %s %s before %s", c->lease.model,
+                  sys_errno ? "broke the connection" : "closed the connection",
+                  begun ? "its answer was whole" : "it answered");
     err_hint(&err, "see the instance's log: arriero logs %s", c->lease.model);
     c->lease_broken = true;
-    relay_fail(c, 502, "upstream_error", &err);
+    relay_fail(c, 502, begun ? "truncated" : "upstream_error", &err);
 }
 
 /* ---- the lease ---- */

@@ -173,6 +173,8 @@ void response_start(struct up *u)
 
 /* ---- our head ---- */
 
+static const bool type_field[HDR_COUNT] = {[HDR_CONTENT_TYPE] = true};
+
 static void put_head(struct up *u, struct put *w)
 {
     struct conn *c = u->c;
@@ -183,7 +185,9 @@ static void put_head(struct up *u, struct put *w)
     put_lit(w, " ");
     put_cstr(w, errors_reason(c->status));
     put_lit(w, "\r\n");
-    head_copy(h, m->data, HEAD_TO_CLIENT, NULL, w);
+    head_copy(h, m->data, HEAD_TO_CLIENT, c->collect ? type_field : NULL, w);
+    if (c->collect)
+        put_lit(w, "Content-Type: application/json; charset=utf-8\r\n");
     if (u->framing == FRAME_LENGTH ||
         (u->framing == FRAME_NONE && h->seen[HDR_CONTENT_LENGTH] && c->head_only)) {
         put_lit(w, "Content-Length: ");
@@ -214,12 +218,12 @@ static void put_head(struct up *u, struct put *w)
     put_lit(w, "\r\n");
 }
 
-static void begin_answer(struct up *u, struct put *w)
+static void begin_answer(struct up *u, int status, struct put *w)
 {
     struct conn *c = u->c;
     struct str type = head_get(&u->in->head, u->in->data, HDR_CONTENT_TYPE);
-    c->status = llhttp_get_status_code(&u->parser);
-    c->streamed = type.n >= 17 && str_ieq((struct str){type.p, 17}, STR("text/event-stream"));
+    c->status = status;
+    c->streamed = !c->collect && type.n >= 17 && str_ieq((struct str){type.p, 17}, STR("text/event-stream"));
     bool chunked = u->framing == FRAME_CHUNKED || u->framing == FRAME_EOF;
     if ((c->http10 && chunked) || c->s->draining)
         c->keep_alive = false;
@@ -350,30 +354,65 @@ static void send_soon(struct conn *c, struct str bytes)
         response_send(c, &(struct iovec){(void *)(uintptr_t)bytes.p, bytes.n}, 1);
 }
 
+/* What w holds of the block, and the body behind it. */
+static void send_first(struct up *u, struct put *w, char *block, struct str body)
+{
+    if (w->over) {
+        relay_upstream_died(u, EPROTO);
+    } else if ((size_t)(w->end - w->p) >= body.n) { /* one block is cheaper than a list */
+        put_str(w, body);
+        send_soon(u->c, (struct str){block, (size_t)(w->p - block)});
+    } else {
+        struct iovec iov[2] = {{block, (size_t)(w->p - block)}, {(void *)(uintptr_t)body.p, body.n}};
+        response_send(u->c, iov, 2);
+    }
+}
+
 /* The head of the answer, with what came of the body. */
 static void pass_on_first(struct up *u, struct str raw)
+{
+    struct http_server *s = u->s;
+    struct msg *m = u->in;
+    char *block = batch_room(s, ANSWER_BLOCK);
+    struct put w = {block, block + ANSWER_BLOCK, false};
+    begin_answer(u, llhttp_get_status_code(&u->parser), &w);
+    account(u, true);
+    struct str body = frame_body(u, raw, true);
+    u->in = NULL; /* the connection may be gone when the body was sent */
+    if (u->cut)
+        up_watch(u, true, false);
+    send_first(u, &w, block, body);
+    msg_put(s, m);
+}
+
+/* A collected answer, which is whole. */
+static void answer_collected(struct up *u, int status, struct str body)
 {
     struct conn *c = u->c;
     struct http_server *s = u->s;
     struct msg *m = u->in;
     char *block = batch_room(s, ANSWER_BLOCK);
     struct put w = {block, block + ANSWER_BLOCK, false};
-    begin_answer(u, &w);
-    account(u, true);
-    struct str body = frame_body(u, raw, true);
+    size_t tail = body.n < ACCOUNT_WINDOW ? body.n : ACCOUNT_WINDOW;
+    u->framing = FRAME_LENGTH;
+    u->length = body.n;
+    c->t_body = c->t_upstream_end = clock_mono_us();
+    begin_answer(u, status, &w);
+    plain_release(c);
+    if (status == 200)
+        account_read((struct str){body.p + body.n - tail, tail}, &c->usage);
     u->in = NULL; /* the connection may be gone when the body was sent */
-    if (u->cut)
-        up_watch(u, true, false);
-    if (w.over) {
-        relay_upstream_died(u, EPROTO);
-    } else if ((size_t)(w.end - w.p) >= body.n) { /* one block is cheaper than a list */
-        put_str(&w, body);
-        send_soon(c, (struct str){block, (size_t)(w.p - block)});
-    } else {
-        struct iovec iov[2] = {{block, (size_t)(w.p - block)}, {(void *)(uintptr_t)body.p, body.n}};
-        response_send(c, iov, 2);
-    }
+    send_first(u, &w, block, body);
     msg_put(s, m);
+}
+
+static void collect(struct up *u)
+{
+    struct buf body = {0};
+    int status = 0;
+    if (plain_feed(u, &body, &status) == PLAIN_ANSWER)
+        answer_collected(u, status, buf_str(&body));
+    buf_release(&body);
 }
 
 /* Passes on what one read brought; it lies in the turn's block. */
@@ -406,6 +445,12 @@ static void note_time(struct up *u)
 static void on_eof(struct up *u)
 {
     struct conn *c = u->c;
+    if (c->collect && u->head_done && u->framing == FRAME_EOF) {
+        u->message_done = true;
+        u->s->n_segments = 0;
+        collect(u);
+        return;
+    }
     if (!u->head_done || u->framing != FRAME_EOF ||
         (c->streamed && c->method == HTTP_POST && !stream_is_done(c))) {
         relay_upstream_died(u, 0);
@@ -462,6 +507,10 @@ static void feed(struct up *u, char *p, size_t n)
         if (used < n) /* bytes that belong to no answer: the connection cannot be trusted any more */
             u->keep_alive = false;
         n = used;
+    }
+    if (u->c->collect && u->head_done && (!first || plain_begin(u))) {
+        collect(u);
+        return;
     }
     if (u->c->held && u->head_done)
         prefill_filter(u);

@@ -25,6 +25,10 @@ struct route_lease {
      * texts, or both NULL: what is put behind "stream":true in a body to make it write (,"name":value), and a
      * text by which the events are known that it then sends before those of the answer: they are dropped. */
     const char *wake_member, *wake_event;
+    /* The same for requests that do not stream: members, beginning with "stream":true, each with a comma
+     * behind it, with which it answers in events that a plain answer can be made of (see collect.h). NULL =
+     * it is not asked to. */
+    const char *collect_members;
 };
 
 struct route_refusal {

@@ -33,6 +33,7 @@ void http_options_default(struct http_options *o)
         .upstream_idle_ms = 4000,
         .write_timeout_ms = 60000,
         .max_connections = 16384,
+        .collect_plain = true,
     };
 }
 

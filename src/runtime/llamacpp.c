@@ -342,6 +342,8 @@ const struct runtime_ops runtime_llamacpp = {
     .health_path = "/health",
     .wake_member = ",\"return_progress\":true",
     .wake_event = "\"prompt_progress\":",
+    .collect_members =
+        "\"stream\":true,\"return_progress\":true,\"stream_options\":{\"include_usage\":true},",
     .log_line = llamacpp_log_line,
     .classify = llamacpp_classify,
 };

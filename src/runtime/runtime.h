@@ -94,6 +94,8 @@ struct runtime_ops {
     /* Static texts, or NULL: what makes it write while it reads a prompt, so that it notices a client that
      * left: put behind "stream":true in a body, and the mark of the events that it then sends. */
     const char *wake_member, *wake_event;
+    /* The same for requests that do not stream; see route.h of the proxy. */
+    const char *collect_members;
     /* Pure: one log line, with its newline cut off; updates *measured and returns a progress 0…1, or -1. */
     double (*log_line)(struct str line, struct runtime_measured *measured);
     /* Pure: why it died, from its wait status and the tail of its log; message for a person, and a hint

@@ -1,6 +1,7 @@
 /* The backend of the proxy benchmark: one thread, epoll. Answers every POST with a canned chat completion
  * (about 1.4 KB), or, when the body says "stream":true, with events of about 230 bytes every "interval_ms"
- * until the client leaves. "reply_bytes":N asks for a longer answer. Prints its port. Usage: bench_backend */
+ * until the client leaves, or, with "whole":N, until a completion of N events is whole. "reply_bytes":N asks
+ * for a longer answer. Prints its port. Usage: bench_backend */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -23,14 +24,14 @@ struct conn {
     int fd;
     size_t n, skip; /* skip: bytes of a large body still to come */
     bool streaming;
-    uint32_t interval, due;
-    size_t want; /* bytes of an answer still to send */
+    uint32_t interval, due, left; /* left: events until the stream ends; 0 = it does not */
+    size_t want;                  /* bytes of an answer still to send */
     char in[IN_BYTES];
 };
 
 static struct conn *conns[MAX_CONNS];
-static char reply[2048], event[512], filler[65536];
-static size_t reply_n, event_n;
+static char reply[2048], event[512], last[512], filler[65536];
+static size_t reply_n, event_n, last_n;
 
 static void make_texts(void)
 {
@@ -58,6 +59,12 @@ static void make_texts(void)
         "\"created\":1700000000,\"id\":\"chatcmpl-abcdefghijklmnopqrstuvwxyz012345\",\"model\":\"m\","
         "\"system_fingerprint\":\"b1-0000000\",\"object\":\"chat.completion.chunk\"}\n\n");
     event_n = (size_t)snprintf(event, sizeof event, "%x\r\n%s\r\n", (unsigned)m, data);
+    m = snprintf(
+        data, sizeof data,
+        "data: {\"choices\":[{\"finish_reason\":\"stop\",\"index\":0,\"delta\":{}}],\"created\":1}\n\n"
+        "data: {\"choices\":[],\"usage\":{\"completion_tokens\":32,\"prompt_tokens\":211}}\n\n"
+        "data: [DONE]\n\n");
+    last_n = (size_t)snprintf(last, sizeof last, "%x\r\n%s\r\n0\r\n\r\n", (unsigned)m, data);
     memset(filler, 'x', sizeof filler);
 }
 
@@ -96,7 +103,8 @@ static void answer(int ep, struct conn *c, const char *body, uint32_t now)
                                    "Transfer-Encoding: chunked\r\n\r\n";
         (void)send(c->fd, head, sizeof head - 1, MSG_NOSIGNAL);
         c->streaming = true;
-        c->interval = number(body, "\"interval_ms\":", 20);
+        c->left = number(body, "\"whole\":", 0);
+        c->interval = number(body, "\"interval_ms\":", c->left ? 1 : 20);
         c->due = now + 1 + (uint32_t)c->fd % c->interval; /* spread over the interval */
         return;
     }
@@ -155,6 +163,12 @@ static void tick(uint32_t now, int highest)
         if (!c || !c->streaming || c->due > now)
             continue;
         c->due += c->interval;
+        if (c->left == 1) {
+            c->streaming = false;
+            (void)send(fd, last, last_n, MSG_NOSIGNAL | MSG_DONTWAIT);
+            continue;
+        }
+        c->left -= c->left > 0;
         if (send(fd, event, event_n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN)
             drop(c);
     }

@@ -1,5 +1,6 @@
 /* The proxy alone with a fixed route, for the benchmark: everything that the daemon puts around it (pool,
- * store) is left out. Prints its port; with a record hook as in the daemon. Usage: bench_proxy BACKEND_PORT
+ * store) is left out. Prints its port; with a record hook as in the daemon.
+ * Usage: bench_proxy BACKEND_PORT [COLLECT_MEMBERS]
  */
 #include "proxy/http.h"
 
@@ -8,6 +9,7 @@
 #include <string.h>
 
 static uint16_t backend;
+static const char *members; /* with them plain answers are collected, see route.h */
 static uint64_t tokens;
 
 static enum route_answer acquire(void *ctx, const struct route_request *req, route_cb cb, void *arg,
@@ -20,6 +22,7 @@ static enum route_answer acquire(void *ctx, const struct route_request *req, rou
     ret_lease->replace_model = true;
     (void)snprintf(ret_lease->model, sizeof ret_lease->model, "%.*s", STR_ARG(req->model));
     memcpy(ret_lease->instance, "bench-1", 8);
+    ret_lease->collect_members = members;
     return ROUTE_GRANTED;
 }
 
@@ -42,8 +45,9 @@ static void record(void *arg, const struct http_record *r)
 int main(int argc, char **argv)
 {
     static const struct http_route routes[] = {{.path = "/v1/chat/completions", .methods = HTTP_M_POST}};
-    if (argc != 2)
+    if (argc != 2 && argc != 3)
         return 2;
+    members = argc == 3 ? argv[2] : NULL;
     backend = (uint16_t)atoi(argv[1]);
     struct http_options opt;
     struct http_server *s = NULL;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seed inputs of the proxy's fuzz targets: tests/corpus/http and tests/corpus/jsonmodel."""
+"""Writes the seed inputs of the proxy's fuzz targets: tests/corpus/http, jsonmodel and collect."""
 import os
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'corpus')
@@ -46,6 +46,32 @@ ANSWERS = [
     OK + b'Content-Type: text/event-stream\r\n\r\ndata: 1\n\ndata: [DONE]\n\n',
 ]
 
+TAIL = b',"created":7,"id":"c","model":"m","system_fingerprint":"b"}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"n":1.5},"timings":{"a":-2e9}' + TAIL
+DONE = b'data: [DONE]\n\n'
+
+
+def delta(text, index=b'0', finish=b'null'):
+    return b'data: {"choices":[{"finish_reason":' + finish + b',"index":' + index + b',"delta":{' + text + b'}}]' + TAIL
+
+
+END = delta(b'', finish=b'"stop"') + USAGE + DONE
+STREAMS = [
+    b'', DONE, USAGE + DONE, END, delta(b'"role":"assistant","content":null') + delta(b'"content":"a\\u00e9\\ud83d\\ude00\\u0000"') + END,
+    delta(b'"content":"\xff"') + END, delta(b'"content":"\\ud83d"') + END, delta(b'"content":1,"tool_calls":{}') + END,
+    delta(b'"reasoning_content":"r","refusal":"n"') + END, delta(b'"content":"b"', b'1') + delta(b'"content":"a"') + END,
+    delta(b'"content":"b"', b'1') + delta(b'', b'1', b'"length"') + USAGE + delta(b'"content":"a"') + END, delta(b'', b'255') + END,
+    delta(b'', b'256'), delta(b'', b'-1'), delta(b'', b'1e3'), delta(b'', b'"0"'), delta(b'"content":"' + b'x' * 5000 + b'"') + END,
+    delta(b'"tool_calls":[{"index":0,"id":"i","type":"function","function":{"name":"f","arguments":"{"}}]') +
+    delta(b'"tool_calls":[{"index":0,"function":{"arguments":"}"}}]') + END, delta(b'"tool_calls":[{"index":1023}]') + END,
+    delta(b'"tool_calls":[{"index":3,"function":[]}]') + END, delta(b'"tool_calls":[1]'), b'data: {"error":{"code":503,"message":"x"}}\n\n',
+    b'data: {"error":"\\u0001"}\n\n', b'data: {"error":{"code":1e300}}\n\n', b'data: {"error":null,"choices":[]}\n\n' + DONE, b'data: {\n\n',
+    b'data: {"choices":[{"text":"a","index":0,"logprobs":null,"finish_reason":null}]' + TAIL +
+    b'data: {"choices":[{"text":"b","index":0,"finish_reason":"stop"}],"usage":{"n":1}' + TAIL + DONE,
+    b'data: {"choices":[null]}\n\n', b': comment\r\nevent: x\r\ndata: {"choices"\r\ndata: :[]}\r\n\r\n' + DONE, b'data\n\n',
+    END[:-2], END + END, END.replace(b'\n', b'\r'), b'data: ' + b'[' * 3000 + b'\n\n',
+]
+
 
 def write(folder, name, data):
     os.makedirs(os.path.join(ROOT, folder), exist_ok=True)
@@ -57,6 +83,9 @@ def main():
     for i, text in enumerate(JSON):
         write('jsonmodel', 'whole-%02d' % i, b'\0' + text)
         write('jsonmodel', 'bytes-%02d' % i, b'\1' + text)
+    for i, text in enumerate(STREAMS):
+        for mode in (1, 0, 15):
+            write('collect', '%02d-%02d' % (i, mode), bytes([mode]) + text)
     for side, rows in ((b'Q', REQUESTS), (b'A', ANSWERS)):
         for i, text in enumerate(rows):
             for step in (0, 1 if len(text) < 400 else 97, 7):

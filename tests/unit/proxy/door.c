@@ -117,6 +117,8 @@ static void fill_lease(struct door *d, struct route_lease *l)
         l->wake_member = ",\"wake\":1";
         l->wake_event = "\"dawn\"";
     }
+    if (d->setup.collect)
+        l->collect_members = "\"stream\":true,\"wake\":1,";
     d->leases_out++;
 }
 
@@ -332,6 +334,7 @@ static void fill_routes(struct door *d)
         {"/open", HTTP_M_GET, on_open_stream, d, false, false},
         {"/secret", HTTP_M_GET, on_item, d, true, false},
         {"/v1/chat/completions", HTTP_M_POST, NULL, NULL, false, false},
+        {"/v1/completions", HTTP_M_POST, NULL, NULL, false, false},
         {"/props", HTTP_M_GET, NULL, NULL, false, false},
     };
     memcpy(d->routes, routes, sizeof routes);

@@ -16,6 +16,7 @@ struct door_setup {
     enum door_route route;
     bool replace_model;
     bool wake;             /* leases ask for "wake":1 and drop events with "dawn" */
+    bool collect;          /* leases have collect_members */
     const char *canonical; /* model of the lease; NULL = "canon" */
     enum rc refuse_code;
     uint32_t retry_after_s;

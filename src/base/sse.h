@@ -1,7 +1,8 @@
-/* Server-sent events, read from pieces of any size. Layer cli; main thread; pure. The format is that of the
- * HTML standard, section "Server-sent events": lines end with CR, LF or both, an empty line ends an event. */
-#ifndef CLI_SSE_H
-#define CLI_SSE_H
+/* Server-sent events, read from pieces of any size. Layer base; one owner, no state of its own. The format is
+ * that of the HTML standard, section "Server-sent events": lines end with CR, LF or both, an empty line ends
+ * an event. */
+#ifndef BASE_SSE_H
+#define BASE_SSE_H
 
 #include "base/buf.h"
 #include "base/err.h"

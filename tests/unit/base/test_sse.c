@@ -5,9 +5,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "cli/sse.h"
-
 #include "base/mem.h"
+#include "base/sse.h"
 
 #include <stdlib.h>
 #include <string.h>

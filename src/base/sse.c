@@ -1,5 +1,5 @@
 /* Server-sent events: see sse.h. */
-#include "cli/sse.h"
+#include "base/sse.h"
 
 #include <string.h>
 
