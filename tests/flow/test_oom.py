@@ -14,7 +14,6 @@ sys.path.insert(0, str(BENCH))
 
 import oom  # noqa: E402
 import scenarios  # noqa: E402
-import ways  # noqa: E402
 from toys import Toy  # noqa: E402
 
 MIB = 1 << 20
@@ -57,7 +56,7 @@ def bench(arriero_bin, bundle, shim, tmp_path_factory):
     Options.shim = shim
     todo = [scenarios.scenario(i) for i in SMOKE]
     models = {name: oom.model_file(Options.work, name) for name in {s["model"] for s in todo}}
-    b = oom.Bench(Options, models, todo)
+    b = oom.Bench(Options, models)
     try:
         yield b
     finally:
@@ -68,7 +67,7 @@ def bench(arriero_bin, bundle, shim, tmp_path_factory):
 def test_scenario(bench, number):
     s = scenarios.scenario(number)
     bench.prepare(s, False)
-    r = ways.ours(bench.daemon, bench.name(s), s, scenarios.MODELS[s["model"]], lambda: bench.tenant(s))
+    r = bench.ours(s)
     assert r["ok"], f"{scenarios.title(s)}: {r['why']}\n" + "\n".join(r["steps"])
     assert r["ctx"] >= s["ctx_min"]
     for d in r["devices"]:  # each worker's buffer lines are found under its own name

@@ -43,34 +43,29 @@ def model_file(folder, name):
 
 
 class Bench:
-    """Three toys and a daemon that knows every scenario as a model."""
+    """Three toys, and for each scenario a daemon of its own, so that none learns from another's."""
 
-    def __init__(self, o, models, todo):
+    def __init__(self, o, models):
         self.o, self.models = o, models
         self.dir = tempfile.mkdtemp(prefix="oom-", dir=o.work)
         self.toys = [Toy(o.llama + "/ggml-rpc-server", o.shim, self.dir, i) for i in range(MAX_TOYS)]
-        config = {"rpc": [t.endpoint for t in self.toys], "usual_caches": False, "sampling": {"interval": "100ms"},
-                  "models": {self.name(s): ways.config_of(s, models[s["model"]]) for s in todo}}
-        self.daemon = Daemon(o.arriero, [], o.llama + "/llama-server", config=config)
         try:
             for t in self.toys:
                 t.start()
-            self.daemon.start()
         except BaseException:
             self.close()
             raise
 
-    @staticmethod
-    def name(s):
-        return f"s{s['number']}-{s['model']}"
-
     def close(self):
-        try:
-            self.daemon.stop()
-        finally:
-            self.daemon.destroy()
-            for t in self.toys:
-                t.stop()
+        for t in self.toys:
+            t.stop()
+
+    def ours(self, s):
+        """Through a daemon that knows the toys and this one model; the toys are prepared."""
+        config = {"rpc": [t.endpoint for t in self.toys], "usual_caches": False, "sampling": {"interval": "100ms"},
+                  "models": {"m": ways.config_of(s, self.models[s["model"]])}}
+        with Daemon(self.o.arriero, [], self.o.llama + "/llama-server", config=config) as daemon:
+            return ways.ours(daemon, "m", s, scenarios.MODELS[s["model"]], lambda: self.tenant(s))
 
     def prepare(self, s, tenant_at_work):
         """The toys as the scenario wants them; those it has not are of no size."""
@@ -97,7 +92,7 @@ class Bench:
             self.prepare(s, True)
             r[name] = way(self.o.llama, s, model, path, endpoints)
         self.prepare(s, False)
-        r["ours"] = ways.ours(self.daemon, self.name(s), s, model, lambda: self.tenant(s))
+        r["ours"] = self.ours(s)
         r["witness"] = next((w for w in ("naive", "fit", "ours") if r[w]["ok"]), None)
         if not r["witness"]:
             r["witness"] = ways.exhaustive(self.o.llama, s, model, path, endpoints, lambda: self.prepare(s, True))
@@ -206,7 +201,7 @@ def main():
     lock, queue = threading.Lock(), iter(todo)
 
     def work():
-        bench = Bench(o, models, todo)
+        bench = Bench(o, models)
         try:
             while True:
                 with lock:

@@ -40,10 +40,10 @@ def naive_need(m, ctx):
     return weights(m) + cache(m, ctx) + work(m, ctx)
 
 
-def _split(rng, total, n):
-    """Unequal shares, none below a seventh."""
+def _split(rng, total, n, least):
+    """Unequal shares, none below the least."""
     parts = [rng.uniform(0.25, 1) for _ in range(n)]
-    return [int(total * p / sum(parts)) // 4096 * 4096 for p in parts]
+    return [max(int(total * p / sum(parts)), least) // 4096 * 4096 for p in parts]
 
 
 def scenario(i):
@@ -66,8 +66,8 @@ def scenario(i):
     n = rng.choice([1, 1, 1, 2, 2, 3])
     # from a quarter of what all layers and the whole context take to a third more
     total = naive_need(m, ctx or m["ctx"]) * rng.uniform(0.25, 1.3)
-    floor = 8 * MIB * n
-    sizes = _split(rng, max(total, floor), n)
+    # no device that two graphs would fill: real ones are far larger than theirs
+    sizes = _split(rng, total, n, max(8 * MIB, 2 * work(m, ctx or m["ctx"])))
     tenant = None
     if rng.random() < 0.25:
         device = rng.randrange(n)
