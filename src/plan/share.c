@@ -9,10 +9,13 @@
 
 #include <string.h>
 
-#define KV_WORTH   (1 / 1.1) /* a smaller cache must pay for itself: a tenth faster at least */
-#define GPU_WORTH  0.95      /* so must each further device */
-#define HOST_WORTH 0.9       /* and leaving the devices idle */
-#define GRAPH_SURE 0.9       /* neighbours' graphs are never smaller than this */
+#define KV_WORTH (1 / 1.1) /* a smaller cache must pay for itself: a tenth faster at least */
+/* A further device is worth a little time while a part of the model lies in the host's memory, which is then
+ * free for other uses; where power counts, it must pay for itself. */
+#define GPU_WORTH      1.05
+#define GPU_WORTH_WATT 0.95
+#define HOST_WORTH     0.9 /* and leaving the devices idle */
+#define GRAPH_SURE     0.9 /* neighbours' graphs are never smaller than this */
 
 /* What goes to the host: the experts of leading layers; all experts and leading layers whole; leading layers
  * whole. Without experts only the last. */
@@ -24,11 +27,12 @@ struct chain_search {
     struct plan_estimate like; /* graphs as they were there; n_parts 0 = none yet */
 };
 
-static double score(const struct attempt *a)
+static double score(const struct search *s, const struct attempt *a)
 {
     double worth = a->n_used ? 1 : HOST_WORTH;
+    double gpu = s->policy->strategy == PLAN_POWER_EFFICIENT ? GPU_WORTH_WATT : GPU_WORTH;
     for (uint32_t i = 1; i < a->n_used; i++)
-        worth *= GPU_WORTH;
+        worth *= gpu;
     for (uint32_t i = 0; i < a->kv; i++)
         worth *= KV_WORTH;
     return worth * a->speed.decode_tps;
@@ -91,7 +95,7 @@ static bool could_win(const struct chain_search *c, struct attempt *a, uint32_t 
 {
     set_amount(c, a, n);
     try_best_speed(c->s, a);
-    return score(a) > score(best);
+    return score(c->s, a) > score(c->s, best);
 }
 
 enum outcome { NOTHING_FITS, CANNOT_WIN, FOUND };
@@ -124,7 +128,7 @@ static enum outcome most_of(struct chain_search *c, struct attempt *ret, uint32_
 static void offer(struct search *s, struct attempt *a, struct attempt *best, bool *found)
 {
     try_speed(s, a);
-    if (!*found || score(a) > score(best))
+    if (!*found || score(s, a) > score(s, best))
         *best = *a;
     *found = true;
 }
@@ -167,7 +171,7 @@ static void on_host(struct search *s, uint32_t ctx, struct attempt *best, bool *
         try_start(s, &none, kv, &next);
         next.params.ctx = ctx;
         try_speed(s, &next);
-        if ((!*found || score(&next) > score(best)) && try_fits(s, &next))
+        if ((!*found || score(s, &next) > score(s, best)) && try_fits(s, &next))
             offer(s, &next, best, found);
     }
 }

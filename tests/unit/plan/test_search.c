@@ -219,9 +219,10 @@ static void rate_whole(const struct instance *x, struct point *p, bool known_spe
     }
 }
 
-static double score(const struct point *p)
+static double score(const struct instance *x, const struct point *p)
 {
-    return p->tps * (p->n ? pow(0.95, p->n - 1) : 0.9) / pow(1.1, p->kv);
+    double gpu = x->pol.strategy == PLAN_POWER_EFFICIENT ? 0.95 : 1.05;
+    return p->tps * (p->n ? pow(gpu, p->n - 1) : 0.9) / pow(1.1, p->kv);
 }
 
 static int compare(const struct point *a, const struct point *b)
@@ -285,7 +286,7 @@ static void consider(struct hunt *h, struct point *p)
     if (p->whole)
         rate_whole(h->x, p, true);
     else
-        p->keys[0] = score(p);
+        p->keys[0] = score(h->x, p);
     if (h->found && compare(p, &h->best) <= 0)
         return;
     h->best = *p;
@@ -450,7 +451,7 @@ static bool as_good(const struct instance *x, const struct point *got, const str
     if (got->whole != b.whole || (got->ctx + 255) / 256 != (b.ctx + 255) / 256)
         return false;
     if (!b.whole)
-        return score(got) >= 0.999 * score(&b);
+        return score(x, got) >= 0.999 * score(x, &b);
     /* a rounding away from the next step of the speed is no difference */
     if (fabs(got->tps - b.tps) < 1e-3 * b.tps)
         b.tps = got->tps;
