@@ -12,6 +12,7 @@
  *   build_models.c   the transformer family
  *   build_encoder.c  BERT, pooling
  *   build_rwkv.c     RWKV
+ *   build_gemma.c    gemma4, gemma3n
  *   build_hybrid.c   recurrent models and hybrids of them with attention
  *
  * Equal layers repeat the same pattern of births and deaths, so long runs of them are shortened to a few
@@ -76,6 +77,9 @@ int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32
 /* Queries, keys and values of latent attention: then build_attention. */
 void build_latent(struct build *b, int32_t cur, uint32_t il, int32_t *ret_q, int32_t *ret_k, int32_t *ret_v);
 int32_t build_ffn(struct build *b, int32_t cur, uint32_t il);
+int32_t build_dense(struct build *b, int32_t cur, uint32_t il);
+/* routed: what the router reads. */
+int32_t build_experts(struct build *b, int32_t cur, int32_t routed, uint32_t il);
 /* Weights of the chosen experts, [1, used, tokens]; *ret_chosen are their numbers. */
 int32_t build_router(struct build *b, int32_t cur, uint32_t il, int32_t *ret_chosen);
 /* Projections, norms and positions of q, k, v, then build_attention. */
@@ -97,6 +101,10 @@ void build_embedding(struct build *b, int32_t state);
 uint32_t build_pooling(const struct build *b);
 void build_bert(struct build *b);
 void build_transformer(struct build *b);
+void build_gemma4(struct build *b);
+/* Embeddings that each layer has of its own: the row to add is part il of the result. */
+int32_t build_layer_inputs(struct build *b, int32_t selected, int32_t state);
+int32_t build_layer_input(struct build *b, int32_t inputs, uint32_t il);
 void build_hybrid(struct build *b);
 void build_rwkv(struct build *b);
 

@@ -15,7 +15,7 @@ int32_t build_rope(struct build *b, int32_t cur, uint32_t il)
     struct graph *g = b->g;
     int32_t id = graph_binary(g, OP_ROPE, cur, build_positions(b));
     g->t[id].nb[0] = 4; /* the result is contiguous even when cur is a view with gaps */
-    int32_t factors = rope_factors(b);
+    int32_t factors = b->f->layers[il].plain_rope ? -1 : rope_factors(b);
     if (factors >= 0) {
         int dev = b->l->layer_device[il];
         const struct tensor *t = b->f->weights[factors].t;
@@ -59,7 +59,7 @@ struct cache {             /* one layer's, as stored */
 static struct cache cache_of(struct build *b, uint32_t il)
 {
     const struct layout *l = b->l;
-    const struct layer_facts *lf = &b->f->layers[il];
+    const struct layer_facts *lf = &b->f->layers[b->f->layers[il].cache_layer];
     struct cache c = {.side = lf->sliding, .streams = l->n_streams, .v_transposed = !l->p->flash_attn};
     c.cells = lf->sliding ? l->cells_window : l->cells;
     if (!lf->cached)
@@ -67,7 +67,7 @@ static struct cache cache_of(struct build *b, uint32_t il)
             .k = -1, .v = -1, .side = lf->sliding, .streams = 1, .cells = pad_to(b->n_tokens, 256)};
     c.k_row = (uint64_t)lf->n_head_kv * lf->d_k;
     c.v_row = c.v_transposed ? b->f->v_width_max : (uint64_t)lf->n_head_kv * lf->d_v;
-    int dev = layout_cache_device(l, il);
+    int dev = layout_cache_device(l, b->f->layers[il].cache_layer);
     unsigned flags = dev == layout_host(l) ? GF_HOST : 0u;
     const uint64_t k_ne[4] = {c.k_row, c.cells, c.streams, 1}, v_ne[4] = {c.v_row, c.cells, c.streams, 1};
     c.k = graph_stored(b->g, l->p->type_k, k_ne, dev, flags);
@@ -247,26 +247,29 @@ int32_t build_attention_heads(struct build *b, int32_t q, int32_t k, int32_t v, 
     struct graph *g = b->g;
     const struct layer_facts *lf = &b->f->layers[il];
     struct cache c = cache_of(b, il);
-    if (b->l->k_rotated) {
+    bool own = lf->cache_layer == il;
+    if (b->l->k_rotated[c.side])
         q = rotate(b, q, &b->k_rot[c.side], rotation(lf->d_k));
+    if (b->l->k_rotated[c.side] && own)
         k = rotate(b, k, &b->k_rot[c.side], rotation(lf->d_k));
-    }
-    if (b->l->v_rotated)
+    if (b->l->v_rotated[c.side] && own)
         v = rotate(b, v, &b->v_rot[c.side], 64);
     graph_expand(g, q);
     /* caches with a window expand the keys first, the plain cache the values */
-    graph_expand(g, b->f->window || c.k < 0 ? k : v);
-    graph_expand(g, b->f->window || c.k < 0 ? v : k);
-    if (c.k >= 0)
+    if (own) {
+        graph_expand(g, b->f->window || c.k < 0 ? k : v);
+        graph_expand(g, b->f->window || c.k < 0 ? v : k);
+    }
+    if (own && c.k >= 0)
         store_k(b, &c, k);
-    if (c.v >= 0)
+    if (own && c.v >= 0)
         store_v(b, &c, v);
     struct gtensor t = g->t[q];
     uint64_t n = t.ne[2] / c.streams;
     int32_t heads = graph_view(g, q, t.ne[0], t.ne[1], n, c.streams, t.nb[1], t.nb[2], t.nb[2] * n, 0);
     heads = graph_permute(g, heads, 0, 2, 1, 3);
     int32_t keys, values;
-    if (lf->cached) {
+    if (c.k >= 0) {
         int32_t stored = view_k(b, &c, lf);
         keys = graph_permute(g, stored, 0, 2, 1, 3);
         values = graph_permute(g, c.v < 0 ? part_of_keys(b, stored) : view_v(b, &c, lf), 0, 2, 1, 3);
@@ -277,7 +280,7 @@ int32_t build_attention_heads(struct build *b, int32_t q, int32_t k, int32_t v, 
     int32_t cur =
         b->l->p->flash_attn ? flash(b, &c, heads, keys, values, il) : scores(b, &c, heads, keys, values, il);
     graph_expand(g, cur);
-    if (b->l->v_rotated)
+    if (b->l->v_rotated[c.side])
         cur = rotate(b, cur, &b->v_rot[c.side], 64);
     return cur;
 }

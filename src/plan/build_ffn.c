@@ -10,7 +10,7 @@ static int32_t gated(struct build *b, int32_t cur, const int32_t *t, enum role g
     return build_product(b, t[down], mid);
 }
 
-static int32_t dense(struct build *b, int32_t cur, uint32_t il)
+int32_t build_dense(struct build *b, int32_t cur, uint32_t il)
 {
     struct graph *g = b->g;
     const int32_t *t = b->f->layers[il].tensor;
@@ -42,29 +42,56 @@ static int32_t experts_product(struct build *b, int32_t weight, int32_t bias, in
     return cur;
 }
 
-static int32_t experts(struct build *b, int32_t cur, uint32_t il)
+/* What the down matrices read: gated, from two matrices or one, or activated. */
+static int32_t experts_middle(struct build *b, int32_t rows, const int32_t *t, int32_t chosen)
+{
+    struct graph *g = b->g;
+    if (t[ROLE_GATE_UP_EXPS] >= 0) {
+        int32_t both = experts_product(b, t[ROLE_GATE_UP_EXPS], -1, rows, chosen);
+        struct gtensor x = g->t[both];
+        uint64_t half = x.ne[0] / 2;
+        int32_t gate = graph_view(g, both, half, x.ne[1], x.ne[2], 1, x.nb[1], x.nb[2], x.nb[3], 0);
+        int32_t up = graph_view(g, both, half, x.ne[1], x.ne[2], 1, x.nb[1], x.nb[2], x.nb[3], 4 * half);
+        int32_t mid = graph_new(g, OP_GLU, GGML_F32, half, x.ne[1], x.ne[2], 1);
+        graph_src(g, mid, gate);
+        graph_src(g, mid, up);
+        return mid;
+    }
+    int32_t up = experts_product(b, t[ROLE_UP_EXPS], t[ROLE_UP_EXPS_B], rows, chosen);
+    if (t[ROLE_GATE_EXPS] >= 0)
+        return graph_binary(g, OP_GLU,
+                            experts_product(b, t[ROLE_GATE_EXPS], t[ROLE_GATE_EXPS_B], rows, chosen), up);
+    up = graph_unary(g, OP_UNARY, up);
+    return b->f->arch->flags & SQUARES ? graph_unary(g, OP_SQR, up) : up;
+}
+
+/* One factor a chosen expert. */
+static int32_t scales_of(struct build *b, int32_t weight, int32_t chosen, uint64_t n)
+{
+    struct graph *g = b->g;
+    uint64_t experts = b->f->n_expert;
+    int32_t row = graph_reshape(g, build_weight(b, weight), 1, experts, 1, 1);
+    int32_t each = graph_new(g, OP_REPEAT, GGML_F32, 1, experts, n, 1);
+    graph_src(g, each, row);
+    return graph_get_rows(g, each, chosen);
+}
+
+int32_t build_experts(struct build *b, int32_t cur, int32_t routed, uint32_t il)
 {
     struct graph *g = b->g;
     const int32_t *t = b->f->layers[il].tensor;
     uint64_t n = g->t[cur].ne[1], width = g->t[cur].ne[0], used = b->f->n_expert_used;
-    int32_t chosen, weights = build_router(b, cur, il, &chosen);
+    int32_t chosen, weights = build_router(b, routed, il, &chosen);
     int32_t rows = graph_reshape(g, cur, width, 1, n, 1);
     if (b->f->router.early) {
         int32_t each = graph_new(g, OP_REPEAT, GGML_F32, width, used, n, 1);
         graph_src(g, each, rows);
         rows = graph_binary(g, OP_MUL, each, weights);
     }
-    int32_t up = experts_product(b, t[ROLE_UP_EXPS], t[ROLE_UP_EXPS_B], rows, chosen);
-    int32_t mid;
-    if (t[ROLE_GATE_EXPS] >= 0) {
-        int32_t gate = experts_product(b, t[ROLE_GATE_EXPS], t[ROLE_GATE_EXPS_B], rows, chosen);
-        mid = graph_binary(g, OP_GLU, gate, up);
-    } else {
-        mid = graph_unary(g, OP_UNARY, up);
-        if (b->f->arch->flags & SQUARES)
-            mid = graph_unary(g, OP_SQR, mid);
-    }
+    int32_t mid = experts_middle(b, rows, t, chosen);
     int32_t down = experts_product(b, t[ROLE_DOWN_EXPS], t[ROLE_DOWN_EXPS_B], mid, chosen);
+    if (t[ROLE_DOWN_EXPS_SCALE] >= 0)
+        down = graph_binary(g, OP_MUL, down, scales_of(b, t[ROLE_DOWN_EXPS_SCALE], chosen, n));
     int32_t weighted = b->f->router.early ? down : graph_binary(g, OP_MUL, down, weights);
     graph_expand(g, weighted);
     uint64_t row = g->t[weighted].nb[1], token = g->t[weighted].nb[2];
@@ -101,8 +128,8 @@ int32_t build_ffn(struct build *b, int32_t cur, uint32_t il)
 {
     const int32_t *t = b->f->layers[il].tensor;
     if (t[ROLE_ROUTER] < 0)
-        return dense(b, cur, il);
-    int32_t out = experts(b, cur, il);
+        return build_dense(b, cur, il);
+    int32_t out = build_experts(b, cur, cur, il);
     if (t[ROLE_UP_SHEXP] >= 0 && t[ROLE_GATE_SHEXP] >= 0 && t[ROLE_DOWN_SHEXP] >= 0)
         out = graph_binary(b->g, OP_ADD, out, shared_expert(b, cur, t));
     return out;

@@ -10,6 +10,7 @@
 
 static const struct arch arches[] = {
 #define TRANSFORMER               FAMILY_TRANSFORMER
+#define GEMMA4                    FAMILY_GEMMA4
 #define HYBRID                    FAMILY_HYBRID
 #define RWKV                      FAMILY_RWKV
 #define BERT                      FAMILY_BERT
@@ -81,7 +82,8 @@ static void weigh(struct facts *f, uint32_t i)
     }
     w->role = (uint16_t)role_from(name);
     w->layer = t->cls == TENSOR_INPUT ? LAYER_INPUT : (int32_t)f->n_layer;
-    if (w->role == ROLE_EMBD_NORM || w->role == ROLE_EMBD_NORM_B)
+    if (w->role == ROLE_EMBD_NORM || w->role == ROLE_EMBD_NORM_B || w->role == ROLE_LAYER_EMBD_PROJ ||
+        w->role == ROLE_LAYER_EMBD_NORM)
         w->layer = 0;
     if (w->role == ROLE_ROPE_FREQS || w->role == ROLE_ROPE_LONG || w->role == ROLE_ROPE_SHORT)
         w->per_layer_copy = true;
@@ -135,6 +137,10 @@ static enum rc attention_shape(struct facts *f, struct err *err)
         l->n_head_kv = (uint32_t)kv;
         l->d_k = arch_u32(m, "attention.key_length", f->n_embd / (uint32_t)heads);
         l->d_v = arch_u32(m, "attention.value_length", f->n_embd / (uint32_t)heads);
+        if (l->sliding) {
+            l->d_k = arch_u32(m, "attention.key_length_swa", l->d_k);
+            l->d_v = arch_u32(m, "attention.value_length_swa", l->d_v);
+        }
         if (!l->d_k || !l->d_v || l->d_k > MAX_HEAD_WIDTH || l->d_v > MAX_HEAD_WIDTH)
             return err_set(err, RC_INVALID, "%s: a head is %u wide for keys and %u for values", m->path,
                            l->d_k, l->d_v);
@@ -153,7 +159,8 @@ static void sliding_shape(struct facts *f)
         uint32_t period, window;
     } known[] = {{"gemma2", 2, 4096}, {"gemma3", 6, 0},          {"gpt-oss", 2, 0},
                  {"cohere2", 4, 0},   {"exaone4", 4, 0},         {"olmo2", 4, 0},
-                 {"llama4", 4, 8192}, {"gemma-embedding", 6, 0}, {"modern-bert", 3, 0}};
+                 {"llama4", 4, 8192}, {"gemma-embedding", 6, 0}, {"modern-bert", 3, 0},
+ {"gemma4", 6, 0}};
     if (!(f->arch->flags & SLIDING))
         return;
     uint32_t period = 0, window = 0;
@@ -165,8 +172,26 @@ static void sliding_shape(struct facts *f)
     }
     f->window = arch_u32(f->m, "attention.sliding_window", window);
     bool dense_first = f->headless && (f->arch->flags & LAYER_NORM); /* modern-bert */
-    for (uint32_t il = 0; il < f->n_layer && f->window; il++)
-        f->layers[il].sliding = period && (dense_first ? il % period != 0 : il % period < period - 1);
+    uint64_t given;
+    if (model_arch_u64(f->m, "attention.sliding_window_pattern", &given) && given <= f->n_layer)
+        period = (uint32_t)given;
+    for (uint32_t il = 0; il < f->n_layer && f->window; il++) {
+        bool slides = period && (dense_first ? il % period != 0 : il % period < period - 1);
+        if (model_arch_layer_u64(f->m, "attention.sliding_window_pattern", il, &given) && period != given)
+            slides = given != 0;
+        f->layers[il].sliding = slides;
+    }
+}
+
+/* Layers without keys of their own read those of the last layer of their kind that has some: two such layers
+ * stand last, the sliding one first. */
+static void share_caches(struct facts *f)
+{
+    uint32_t own = 0;
+    while (own < f->n_layer_run && f->layers[own].cached)
+        own++;
+    for (uint32_t il = own; il < f->n_layer_run && own >= 2 && f->arch->family != FAMILY_HYBRID; il++)
+        f->layers[il].cache_layer = (uint16_t)(own - (f->layers[il].sliding ? 2 : 1));
 }
 
 /* Layers whose queries and keys are turned by their positions. */
@@ -177,8 +202,10 @@ static void rotary_shape(struct facts *f)
         uint32_t period;   /* each period-th layer is not */
         bool sliding_only; /* if the model has a window */
     } known[] = {{"smollm3", 4, false}, {"llama4", 4, false}, {"cohere2", 0, true}, {"exaone4", 0, true}};
-    for (uint32_t il = 0; il < f->n_layer; il++)
+    for (uint32_t il = 0; il < f->n_layer; il++) {
         f->layers[il].rotated = !(f->arch->flags & ROPELESS);
+        f->layers[il].plain_rope = f->arch->family == FAMILY_GEMMA4 && f->layers[il].sliding;
+    }
     for (size_t i = 0; i < TABLE_COUNT(known); i++) {
         if (strcmp(known[i].arch, f->arch->name))
             continue;
@@ -237,10 +264,11 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
             if (!latent_complete(f, t))
                 return err_set(err, RC_INVALID, "%s: layer %u lacks matrices of latent attention", f->m->path,
                                il);
-        } else if (t[ROLE_QKV] < 0 && (t[ROLE_Q] < 0 || t[ROLE_K] < 0 || t[ROLE_V] < 0))
+        } else if (t[ROLE_QKV] < 0 && (t[ROLE_Q] < 0 || (f->layers[il].cached && t[ROLE_K] < 0) ||
+                                       (t[ROLE_V] < 0 && f->arch->family != FAMILY_GEMMA4)))
             return err_set(err, RC_INVALID, "%s: layer %u has no query, key or value matrix", f->m->path, il);
-        bool moe = t[ROLE_ROUTER] >= 0 && t[ROLE_DOWN_EXPS] >= 0 && t[ROLE_UP_EXPS] >= 0 &&
-                   (t[ROLE_GATE_EXPS] >= 0 || f->headless);
+        bool moe = t[ROLE_ROUTER] >= 0 && t[ROLE_DOWN_EXPS] >= 0 &&
+                   (t[ROLE_GATE_UP_EXPS] >= 0 || t[ROLE_UP_EXPS] >= 0);
         bool ffn = t[ROLE_UP] >= 0 && t[ROLE_DOWN] >= 0;
         if (!moe && !ffn)
             return err_set(err, RC_INVALID, "%s: layer %u has no feed-forward matrices", f->m->path, il);
@@ -264,8 +292,10 @@ static enum rc check_ends(const struct facts *f, struct err *err)
 static enum rc plain_layers(struct facts *f, struct err *err)
 {
     f->caches = !(f->arch->flags & UNCACHED);
+    uint32_t shared = arch_u32(f->m, "attention.shared_kv_layers", 0);
+    uint32_t own = shared < f->n_layer_run ? f->n_layer_run - shared : f->n_layer_run;
     for (uint32_t il = 0; il < f->n_layer_run; il++)
-        f->layers[il].cached = f->caches;
+        f->layers[il].cached = f->caches && il < own;
     return check_tensors(f, err);
 }
 
@@ -277,24 +307,26 @@ static enum rc load(struct facts *f, struct err *err)
     if (!f->layers || !f->weights)
         return err_set(err, RC_NOMEM, "no memory for the facts of %s", m->path);
     memset(f->global, 0xff, sizeof f->global);
-    for (uint32_t il = 0; il < f->n_layer; il++)
+    for (uint32_t il = 0; il < f->n_layer; il++) {
         memset(f->layers[il].tensor, 0xff, sizeof f->layers[il].tensor);
+        f->layers[il].cache_layer = (uint16_t)il;
+    }
     f->n_weights = m->n_tensors;
     for (uint32_t i = 0; i < m->n_tensors; i++)
         weigh(f, i);
     f->headless = f->arch->flags & HEADLESS;
     f->tied = f->global[ROLE_OUTPUT] < 0 && !(f->arch->flags & OUTPUTLESS);
+    f->copies_tied = f->arch->family == FAMILY_GEMMA4;
     enum rc rc = f->arch->family == FAMILY_HYBRID || f->arch->family == FAMILY_RWKV ? facts_recurrent(f, err)
                                                                                     : plain_layers(f, err);
     if (!rc)
         rc = check_ends(f, err);
-    if (!rc)
-        rc = attention_shape(f, err);
     if (rc)
         return rc;
     sliding_shape(f);
+    share_caches(f);
     rotary_shape(f);
-    return RC_OK;
+    return attention_shape(f, err);
 }
 
 /* Layers at the end that only draft further tokens: they are in the file, and loaded for drafting alone. */

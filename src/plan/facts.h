@@ -5,7 +5,7 @@
 
 #include "gguf/model.h"
 
-enum arch_family { FAMILY_TRANSFORMER, FAMILY_HYBRID, FAMILY_RWKV, FAMILY_BERT };
+enum arch_family { FAMILY_TRANSFORMER, FAMILY_HYBRID, FAMILY_RWKV, FAMILY_BERT, FAMILY_GEMMA4 };
 
 enum arch_flag { /* see architectures.def */
                  SCALES_INPUT = 1 << 0,
@@ -73,9 +73,11 @@ enum mixer {
 struct layer_facts {
     uint32_t n_head, n_head_kv, d_k, d_v;
     bool sliding;
-    bool rotated;   /* queries and keys carry rotary positions */
-    bool cached;    /* keys and values are kept */
-    bool recurrent; /* states are kept */
+    bool plain_rope;      /* without factors, though the model has some */
+    bool rotated;         /* queries and keys carry rotary positions */
+    uint16_t cache_layer; /* whose keys and values it reads: its own, or those of a layer before */
+    bool cached;          /* keys and values are kept */
+    bool recurrent;       /* states are kept */
     uint8_t mixer;
     int32_t tensor[ROLE_COUNT]; /* index into weights, -1 = the layer has none */
 };
@@ -123,7 +125,8 @@ struct facts {
     bool scales_input, scales_residual, scales_head, scales_logits; /* by a constant */
     bool scales_by_position;                                        /* queries, one factor a token */
     bool clamps_qkv;
-    bool bare_qk_norm; /* heads that are rotated are normed, without weights */
+    uint32_t layer_embd; /* width of the embeddings that each layer has of its own; 0 = none */
+    bool bare_qk_norm;   /* heads that are rotated are normed, without weights */
     struct router_facts router;
     struct latent_facts latent;
     uint32_t ssm_conv, ssm_inner, ssm_state, ssm_rank, ssm_group;
@@ -139,6 +142,7 @@ struct facts {
     int32_t global[ROLE_COUNT]; /* weights outside the layers */
     bool parallel;              /* attention and feed-forward read the same state */
     bool headless;              /* no logits */
+    bool copies_tied;           /* … from a copy of their own, even beside the first */
     bool tied;                  /* no output matrix of its own: token_embd serves */
 };
 

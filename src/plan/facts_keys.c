@@ -88,6 +88,7 @@ enum rc facts_keys(struct facts *f, struct err *err)
     if (!f->ctx_short)
         f->ctx_short = f->m->context_train;
     f->positions = f->arch->flags & FOUR_POSITIONS ? 4 : 1;
+    f->layer_embd = key_u32(f->m, "embedding_length_per_layer_input", 65536);
     f->deepstack = f->arch->flags & FOUR_POSITIONS ? key_u32(f->m, "n_deepstack_layers", f->n_layer) : 0;
     return latent_keys(f, err);
 }

@@ -37,11 +37,25 @@ static bool recurrent_layer(struct layout *l, uint64_t *sum, uint32_t alignment)
            add(sum, l->n_seqs, l->f->state_s * 4, alignment);
 }
 
+/* A quantised cache whose heads are all of one width is written through a Hadamard product. */
+static void rotate_cache(struct layout *l, int side)
+{
+    const struct ggml_type_info *k = ggml_type_info(l->p->type_k), *v = ggml_type_info(l->p->type_v);
+    const struct layer_facts *first = NULL;
+    bool uniform = !l->f->latent.cached;
+    for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
+        const struct layer_facts *lf = &l->f->layers[il];
+        if (!lf->cached || lf->sliding != side)
+            continue;
+        first = first ? first : lf;
+        uniform = uniform && lf->d_k == first->d_k && lf->d_v == first->d_v;
+    }
+    l->k_rotated[side] = first && uniform && k->block > 1 && first->d_k % 64 == 0;
+    l->v_rotated[side] = first && uniform && v->block > 1 && first->d_v % 64 == 0;
+}
+
 enum rc layout_cache(struct layout *l, struct err *err)
 {
-    const struct layer_facts *first = NULL; /* that keeps keys and values */
-    const struct ggml_type_info *k = ggml_type_info(l->p->type_k), *v = ggml_type_info(l->p->type_v);
-    bool uniform = true;
     for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         const struct layer_facts *lf = &l->f->layers[il];
         int dev = layout_cache_device(l, il);
@@ -55,13 +69,8 @@ enum rc layout_cache(struct layout *l, struct err *err)
         if (lf->recurrent || (lf->sliding && !l->p->swa_full)) /* what a snapshot of one slot holds */
             l->checkpoint_bytes +=
                 (l->context_bytes[dev] - before) / (lf->recurrent ? l->n_seqs : l->n_streams);
-        if (!lf->cached)
-            continue;
-        first = first ? first : lf;
-        uniform = uniform && lf->d_k == first->d_k && lf->d_v == first->d_v;
     }
-    uniform = uniform && first && !l->f->latent.cached;
-    l->k_rotated = uniform && k->block > 1 && first->d_k % 64 == 0;
-    l->v_rotated = uniform && v->block > 1 && first->d_v % 64 == 0;
+    rotate_cache(l, 0);
+    rotate_cache(l, 1);
     return RC_OK;
 }

@@ -22,7 +22,8 @@ struct layout {
     bool full_offload;
     bool pipelined;
     bool has_overrides;
-    bool k_rotated, v_rotated;                 /* quantised caches are written through a Hadamard product */
+    bool k_rotated[2],
+        v_rotated[2]; /* quantised caches are written through a Hadamard product; [1]: the sliding cache */
     int8_t layer_device[FACTS_MAX_LAYERS + 1]; /* [n_layer] = the output's */
     /* weights */
     int8_t *weight_device; /* [n_weights] of the device that holds it, n_devices = host */

@@ -226,9 +226,6 @@ static bool needs_new_split(const struct sched *s, const struct gtensor *t, int 
         /* a fresh split lets the memory of the previous weights' copies be used again */
         if ((src->flags & GF_WEIGHT) && src->backend != cur && !readable(s, src, cur))
             return true;
-        if (s->n_split_inputs >= 30 && src->backend != cur && copy_on(s->g, t->src[j], cur) < 0 &&
-            !readable(s, src, cur))
-            return true;
     }
     return false;
 }

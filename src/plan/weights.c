@@ -199,7 +199,7 @@ static void place_tied_output(struct layout *l)
     bool repacked = dev == layout_host(l) && packs(l) && repackable(t, KIND_PRODUCT, l->p->host_isa);
     l->output_device = (int8_t)dev;
     l->output_repacked = repacked;
-    if (dev != l->weight_device[i] || repacked)
+    if (dev != l->weight_device[i] || repacked || l->f->copies_tied)
         count(l, dev, false, repacked, t);
 }
 
