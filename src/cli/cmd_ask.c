@@ -6,18 +6,14 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "base/sse.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #define DEFAULT_URL     "http://127.0.0.1:11435"
 #define PROMPT_MAX      ((size_t)16 << 20)
-#define EXIT_INTERRUPT  130
 #define STATUS_QUESTION 3000u /* ms for asking the control socket where the data plane is */
 
 struct options {
@@ -350,7 +346,7 @@ static int finish(struct answer *a, enum rc rc, struct err *err)
     if (!a->call->json && (a->text.n || a->in_reasoning) && !str_ends(buf_str(&a->text), "\n"))
         fputs("\n", stdout);
     if (rc == RC_CANCELLED)
-        return EXIT_INTERRUPT;
+        return CONTROL_INTERRUPTED;
     if (rc == RC_OK && a->rc != RC_OK) {
         rc = a->rc;
         *err = a->err;
@@ -385,7 +381,7 @@ static int ask(struct cli_call *call, struct str prompt, int cancel_fd)
         rc = make_body(o, model, prompt, &body, &err);
     if (rc != RC_OK) {
         buf_release(&body);
-        return rc == RC_CANCELLED ? EXIT_INTERRUPT : cli_fail(call, &err);
+        return rc == RC_CANCELLED ? CONTROL_INTERRUPTED : cli_fail(call, &err);
     }
     struct answer a = {.call = call,
                        .terminal = output_is_terminal(stdout),
@@ -409,7 +405,7 @@ static int run(struct cli_call *call)
 {
     struct err err;
     struct buf prompt = {.max = PROMPT_MAX};
-    sigset_t set, old;
+    struct control_interrupt interrupt;
     if (call->n_args == 0 && output_is_terminal(stdin)) {
         enum rc rc = err_set(&err, RC_INVALID, "what is the question?");
         if (rc != RC_OK)
@@ -420,19 +416,9 @@ static int run(struct cli_call *call)
         buf_release(&prompt);
         return cli_fail(call, &err);
     }
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigprocmask(SIG_BLOCK, &set, &old);
-    int cancel_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    int status = ask(call, buf_str(&prompt), cancel_fd);
-    if (cancel_fd >= 0) {
-        struct signalfd_siginfo drained; /* else it would end us once it is unblocked */
-        while (read(cancel_fd, &drained, sizeof drained) > 0)
-            ;
-        close(cancel_fd);
-    }
-    sigprocmask(SIG_SETMASK, &old, NULL);
+    control_interrupt_begin(&interrupt);
+    int status = ask(call, buf_str(&prompt), interrupt.fd);
+    control_interrupt_end(&interrupt);
     buf_release(&prompt);
     return status;
 }

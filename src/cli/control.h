@@ -3,8 +3,11 @@
 #ifndef CLI_CONTROL_H
 #define CLI_CONTROL_H
 
+#include "base/sse.h"
 #include "cli/cli_priv.h"
 #include "cli/client.h"
+
+#include <signal.h>
 
 #define CONTROL_API        "/api/arriero/v1"
 #define CONTROL_NO_TIMEOUT 0u /* loads and drains take what they take */
@@ -18,6 +21,23 @@ enum rc control_post(const struct cli_call *call, const char *path, yyjson_mut_d
 yyjson_mut_doc *control_body(const char *model, yyjson_mut_val **ret_root);
 /* Prints the daemon's answer as it is and frees it. Returns the exit status. */
 int control_print(yyjson_doc *doc);
+
+/* SIGINT and SIGTERM as a readable descriptor, so that a command can end its connection in order. */
+struct control_interrupt {
+    int fd; /* for client_request.cancel_fd; -1 when the kernel gave none */
+    sigset_t old;
+};
+void control_interrupt_begin(struct control_interrupt *i);
+void control_interrupt_end(struct control_interrupt *i);
+#define CONTROL_INTERRUPTED 130 /* exit status after it */
+
+/* Reads server-sent events of CONTROL_API + path until the daemon or the user ends them; stdout is flushed
+ * after each piece. Returns the exit status. */
+int control_follow(const struct cli_call *call, const char *path, sse_event_fn fn, void *arg);
+
+/* A decision in sentences, wrapped at width (control_width: the terminal's, at most 110). Appends. */
+void control_decision(struct buf *out, yyjson_val *decision, size_t width);
+size_t control_width(void);
 
 /* The instance of `instances` whose model or id is `name`; NULL if there is none. */
 yyjson_val *control_instance(yyjson_val *instances, struct str name);

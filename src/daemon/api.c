@@ -101,11 +101,15 @@ static void reply_invalid(struct http_exchange *ex, const char *message, const c
 void api_logs(void *daemon, struct http_exchange *ex)
 {
     struct daemon *d = daemon;
-    char id[256];
+    char id[256], follow[4];
     struct str tail;
     struct err err;
     if (!http_query(ex, "id", id, sizeof id) || !id[0]) {
         reply_invalid(ex, "no id is given", "add ?id= and a model or an instance");
+        return;
+    }
+    if (http_query(ex, "follow", follow, sizeof follow) && strcmp(follow, "1") == 0) {
+        listeners_follow(d, ex, str_from(id));
         return;
     }
     if (pool_log(d->pool, str_from(id), &tail, &err) != RC_OK) {

@@ -309,7 +309,8 @@ enum rc daemon_begin_serving(struct daemon *d, struct err *err)
                                          .decision = events_decision,
                                          .inventory = on_inventory,
                                          .want_sample = on_want_sample,
-                                         .why_not = on_why_not};
+                                         .why_not = on_why_not,
+                                         .line = listeners_line};
     enum rc rc = pool_new(&pool_opt, &d->pool, err);
     if (rc != RC_OK)
         return rc;
@@ -386,7 +387,7 @@ void daemon_stop(struct daemon *d, bool hurry)
     d->hurried |= hurry;
     if (first) {
         notify_send("STOPPING=1");
-        events_end(d);
+        listeners_end(d);
         uint64_t ms = d->config->drain_timeout + 2 * d->config->stop_timeout + 5000;
         uv_timer_start(&d->stop_timer, on_stop_timer, ms, 0);
         d->pool_stopped = !d->pool;

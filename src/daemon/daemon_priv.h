@@ -5,6 +5,7 @@
  *   route.c     the proxy's abstract route over the pool
  *   routes.c    the table of paths; data.c answers those of the data plane, api.c those of the control API
  *   events.c    decisions: to the log, the store, metrics and the listeners of /events
+ *   listeners.c clients that listen to decisions or to an instance's log
  *   telemetry.c metrics and the joined status
  *   watchdog.c  turns of the loop that take too long; the service manager's watchdog */
 #ifndef DAEMON_DAEMON_PRIV_H
@@ -20,7 +21,7 @@
 #include "watch/metrics.h"
 
 #define DAEMON_API           "/api/arriero/v1"
-#define DAEMON_LISTENERS_MAX 64 /* of /events at a time */
+#define DAEMON_LISTENERS_MAX 64 /* of events and logs at a time */
 #define DAEMON_SLOW_TURN_US  20000
 
 struct reload; /* one under way */
@@ -96,8 +97,16 @@ yyjson_mut_doc *doc_new(yyjson_mut_val **ret_root);
 
 /* events.c */
 void events_decision(void *daemon, const struct pool_decision *decision);
-void events_end(struct daemon *d); /* ends every listener */
 void events_request(void *daemon, const struct http_record *r);
+
+/* listeners.c: clients that listen to decisions (of NULL), or to the log of a model or an instance */
+/* Begins the answer with first; false: it was answered with an error, or the client is gone. */
+bool listeners_add(struct daemon *d, struct http_exchange *ex, const char *of, struct str first);
+bool listeners_has(const struct daemon *d, const char *model, const char *instance);
+void listeners_tell(struct daemon *d, const char *model, const char *instance, struct str event);
+void listeners_end(struct daemon *d); /* ends all of them */
+void listeners_line(void *daemon, const char *model, const char *instance, struct str line);
+void listeners_follow(struct daemon *d, struct http_exchange *ex, struct str id);
 
 /* telemetry.c */
 void telemetry_text(struct daemon *d, struct buf *out);

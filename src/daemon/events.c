@@ -8,12 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-struct listener {
-    struct daemon *d;
-    struct http_exchange *ex;
-    struct listener *next;
-};
-
 /* ---- decisions ---- */
 
 static enum log_level level_of(const char *kind)
@@ -142,30 +136,6 @@ static void post_instance(struct daemon *d, const struct pool_decision *p)
     yyjson_mut_doc_free(doc);
 }
 
-static void listener_free(struct listener *l)
-{
-    struct listener **at = &l->d->listeners;
-    while (*at && *at != l)
-        at = &(*at)->next;
-    if (*at) {
-        *at = l->next;
-        l->d->n_listeners--;
-    }
-    free(l);
-}
-
-static void tell_listeners(struct daemon *d, struct str event)
-{
-    for (struct listener *l = d->listeners, *next; l; l = next) {
-        next = l->next;
-        if (!http_stream_write(l->ex, event)) {
-            struct http_exchange *ex = l->ex;
-            listener_free(l);
-            http_stream_end(ex);
-        }
-    }
-}
-
 static void put_event(struct daemon *d, const struct pool_decision *p, struct str reasons, struct str plan,
                       struct buf *out)
 {
@@ -205,55 +175,18 @@ void events_decision(void *daemon, const struct pool_decision *p)
                                  .seconds = p->seconds};
     store_post_decision(d->store, &row);
     post_instance(d, p);
-    if (d->listeners) {
+    if (listeners_has(d, NULL, NULL)) {
         put_event(d, p, buf_str(&reasons), buf_str(&plan), &event);
-        tell_listeners(d, buf_str(&event));
+        listeners_tell(d, NULL, NULL, buf_str(&event));
     }
     buf_release(&reasons);
     buf_release(&plan);
     buf_release(&event);
 }
 
-/* ---- listeners ---- */
-
-static void on_gone(void *arg)
-{
-    listener_free(arg);
-}
-
 void api_events(void *daemon, struct http_exchange *ex)
 {
-    struct daemon *d = daemon;
-    struct err err;
-    if (d->stopping || d->n_listeners >= DAEMON_LISTENERS_MAX) {
-        enum rc rc =
-            err_set(&err, RC_BUSY, d->stopping ? "the daemon is stopping" : "%d listeners are the limit",
-                    DAEMON_LISTENERS_MAX);
-        err.code = rc;
-        http_reply_err(ex, &err, 5);
-        return;
-    }
-    struct listener *l = mem_new(struct listener);
-    *l = (struct listener){.d = d, .ex = ex, .next = d->listeners};
-    http_stream_start(ex, 200, "text/event-stream");
-    http_on_abort(ex, on_gone, l);
-    if (!http_stream_write(ex, STR("retry: 2000\n\n"))) {
-        free(l);
-        http_stream_end(ex);
-        return;
-    }
-    d->listeners = l;
-    d->n_listeners++;
-}
-
-void events_end(struct daemon *d)
-{
-    while (d->listeners) {
-        /* freeing a listener takes it off the list */
-        struct http_exchange *ex = d->listeners->ex; /* NOLINT(clang-analyzer-unix.Malloc) */
-        listener_free(d->listeners);
-        http_stream_end(ex);
-    }
+    (void)listeners_add(daemon, ex, NULL, STR("retry: 2000\n\n"));
 }
 
 /* ---- requests ---- */

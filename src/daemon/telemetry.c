@@ -314,6 +314,7 @@ static void add_counters(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *
     yyjson_mut_obj_add_uint(doc, o, "relayed", h.relayed_total);
     yyjson_mut_obj_add_uint(doc, o, "client_aborts", h.client_aborts);
     yyjson_mut_obj_add_uint(doc, o, "upstream_errors", h.upstream_errors);
+    yyjson_mut_obj_add_uint(doc, o, "listeners", d->n_listeners);
     yyjson_mut_obj_add_uint(doc, o, "slow_turns", d->slow_turns);
 }
 

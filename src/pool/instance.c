@@ -187,6 +187,9 @@ static void probe_load(struct pool_instance *i)
 static void on_line(void *arg, struct str line)
 {
     struct pool_instance *i = arg;
+    const struct pool_hooks *hooks = &i->pool->opt.hooks;
+    if (hooks->line)
+        hooks->line(hooks->arg, i->model, i->id, line);
     if (i->state != POOL_STARTING)
         return;
     i->progress_ms = i->pool->deps.now_ms();

@@ -61,6 +61,8 @@ struct pool_hooks {
     const struct hw_inventory *(*inventory)(void *arg);
     /* Asks for a fresh sample soon (after a stop, before an admission); may be NULL. */
     void (*want_sample)(void *arg);
+    /* Each line that an instance's server writes; may be NULL. */
+    void (*line)(void *arg, const char *model, const char *instance, struct str line);
     /* Why a name that no model has cannot be served, where the caller knows more: true with *err as
      * RC_NOT_FOUND. May be NULL. */
     bool (*why_not)(void *arg, struct str name, struct err *err);

@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import subprocess
 import threading
 
 from lib import procs
@@ -113,3 +114,47 @@ def test_plan_over_the_control_api_tells_of_the_host(make_daemon, folder, tiny):
     _, longer = host(ctx=1024)
     assert longer["context_bytes"] < before["context_bytes"]
     d.stop()
+
+
+def listening(d, *args):
+    """A command that listens: its process and its lines, as they come."""
+    p = subprocess.Popen([d.binary, *args], env=d.env, cwd=d.dir, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True, errors="replace")
+    lines = []
+    t = threading.Thread(target=lambda: [lines.append(x.rstrip("\n")) for x in p.stdout])
+    t.start()
+    return p, lines, t
+
+
+def test_events_and_logs_are_followed(make_daemon, folder, tiny, tiny_b):
+    d = make_daemon([folder(tiny, tiny_b)]).start()
+    events, decided, t1 = listening(d, "events", "tiny-a", "--json")
+    log, written, t2 = listening(d, "logs", "tiny-a", "-f")  # it is not loaded yet
+    ended, _, t3 = listening(d, "events")
+    wait_for(lambda: listeners(d) == 3, 20, 0.05, "three listeners")
+    assert d.chat("tiny-b")[0] == 200
+    assert d.chat("tiny-a")[0] == 200
+    wait_for(lambda: any('"kind":"ready"' in x for x in decided), 20, 0.05, "the decision that it is ready")
+    assert [json.loads(x)["model"] for x in decided] == ["tiny-a"] * len(decided)
+    wait_for(lambda: any("listening" in x for x in written), 20, 0.05, "the line of the log that tells of it")
+    d.cli("unload", "tiny-a", check=0)
+    before = len(written)
+    assert d.chat("tiny-a")[0] == 200  # the log goes on with the next instance
+    wait_for(lambda: any("listening" in x for x in written[before:]), 20, 0.05, "the second instance's log")
+    for p, t in ((events, t1), (log, t2)):
+        p.send_signal(signal.SIGINT)
+        assert p.wait(20) == 130
+        t.join(20)
+    wait_for(lambda: listeners(d) == 1, 20, 0.05, "the listeners being gone")
+    r = d.cli("logs", "nobody", "-f")
+    assert r.returncode == 1 and "nobody" in r.stderr
+    d.stop()
+    assert ended.wait(20) == 0
+    t3.join(20)
+    for p in (events, log, ended):
+        p.stdout.close()
+        p.stderr.close()
+
+
+def listeners(d):
+    return d.get_json("/status")[1]["counters"]["listeners"]

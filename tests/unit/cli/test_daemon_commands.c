@@ -203,6 +203,51 @@ static void test_logs(void **state)
     stop(&r);
 }
 
+static void test_logs_are_followed(void **state)
+{
+    (void)state;
+    static const struct toy_answer answers[] = {
+        {"GET " API "/logs?id=smol&follow=1 ", 200,
+         "event: log\ndata: {\"log\":\"one\\ntwo\\n\"}\n\nevent: line\ndata: {\"instance\":\"smol#1\","
+         "\"line\":\"th\\u001b[31mree\"}\n\nevent: unknown\ndata: {}\n\nevent: line\ndata: "
+         "{\"line\":\"four\"}\n\n"},
+        {0},
+    };
+    struct run r;
+    start(&r, answers);
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "logs", "smol", "-f", "-n", "1", "--socket", r.d.path), 0);
+    assert_string_equal(r.out.data, "two\nth [31mree\nfour\n");
+    ASSERT_HAS(&r.err, "the daemon has ended the connection");
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "logs", "smol", "--follow", "--json", "--socket", r.d.path), 0);
+    ASSERT_HAS(&r.out, "{\"log\":\"one\\ntwo\\n\"}\n", "{\"line\":\"four\"}\n");
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "logs", "other", "-f", "--socket", r.d.path), 1);
+    stop(&r);
+}
+
+static void test_events(void **state)
+{
+    (void)state;
+    static const struct toy_answer answers[] = {
+        {"GET " API "/events ", 200,
+         "retry: 2000\n\nid: 1\nevent: decision\ndata: "
+         "{\"at\":\"2026-01-02T03:04:05.000Z\",\"kind\":\"load\","
+         "\"model\":\"smol\",\"instance\":\"smol#1\",\"reasons\":[{\"code\":\"x\",\"text\":\"it "
+         "fits\"}]}\n\nevent: decision\ndata: {\"kind\":\"wait\",\"model\":\"big\"}\n\nevent: "
+         "decision\ndata: broken\n\nevent: other\ndata: {}\n\n"},
+        {0},
+    };
+    struct run r;
+    start(&r, answers);
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "events", "--socket", r.d.path), 0);
+    ASSERT_HAS(&r.out, "smol was placed\n    it fits\n", "big waits for memory\n");
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "events", "big", "--json", "--socket", r.d.path), 0);
+    assert_string_equal(r.out.data, "{\"kind\":\"wait\",\"model\":\"big\"}\n");
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "events", "smol#1", "--socket", r.d.path), 0);
+    ASSERT_HAS(&r.out, "smol was placed");
+    assert_null(strstr(r.out.data, "big"));
+    stop(&r);
+}
+
 static const char stream[] =
     "data: {\"model\":\"smol\",\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":null}}]}\n\n"
     "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n"
@@ -353,6 +398,8 @@ int main(void)
         cmocka_unit_test(test_errors_of_the_daemon),
         cmocka_unit_test(test_why),
         cmocka_unit_test(test_logs),
+        cmocka_unit_test(test_logs_are_followed),
+        cmocka_unit_test(test_events),
         cmocka_unit_test(test_ask),
         cmocka_unit_test(test_ask_finds_the_door),
         cmocka_unit_test(test_ask_errors),

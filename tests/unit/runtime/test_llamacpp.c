@@ -281,8 +281,9 @@ static void test_extras_come_last(void **state)
     command(&f, help_new);
     const char *line = joined(&f.command), *end = " --temp 0.2";
     assert_string_equal(line + strlen(line) - strlen(end), end);
-    assert_non_null(
-        strstr(line, " --embeddings --mmproj /m/mm.gguf --api-key-file /key --slot-save-path /kv "));
+    assert_non_null(strstr(
+        line,
+        " --embeddings --mmproj /m/mm.gguf --no-mmproj-offload --api-key-file /key --slot-save-path /kv "));
     arena_release(&f.arena);
 }
 
