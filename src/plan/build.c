@@ -174,8 +174,9 @@ static uint64_t signature(const struct layout *l, uint32_t il)
 {
     const struct layer_facts *lf = &l->f->layers[il];
     uint64_t h = mix((uint64_t)lf->n_head << 32 | lf->n_head_kv, (uint64_t)lf->d_k << 32 | lf->d_v);
-    h = mix(h, (uint64_t)(uint8_t)l->layer_device[il] << 8 | (uint64_t)lf->cached << 3 |
-                   (uint64_t)lf->rotated << 2 | (uint64_t)lf->sliding << 1 | lf->recurrent);
+    h = mix(h, (uint64_t)(uint8_t)l->layer_device[il] << 8 | (uint64_t)lf->sparse << 4 |
+                   (uint64_t)lf->cached << 3 | (uint64_t)lf->rotated << 2 | (uint64_t)lf->sliding << 1 |
+                   lf->recurrent);
     bool copies = false;
     for (int d = 0; d < l->n_devices; d++)
         copies = copies || backend_traits(l->devices[d].backend)->offload_batch;
@@ -278,6 +279,8 @@ void build_graph(struct build *b, struct graph *g, const struct layout *l, bool 
         build_rwkv(b);
     else if (l->f->arch->family == FAMILY_BERT)
         build_bert(b);
+    else if (l->f->arch->family == FAMILY_GEMMA3N)
+        build_gemma3n(b);
     else if (l->f->arch->family == FAMILY_GEMMA4)
         build_gemma4(b);
     else

@@ -12,7 +12,8 @@
  *   build_models.c   the transformer family
  *   build_encoder.c  BERT, pooling
  *   build_rwkv.c     RWKV
- *   build_gemma.c    gemma4, gemma3n
+ *   build_gemma.c    gemma4
+ *   build_gemma3n.c  gemma3n
  *   build_hybrid.c   recurrent models and hybrids of them with attention
  *
  * Equal layers repeat the same pattern of births and deaths, so long runs of them are shortened to a few
@@ -102,9 +103,14 @@ uint32_t build_pooling(const struct build *b);
 void build_bert(struct build *b);
 void build_transformer(struct build *b);
 void build_gemma4(struct build *b);
-/* Embeddings that each layer has of its own: the row to add is part il of the result. */
+void build_gemma3n(struct build *b);
+/* Embeddings that each layer has of its own: rows of the table for this batch, all layers side by side; then
+ * what is added to them; then one layer's part. */
+int32_t build_layer_rows(struct build *b);
 int32_t build_layer_inputs(struct build *b, int32_t selected, int32_t state);
 int32_t build_layer_input(struct build *b, int32_t inputs, uint32_t il);
+/* Attention of gemma4 and gemma3n: values are normed, too. */
+int32_t build_gemma_attention(struct build *b, int32_t cur, uint32_t il);
 void build_hybrid(struct build *b);
 void build_rwkv(struct build *b);
 

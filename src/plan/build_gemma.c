@@ -5,7 +5,7 @@
 /* ---- embeddings a layer ---- */
 
 /* Rows of the table for this batch, all layers side by side. */
-static int32_t selected_inputs(struct build *b)
+int32_t build_layer_rows(struct build *b)
 {
     int32_t ids = graph_input(b->g, GGML_I32, b->n_tokens, 1, 1, 1);
     return graph_get_rows(b->g, build_weight(b, b->f->global[ROLE_LAYER_EMBD]), ids);
@@ -34,7 +34,7 @@ static int32_t heads_of(struct build *b, int32_t cur, uint32_t width, uint32_t h
     return graph_reshape(b->g, cur, width, heads, b->n_tokens, 1);
 }
 
-static int32_t gemma4_attention(struct build *b, int32_t cur, uint32_t il)
+int32_t build_gemma_attention(struct build *b, int32_t cur, uint32_t il)
 {
     const struct layer_facts *lf = &b->f->layers[il];
     const int32_t *t = lf->tensor;
@@ -81,7 +81,7 @@ static int32_t gemma4_layer(struct build *b, int32_t state, int32_t inputs, uint
     struct graph *g = b->g;
     const int32_t *t = b->f->layers[il].tensor;
     bool last = il == b->f->n_layer_run - 1;
-    int32_t cur = gemma4_attention(b, build_norm(b, state, t[ROLE_ATTN_NORM], -1), il), residual = state;
+    int32_t cur = build_gemma_attention(b, build_norm(b, state, t[ROLE_ATTN_NORM], -1), il), residual = state;
     if (last) {
         cur = graph_get_rows(g, cur, build_out_rows(b));
         residual = graph_get_rows(g, residual, build_out_rows(b));
@@ -104,7 +104,7 @@ void build_gemma4(struct build *b)
     struct graph *g = b->g;
     int32_t selected = -1, inputs = -1;
     if (b->f->layer_embd) {
-        selected = selected_inputs(b);
+        selected = build_layer_rows(b);
         graph_expand(g, selected);
     }
     int32_t state = build_embeddings(b);

@@ -11,6 +11,7 @@
 static const struct arch arches[] = {
 #define TRANSFORMER               FAMILY_TRANSFORMER
 #define GEMMA4                    FAMILY_GEMMA4
+#define GEMMA3N                   FAMILY_GEMMA3N
 #define HYBRID                    FAMILY_HYBRID
 #define RWKV                      FAMILY_RWKV
 #define BERT                      FAMILY_BERT
@@ -157,10 +158,9 @@ static void sliding_shape(struct facts *f)
     static const struct {
         const char *arch;
         uint32_t period, window;
-    } known[] = {{"gemma2", 2, 4096}, {"gemma3", 6, 0},          {"gpt-oss", 2, 0},
-                 {"cohere2", 4, 0},   {"exaone4", 4, 0},         {"olmo2", 4, 0},
-                 {"llama4", 4, 8192}, {"gemma-embedding", 6, 0}, {"modern-bert", 3, 0},
- {"gemma4", 6, 0}};
+    } known[] = {{"gemma2", 2, 4096},   {"gemma3", 6, 0}, {"gpt-oss", 2, 0},   {"cohere2", 4, 0},
+                 {"exaone4", 4, 0},     {"olmo2", 4, 0},  {"llama4", 4, 8192}, {"gemma-embedding", 6, 0},
+                 {"modern-bert", 3, 0}, {"gemma4", 6, 0}, {"gemma3n", 5, 0}};
     if (!(f->arch->flags & SLIDING))
         return;
     uint32_t period = 0, window = 0;
@@ -204,6 +204,7 @@ static void rotary_shape(struct facts *f)
     } known[] = {{"smollm3", 4, false}, {"llama4", 4, false}, {"cohere2", 0, true}, {"exaone4", 0, true}};
     for (uint32_t il = 0; il < f->n_layer; il++) {
         f->layers[il].rotated = !(f->arch->flags & ROPELESS);
+        f->layers[il].sparse = f->arch->family == FAMILY_GEMMA3N && il < 10;
         f->layers[il].plain_rope = f->arch->family == FAMILY_GEMMA4 && f->layers[il].sliding;
     }
     for (size_t i = 0; i < TABLE_COUNT(known); i++) {
@@ -234,6 +235,33 @@ enum rc facts_need_weights(const struct facts *f, uint32_t il, const enum role *
     return RC_OK;
 }
 
+static bool gemma_complete(const struct facts *f, const int32_t *t)
+{
+    static const enum role input[] = {ROLE_LAYER_INPUT_GATE, ROLE_LAYER_INPUT_PROJ, ROLE_LAYER_INPUT_NORM};
+    static const enum role altup[] = {ROLE_LAUREL_L,
+                                      ROLE_LAUREL_R,
+                                      ROLE_ALTUP_CORRECT,
+                                      ROLE_ALTUP_PREDICT,
+                                      ROLE_ALTUP_CORRECT_SCALE,
+                                      ROLE_ALTUP_ROUTER,
+                                      ROLE_GATE,
+                                      ROLE_UP,
+                                      ROLE_DOWN};
+    static const enum role outside[] = {ROLE_LAYER_EMBD, ROLE_LAYER_EMBD_PROJ};
+    bool gemma3n = f->arch->family == FAMILY_GEMMA3N, ok = true;
+    if (!gemma3n && f->arch->family != FAMILY_GEMMA4)
+        return true;
+    for (size_t i = 0; (gemma3n || f->layer_embd) && i < TABLE_COUNT(input); i++)
+        ok = ok && t[input[i]] >= 0;
+    for (size_t i = 0; (gemma3n || f->layer_embd) && i < TABLE_COUNT(outside); i++)
+        ok = ok && f->global[outside[i]] >= 0;
+    for (size_t i = 0; gemma3n && i < TABLE_COUNT(altup); i++)
+        ok = ok && t[altup[i]] >= 0;
+    if (gemma3n)
+        return ok && f->layer_embd && f->global[ROLE_ALTUP_PROJ] >= 0 && f->global[ROLE_ALTUP_UNEMBD] >= 0;
+    return ok && (t[ROLE_ROUTER] < 0 || t[ROLE_ROUTER_SCALE] >= 0);
+}
+
 static bool latent_complete(const struct facts *f, const int32_t *t)
 {
     bool q = t[ROLE_Q] >= 0 || (t[ROLE_Q_A] >= 0 && t[ROLE_Q_A_NORM] >= 0 && t[ROLE_Q_LATENT] >= 0);
@@ -248,6 +276,9 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
     size_t n = TABLE_COUNT(need) - ((f->arch->flags & NORMS_AFTER) || f->headless);
     for (uint32_t il = 0; il < f->n_layer_run; il++) {
         const int32_t *t = f->layers[il].tensor;
+        if (!gemma_complete(f, t))
+            return err_set(err, RC_INVALID, "%s: layer %u lacks weights of %s", f->m->path, il,
+                           f->arch->name);
         enum rc rc = facts_need_weights(f, il, need, n, err);
         if (rc)
             return rc;
@@ -293,6 +324,8 @@ static enum rc plain_layers(struct facts *f, struct err *err)
 {
     f->caches = !(f->arch->flags & UNCACHED);
     uint32_t shared = arch_u32(f->m, "attention.shared_kv_layers", 0);
+    if (f->arch->family == FAMILY_GEMMA3N) /* whatever the file says */
+        shared = f->n_layer_run > 20 ? f->n_layer_run - 20 : 0;
     uint32_t own = shared < f->n_layer_run ? f->n_layer_run - shared : f->n_layer_run;
     for (uint32_t il = 0; il < f->n_layer_run; il++)
         f->layers[il].cached = f->caches && il < own;
@@ -316,7 +349,7 @@ static enum rc load(struct facts *f, struct err *err)
         weigh(f, i);
     f->headless = f->arch->flags & HEADLESS;
     f->tied = f->global[ROLE_OUTPUT] < 0 && !(f->arch->flags & OUTPUTLESS);
-    f->copies_tied = f->arch->family == FAMILY_GEMMA4;
+    f->copies_tied = f->arch->family == FAMILY_GEMMA4 || f->arch->family == FAMILY_GEMMA3N;
     enum rc rc = f->arch->family == FAMILY_HYBRID || f->arch->family == FAMILY_RWKV ? facts_recurrent(f, err)
                                                                                     : plain_layers(f, err);
     if (!rc)

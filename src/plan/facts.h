@@ -5,7 +5,14 @@
 
 #include "gguf/model.h"
 
-enum arch_family { FAMILY_TRANSFORMER, FAMILY_HYBRID, FAMILY_RWKV, FAMILY_BERT, FAMILY_GEMMA4 };
+enum arch_family {
+    FAMILY_TRANSFORMER,
+    FAMILY_HYBRID,
+    FAMILY_RWKV,
+    FAMILY_BERT,
+    FAMILY_GEMMA4,
+    FAMILY_GEMMA3N
+};
 
 enum arch_flag { /* see architectures.def */
                  SCALES_INPUT = 1 << 0,
@@ -74,6 +81,7 @@ struct layer_facts {
     uint32_t n_head, n_head_kv, d_k, d_v;
     bool sliding;
     bool plain_rope;      /* without factors, though the model has some */
+    bool sparse;          /* most gates of the feed-forward block are cut to zero */
     bool rotated;         /* queries and keys carry rotary positions */
     uint16_t cache_layer; /* whose keys and values it reads: its own, or those of a layer before */
     bool cached;          /* keys and values are kept */
