@@ -300,6 +300,19 @@ static enum rc listen_all(struct daemon *d, struct err *err)
     return rc == RC_OK ? http_listen_unix(d->server, d->socket, true, err) : rc;
 }
 
+static void on_teach(void *arg, const struct model *m, const char *runtime, bool flash_attn,
+                     struct plan_machine *machine)
+{
+    const struct daemon *d = arg;
+    knowledge_apply(d->knowledge, m, runtime, flash_attn, machine);
+}
+
+static void on_lesson(void *arg, const char *model, const struct learn_sample *s)
+{
+    struct daemon *d = arg;
+    (void)knowledge_lesson(d->knowledge, d->store, model, clock_wall_ms(), s);
+}
+
 enum rc daemon_begin_serving(struct daemon *d, struct err *err)
 {
     struct pool_options pool_opt;
@@ -310,7 +323,9 @@ enum rc daemon_begin_serving(struct daemon *d, struct err *err)
                                          .inventory = on_inventory,
                                          .want_sample = on_want_sample,
                                          .why_not = on_why_not,
-                                         .line = listeners_line};
+                                         .line = listeners_line,
+                                         .teach = on_teach,
+                                         .lesson = on_lesson};
     enum rc rc = pool_new(&pool_opt, &d->pool, err);
     if (rc != RC_OK)
         return rc;
@@ -451,6 +466,9 @@ static enum rc open_store(struct daemon *d, struct err *err)
     enum rc rc = store_open_with(d->history_path, &opt, &d->store, err);
     if (rc != RC_OK)
         return rc;
+    d->knowledge = knowledge_load(d->history_path);
+    if (d->knowledge->note[0])
+        log_warn("history: %s", d->knowledge->note);
     struct store_health h;
     store_health(d->store, &h);
     d->store_was_writable = h.writable;
@@ -511,6 +529,7 @@ static enum rc run_loop(struct daemon *d, struct err *err)
 static void release(struct daemon *d)
 {
     store_close(d->store);
+    knowledge_free(d->knowledge);
     metrics_free(d->metrics);
     model_set_free(d->set);
     catalog_free(d->catalog);

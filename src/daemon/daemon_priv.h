@@ -13,6 +13,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/keys.h"
+#include "daemon/knowledge.h"
 #include "daemon/model_set.h"
 #include "daemon/sampler.h"
 #include "pool/pool.h"
@@ -46,6 +47,7 @@ struct daemon {
 
     struct sampler *sampler;
     struct store *store;
+    struct knowledge *knowledge;
     struct metrics *metrics;
     struct pool *pool;
     struct http_server *server;

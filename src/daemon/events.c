@@ -227,4 +227,12 @@ void events_request(void *daemon, const struct http_record *r)
                                 .total_us = r->total_us,
                                 .overhead_us = r->overhead_us};
     store_post_request(d->store, &row);
+    if (r->timing_decode_tokens || r->timing_prompt_tokens) {
+        const struct plan_timing t = {.prompt_tokens = r->timing_prompt_tokens,
+                                      .cached_tokens = r->cached_tokens,
+                                      .prompt_seconds = (double)r->timing_prompt_us * 1e-6,
+                                      .decode_tokens = r->timing_decode_tokens,
+                                      .decode_seconds = (double)r->timing_decode_us * 1e-6};
+        pool_timing(d->pool, r->instance, &t, r->total_us / 1000);
+    }
 }

@@ -297,3 +297,16 @@ bool learn_from_load(const struct model *m, const struct plan_estimate *e, size_
     ret_sample->value = driver_bytes > predicted ? (double)(driver_bytes - predicted) : 0;
     return true;
 }
+
+bool learn_from_loading(const struct model *m, const struct plan_host *host, const char *runtime,
+                        double predicted_s, double measured_s, struct learn_sample *ret_sample)
+{
+    double factor = host->taught.load_factor > 0 ? host->taught.load_factor : 1;
+    if (!host->model[0] || !(predicted_s > 0) || !(measured_s > 0))
+        return false;
+    *ret_sample = (struct learn_sample){.kind = LEARN_LOAD,
+                                        .key = speed_key(runtime, host->model, m),
+                                        .value = measured_s / (predicted_s / factor),
+                                        .size = (double)m->tensor_bytes};
+    return true;
+}

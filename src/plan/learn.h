@@ -27,7 +27,7 @@ const char *learn_kind_word(enum learn_kind k); /* "decode", as in the history's
 bool learn_kind_from(struct str word, enum learn_kind *ret_kind);
 
 struct learn_key {
-    char runtime[64];      /* version with its build, "0.7.0 (build 11669)" */
+    char runtime[96];      /* version with its build, "0.7.0 (build 11669)" */
     char device[96];       /* the card's or processor's model, not its name in this machine */
     char architecture[32]; /* "llama" */
     char quantization[24]; /* "Q4_K_M"; "" for overheads */
@@ -103,6 +103,9 @@ struct plan_timing {
 size_t learn_from_request(const struct model *m, const struct plan_estimate *e,
                           const struct plan_machine *machine, const char *runtime,
                           const struct plan_timing *t, struct learn_sample ret_samples[2]);
+/* The ratio of a load's seconds to the prediction (with the host's factor of then). */
+bool learn_from_loading(const struct model *m, const struct plan_host *host, const char *runtime,
+                        double predicted_s, double measured_s, struct learn_sample *ret_sample);
 /* The sample of what a device was seen to hold: driver_bytes by the driver (or the kernel, for the host),
  * against the prediction without overhead. False when the figure cannot be this load's alone. */
 bool learn_from_load(const struct model *m, const struct plan_estimate *e, size_t part,

@@ -122,6 +122,8 @@ static void add_device(struct pool *p, const struct runtime_caps *caps, size_t k
     plan_device_named(d, str_from(caps->devices[k].name), total, live);
     if (hw && (hw->valid & HW_UUID))
         snprintf(d->uuid, sizeof d->uuid, "%s", hw->uuid);
+    if (hw)
+        snprintf(d->model, sizeof d->model, "%s", hw->model);
     if (hw && (hw->valid & HW_BANDWIDTH))
         d->bandwidth_gbps = hw->bandwidth_gbps;
     d->free_bytes = device_free(p, d, live, sampled, inv);
@@ -214,6 +216,7 @@ static void host_view(struct pool *p, const struct hw_inventory *inv, struct pla
     h->cores = hw->physical_cores;
     h->bandwidth_gbps = hw->bandwidth_gbps;
     h->disk_gbps = 0;
+    snprintf(h->model, sizeof h->model, "%s", hw->model);
 }
 
 void admit_machine(struct pool *p, const struct runtime_caps *caps, const char *wanted,
@@ -427,6 +430,7 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
     q->policy.embedding |= e->embedding;
     with_projector(q);
     admit_machine(p, e->caps ? e->caps : p->default_caps, policy->device, &q->machine);
+    lesson_teach(e, policy, &q->machine);
     a->machine = q->machine;
     bool strict = making_room(p);
     enum rc rc = ask(q, strict ? VIEW_NOBODY : VIEW_IDLE, &a->plan, err);

@@ -298,6 +298,8 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
     static const struct launch_events events = {.line = on_line, .exited = on_exited};
     struct launch_spec spec = {.argv = command.argv, .env = command.env, .log_path = i->log_path};
     i->port = job.port;
+    const struct runtime_caps *caps = e->caps ? e->caps : p->default_caps;
+    snprintf(i->version, sizeof i->version, "%s", caps ? caps->version : "");
     return p->deps.launch->start(p->loop, &spec, &events, i, &i->job, err);
 }
 
@@ -314,6 +316,7 @@ enum rc instance_launch(struct pool_instance *i, struct err *err)
         instance_set_state(i, POOL_STARTING);
     i->start_ms = i->progress_ms = i->pool->deps.now_ms();
     i->probe_ms = POOL_PROBE_MIN_MS;
+    lesson_launched(i);
     set_timer(i, TIMER_PROBE, POOL_PROBE_MIN_MS);
     return RC_OK;
 }

@@ -304,6 +304,7 @@ void load_ready(struct pool_instance *i)
     e->loads++;
     p->count.loads++;
     decide(p, "ready", e, i, reasons, n, &i->plan, i->load_seconds);
+    lesson_ready(i);
     if (p->opt.hooks.want_sample)
         p->opt.hooks.want_sample(p->opt.hooks.arg);
     wait_grant_all(e);

@@ -236,6 +236,7 @@ void pool_retime(struct pool *p)
 
 void pool_inventory_changed(struct pool *p)
 {
+    lesson_sampled(p);
     if (p->blocked_first)
         pool_kick(p);
 }
@@ -244,6 +245,7 @@ void pool_inventory_changed(struct pool *p)
  */
 void pool_gone(struct pool *p, struct pool_instance *i)
 {
+    p->launches++;
     if (i->room_for) {
         if (i->room_for->victims_left > 0)
             i->room_for->victims_left--;
@@ -338,8 +340,9 @@ void pool_release(struct pool *p, struct pool_lease *lease, bool upstream_broken
     lease->serial = 0;
     if (!i || i->busy == 0)
         return; /* it has ended in the meantime */
-    i->busy--;
     i->last_used_ms = p->deps.now_ms();
+    if (i->busy-- > 1)
+        i->crowded_ms = i->last_used_ms;
     if (upstream_broken)
         instance_check(i);
     if (i->busy == 0) {

@@ -9,6 +9,7 @@
 #include "gguf/catalog.h"
 #include "hw/hw.h"
 #include "launch/launch.h"
+#include "plan/learn.h"
 #include "runtime/runtime.h"
 
 #include <uv.h>
@@ -59,6 +60,11 @@ struct pool_hooks {
     void (*decision)(void *arg, const struct pool_decision *d);
     /* Latest inventory: a snapshot that stays valid until the next call. Never NULL. */
     const struct hw_inventory *(*inventory)(void *arg);
+    /* Puts what was learned into a machine that `m` is to be planned for. May be NULL. */
+    void (*teach)(void *arg, const struct model *m, const char *runtime, bool flash_attn,
+                  struct plan_machine *machine);
+    /* Something that a load or a request of the model taught. May be NULL. */
+    void (*lesson)(void *arg, const char *model, const struct learn_sample *s);
     /* Asks for a fresh sample soon (after a stop, before an admission); may be NULL. */
     void (*want_sample)(void *arg);
     /* Each line that an instance's server writes; may be NULL. */
@@ -124,6 +130,9 @@ enum pool_answer pool_acquire(struct pool *p, struct str model, pool_acquire_cb 
 void pool_cancel(struct pool *p, struct pool_wait *w);
 /* upstream_broken: the connection failed or died; the pool then checks the instance's health itself. */
 void pool_release(struct pool *p, struct pool_lease *lease, bool upstream_broken);
+
+/* What the runtime told of a request that an instance has answered: a lesson, if it ran alone. */
+void pool_timing(struct pool *p, const char *instance, const struct plan_timing *t, uint64_t total_ms);
 
 /* ---- operator's commands; callbacks once, on the loop thread, possibly inside the call ---- */
 typedef void (*pool_done_cb)(void *arg, enum rc rc, const struct err *err);

@@ -12,6 +12,7 @@
  *   health.c    GET /health on the loop, and free ports
  *   views.c     JSON, counters, decisions
  *   dryrun.c    the question of a load without the load
+ *   lesson.c    what loads and requests teach
  *   real.c      what is called in earnest
  *
  * Re-entry: callbacks of callers may call back into the pool, so nothing is kept across them but what is
@@ -83,6 +84,7 @@ struct prep {
     struct model *facts;
     struct runtime_caps *caps; /* NULL until known; owned */
     struct model *projector;
+    double file_cached;
     enum rc rc;
     struct err err;
 };
@@ -148,6 +150,7 @@ struct entry {
     struct model *facts;
     struct runtime_caps *caps; /* own copy */
     struct model *projector;   /* of mmproj; NULL = none */
+    double file_cached; /* share of the file in the page cache, when it was prepared */
     /* instances */
     struct pool_instance *current; /* planned, starting or ready */
     struct pool_instance *record;  /* the failed one that views show */
@@ -210,6 +213,13 @@ struct pool_instance {
     unsigned check_failures;
     uint64_t check_ticks, check_ok_ms; /* at the latest check; the latest sign of life while it is checked */
     struct err cause;
+    /* lessons */
+    char version[96];  /* of the runtime */
+    bool weighed;      /* its devices' memory was looked at */
+    uint64_t launches; /* the pool's count at its launch */
+    uint64_t used_before[PLAN_MAX_DEVICES], driver_bytes[PLAN_MAX_DEVICES]; /* by plan.used */
+    uint64_t crowded_ms; /* when two requests last ran at once */
+    uint64_t timings, timed_ms;
     /* timer */
     uv_timer_t timer;
     enum timer_for timer_for;
@@ -241,6 +251,7 @@ struct pool {
     size_t n_names;
     struct pool_instance *instances;
     uint64_t next_serial;
+    uint64_t launches;           /* and ends: what changes a device's memory */
     struct entry *blocked_first; /* first come, first looked at */
     bool room_changed;           /* since blocked loads were looked at: who has room, or who could leave */
     uint64_t looked_ms;          /* the sample they were looked at with */
@@ -315,6 +326,12 @@ void admit_machine(struct pool *p, const struct runtime_caps *caps, const char *
                    struct plan_machine *ret_machine);
 enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct admission *ret_admission,
                      struct err *err);
+
+/* lesson.c */
+void lesson_teach(struct entry *e, const struct plan_policy *policy, struct plan_machine *machine);
+void lesson_launched(struct pool_instance *i);
+void lesson_ready(struct pool_instance *i); /* before anybody is served */
+void lesson_sampled(struct pool *p);        /* a newer inventory is there */
 
 /* instance.c */
 struct pool_instance *instance_new(struct entry *e, const struct admission *a);

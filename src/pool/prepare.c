@@ -4,6 +4,7 @@
  *   on_probed    what it can do (probe.c); nobody waits in a thread for a probe of another's
  *   facts_work   work pool: the model's facts, the projector's size
  *   finish       the entry is told, if it still wants to know */
+#include "os/pagecache.h"
 #include "pool/pool_priv.h"
 
 #include <string.h>
@@ -41,6 +42,7 @@ static void finish(struct prep *w)
             if (e->projector)
                 p->deps.facts_unref(e->projector);
             e->projector = take_ptr(w->projector);
+            e->file_cached = w->file_cached;
             load_try_room(e);
         } else {
             load_unprepared(e, w->rc, &w->err);
@@ -61,7 +63,10 @@ static void finish(struct prep *w)
 static void facts_work(uv_work_t *req)
 {
     struct prep *w = req->data;
+    uint64_t cached = 0, size = 0;
     w->rc = w->pool->deps.facts(w->path, &w->facts, &w->err);
+    if (w->rc == RC_OK && pagecache_resident(w->path, &cached, &size, NULL) == RC_OK && size > 0)
+        w->file_cached = (double)cached / (double)size;
     if (w->rc != RC_OK || !w->mmproj)
         return;
     w->rc = w->pool->deps.facts(w->mmproj, &w->projector, &w->err);

@@ -59,6 +59,8 @@ void lease_fill(struct pool_instance *i, struct pool_lease *l)
     snprintf(l->host, sizeof l->host, "127.0.0.1");
     i->busy++;
     i->last_used_ms = i->pool->deps.now_ms();
+    if (i->busy > 1)
+        i->crowded_ms = i->last_used_ms;
     if (i->timer_for == TIMER_TTL) {
         uv_timer_stop(&i->timer);
         i->timer_for = TIMER_NONE;

@@ -97,7 +97,7 @@ static struct str object_behind(struct str s, size_t at, enum object which)
     return (struct str){s.p + i, end - i};
 }
 
-enum counted { PROMPT, COMPLETION, CACHED, COUNTED };
+enum counted { PROMPT, COMPLETION, CACHED, DRAFTED, PROMPT_MS, COMPLETION_MS, COUNTED };
 
 static const struct {
     struct str name; /* with its quotes */
@@ -108,7 +108,8 @@ static const struct {
     {{"\"cached_tokens\"", 15}, USAGE, CACHED},     {{"\"input_tokens\"", 14}, USAGE, PROMPT},
     {{"\"output_tokens\"", 15}, USAGE, COMPLETION}, {{"\"cache_read_input_tokens\"", 25}, USAGE, CACHED},
     {{"\"prompt_n\"", 10}, TIMINGS, PROMPT},        {{"\"predicted_n\"", 13}, TIMINGS, COMPLETION},
-    {{"\"cache_n\"", 9}, TIMINGS, CACHED},
+    {{"\"cache_n\"", 9}, TIMINGS, CACHED},          {{"\"draft_n\"", 9}, TIMINGS, DRAFTED},
+    {{"\"prompt_ms\"", 11}, TIMINGS, PROMPT_MS},    {{"\"predicted_ms\"", 14}, TIMINGS, COMPLETION_MS},
 };
 
 struct counts {
@@ -130,6 +131,23 @@ static void take_number(struct str o, size_t i, enum counted what, struct counts
         ret->told[what] = true;
 }
 
+/* Milliseconds with a fraction, as microseconds. */
+static void take_ms(struct str o, size_t i, enum counted what, struct counts *ret)
+{
+    i = skip_space(o, i);
+    if (i == o.n || o.p[i] != ':')
+        return;
+    i = skip_space(o, i + 1);
+    size_t from = i;
+    while (i < o.n && (o.p[i] == '.' || (o.p[i] >= '0' && o.p[i] <= '9')))
+        i++;
+    double ms;
+    if (i == o.n || !str_double((struct str){o.p + from, i - from}, &ms) || !(ms > 0 && ms < 1e12))
+        return;
+    ret->n[what] = (uint64_t)(ms * 1000 + 0.5);
+    ret->told[what] = true;
+}
+
 static void read_object(struct str o, enum object which, struct counts *ret)
 {
     const char *end = o.p + o.n;
@@ -140,7 +158,8 @@ static void read_object(struct str o, enum object which, struct counts *ret)
                 memcmp(p, members[i].name.p, members[i].name.n) != 0)
                 continue;
             skip = members[i].name.n;
-            take_number(o, (size_t)(p - o.p) + skip, members[i].what, ret);
+            (members[i].what >= PROMPT_MS ? take_ms : take_number)(o, (size_t)(p - o.p) + skip,
+                                                                   members[i].what, ret);
             break;
         }
         p += skip;
@@ -161,6 +180,12 @@ void account_read(struct str tail, struct account *ret)
     read_object(last[USAGE], USAGE, &n[USAGE]);
     read_object(last[TIMINGS], TIMINGS, &n[TIMINGS]);
     struct counts *t = &n[TIMINGS], *u = &n[USAGE];
+    if (t->n[DRAFTED] == 0 && t->told[PROMPT_MS] && t->told[COMPLETION_MS]) {
+        ret->timing.prompt_tokens = t->n[PROMPT];
+        ret->timing.prompt_us = t->n[PROMPT_MS];
+        ret->timing.decode_tokens = t->n[COMPLETION];
+        ret->timing.decode_us = t->n[COMPLETION_MS];
+    }
     t->n[PROMPT] +=
         t->told[PROMPT] ? t->n[CACHED] : 0; /* llama.cpp's prompt_n counts what was computed only */
     const struct counts *from = u->told[PROMPT] || u->told[COMPLETION] ? u : t;

@@ -14,6 +14,11 @@
 struct account {
     uint64_t prompt_tokens, completion_tokens, cached_tokens;
     bool known;
+    /* llama.cpp's own clock, from timings; zeros where it told none, or where a draft model helped: what was
+     * computed of the prompt, and what was written, each with its time */
+    struct {
+        uint64_t prompt_tokens, prompt_us, decode_tokens, decode_us;
+    } timing;
 };
 
 /* Last ACCOUNT_WINDOW bytes of what was fed. */

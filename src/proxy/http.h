@@ -41,6 +41,8 @@ struct http_record {
     uint64_t request_bytes, response_bytes;
     uint64_t prompt_tokens, completion_tokens, cached_tokens; /* from usage/timings; 0 if not told */
     bool tokens_known;
+    /* the runtime's own clock, see account.h; zeros if it told none */
+    uint64_t timing_prompt_tokens, timing_prompt_us, timing_decode_tokens, timing_decode_us;
     uint64_t wait_us; /* for the lease */
     uint64_t ttfb_us; /* client's head complete → first byte of the answer's body */
     uint64_t total_us;

@@ -172,6 +172,44 @@ static void test_account(void **state)
     }
 }
 
+static void test_account_timings(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *tail;
+        unsigned prompt, prompt_us, decode, decode_us;
+    } rows[] = {
+        {"\"timings\":{\"cache_n\":20,\"prompt_n\":3,\"prompt_ms\":1.5,\"prompt_per_token_ms\":0.5,"
+         "\"predicted_n\":7,\"predicted_ms\":70.125}}",
+         3, 1500, 7, 70125},
+        {"\"usage\":{\"prompt_tokens\":23,\"completion_tokens\":7},\"timings\":{\"prompt_n\":3,"
+         "\"prompt_ms\":2,\"predicted_n\":7,\"predicted_ms\":70}}",
+         3, 2000, 7, 70000},
+        /* a draft model helped */
+        {"\"timings\":{\"prompt_n\":3,\"prompt_ms\":2,\"predicted_n\":7,\"predicted_ms\":70,\"draft_n\":9}}",
+         0, 0, 0, 0},
+        {"\"timings\":{\"prompt_n\":3,\"prompt_ms\":2,\"predicted_n\":7,\"predicted_ms\":70", 0, 0, 0, 0},
+        {"\"timings\":{\"prompt_n\":3,\"prompt_ms\":-2,\"predicted_n\":7,\"predicted_ms\":1.2.3}}", 0, 0, 0,
+         0},
+        {"\"timings\":{\"prompt_n\":3,\"prompt_ms\":1e9,\"predicted_n\":7,\"predicted_ms\":9999999999999999}"
+         "}",
+         0, 0, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct account a;
+        size_t n = strlen(rows[i].tail);
+        char *copy = malloc(n);
+        assert_non_null(copy);
+        memcpy(copy, rows[i].tail, n);
+        account_read((struct str){copy, n}, &a);
+        free(copy);
+        assert_int_equal(a.timing.prompt_tokens, rows[i].prompt);
+        assert_int_equal(a.timing.prompt_us, rows[i].prompt_us);
+        assert_int_equal(a.timing.decode_tokens, rows[i].decode);
+        assert_int_equal(a.timing.decode_us, rows[i].decode_us);
+    }
+}
+
 static void test_account_window(void **state)
 {
     (void)state;
@@ -364,11 +402,11 @@ static void test_head(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bodies),         cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_account),
-        cmocka_unit_test(test_account_window), cmocka_unit_test(test_account_wants),
-        cmocka_unit_test(test_auth),           cmocka_unit_test(test_wheel),
-        cmocka_unit_test(test_head),
+        cmocka_unit_test(test_bodies),          cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_names),           cmocka_unit_test(test_account),
+        cmocka_unit_test(test_account_timings), cmocka_unit_test(test_account_window),
+        cmocka_unit_test(test_account_wants),   cmocka_unit_test(test_auth),
+        cmocka_unit_test(test_wheel),           cmocka_unit_test(test_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
