@@ -1,5 +1,6 @@
 /* arriero plan: the best way to run a model here, or on an imagined machine, with reasons. Layer cli; main
  * thread; needs no daemon and starts nothing but, for --verify, llama.cpp's own planner. */
+#include "cli/known.h"
 #include "cli/plan_args.h"
 #include "cli/plan_verify.h"
 
@@ -75,6 +76,7 @@ static void add_gpus(const struct hw_inventory *inv, struct plan_machine *m)
         plan_device_named(p, str_from(d->name), d->total_bytes, d->free_bytes);
         if (d->valid & HW_UUID)
             snprintf(p->uuid, sizeof p->uuid, "%s", d->uuid);
+        snprintf(p->model, sizeof p->model, "%s", d->model);
         if (d->valid & HW_BANDWIDTH)
             p->bandwidth_gbps = d->bandwidth_gbps;
     }
@@ -92,6 +94,7 @@ static enum rc live_machine(bool with_gpus, struct plan_machine *m, struct err *
         m->host.free_bytes = free_bytes > reserve ? free_bytes - reserve : 0;
         m->host.cores = inv->host.physical_cores;
         m->host.bandwidth_gbps = inv->host.bandwidth_gbps;
+        snprintf(m->host.model, sizeof m->host.model, "%s", inv->host.model);
         if (with_gpus)
             add_gpus(inv, m);
     }
@@ -197,12 +200,13 @@ static void add_command(yyjson_mut_doc *doc, yyjson_mut_val *root, const struct 
 /* ---- output ---- */
 
 static int print_json(const struct model *m, const struct plan *plan, const struct command *c,
-                      const struct verified *v, const struct err *failed)
+                      const struct verified *v, const struct knowledge *known, const struct err *failed)
 {
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_val *root = plan_json(doc, m, plan);
     yyjson_mut_doc_set_root(doc, root);
     add_command(doc, root, c);
+    known_json(doc, root, known);
     if (v->n)
         plan_verify_json(doc, root, v);
     if (failed)
@@ -242,7 +246,7 @@ static void print_command(const struct command *c)
 }
 
 static void print_text(const struct model *m, const struct plan *plan, const struct command *c,
-                       const struct verified *v)
+                       const struct verified *v, const struct knowledge *known)
 {
     printf("%s: %s %s, %u layers, strategy %s\n\n", m->name, m->architecture, m->quantization, m->n_layer,
            plan_strategy_word(plan->strategy));
@@ -257,11 +261,13 @@ static void print_text(const struct model *m, const struct plan *plan, const str
         printf("  %s: %s\n", plan_strategy_word(plan->alternatives[i].strategy), plan->alternatives[i].text);
     if (v->n)
         plan_verify_print(v);
+    known_print(known);
     print_command(c);
 }
 
 static int plan_model(struct cli_call *call, const struct model *m, const struct plan_policy *policy,
-                      const struct plan_machine *mach, const struct plan_options *o)
+                      const struct plan_machine *mach, const struct knowledge *known,
+                      const struct plan_options *o)
 {
     struct plan *plan = mem_calloc(1, sizeof *plan);
     struct command c = {0};
@@ -282,9 +288,9 @@ static int plan_model(struct cli_call *call, const struct model *m, const struct
     } else if (rc && rc != RC_NO_FIT) {
         status = cli_fail(call, &err);
     } else if (call->json) {
-        status = print_json(m, plan, &c, &v, rc ? &err : NULL);
+        status = print_json(m, plan, &c, &v, known, rc ? &err : NULL);
     } else {
-        print_text(m, plan, &c, &v);
+        print_text(m, plan, &c, &v, known);
         status = rc ? cli_fail(call, &err) : 0;
     }
     arena_release(&c.arena);
@@ -309,10 +315,12 @@ static int run(struct cli_call *call)
         return cli_fail(call, &err);
     auto_free char *paired = plan_files_paired(m);
     policy_of(o, &base, &policy);
+    struct knowledge *known = known_apply(m, base.flash_attn, &mach);
     int status = plan_files_open(&o->args, paired, &files, &base, &err)
                      ? cli_fail(call, &err)
-                     : plan_model(call, m, &policy, &mach, o);
+                     : plan_model(call, m, &policy, &mach, known, o);
     plan_files_release(&files);
+    knowledge_free(known);
     model_unref(m);
     return status;
 }

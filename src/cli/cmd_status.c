@@ -66,6 +66,7 @@ static void put_instances(struct buf *out, yyjson_val *instances)
         if (!str_eq_c(state, "failed")) {
             buf_puts(&line, ": ");
             control_devices(v, &line);
+            control_learned(v, &line);
             buf_printf(&line, ", %llu running", (unsigned long long)json_u64(v, "busy", 0));
         }
         if (json_u64(v, "waiting", 0))

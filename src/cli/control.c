@@ -92,6 +92,21 @@ void control_devices(yyjson_val *instance, struct buf *out)
         buf_puts(out, "-");
 }
 
+void control_learned(yyjson_val *instance, struct buf *out)
+{
+    size_t i, n;
+    yyjson_val *d, *devices = yyjson_obj_get(instance, "devices");
+    yyjson_arr_foreach(devices, i, n, d)
+    {
+        char spread[24];
+        uint64_t loads = json_u64(d, "overhead_loads", 0);
+        if (loads)
+            buf_printf(out, ", %.*s ± %s, from %llu load%s", STR_ARG(json_str(d, "name", STR("?"))),
+                       str_human_bytes(json_u64(d, "overhead_spread_bytes", 0), spread, sizeof spread),
+                       (unsigned long long)loads, loads == 1 ? "" : "s");
+    }
+}
+
 char *control_duration(uint64_t ms, char *out, size_t cap)
 {
     unsigned long long s = ms / 1000, m = s / 60, h = m / 60;

@@ -44,6 +44,9 @@ yyjson_val *control_instance(yyjson_val *instances, struct str name);
 /* "CUDA0 4.6 GiB, Host 310 MiB": measured bytes where known, else predicted; "-" for none. Appends. */
 void control_devices(yyjson_val *instance, struct buf *out);
 
+/* ", CUDA0 ± 38 MiB, from 12 loads" for what was learned of an instance's devices; nothing else. Appends. */
+void control_learned(yyjson_val *instance, struct buf *out);
+
 /* "850 ms", "1.2 s", "12 s", "3m 12s", "5h 02m", "4d 3h" into out (at least 24 bytes); returns out. */
 char *control_duration(uint64_t ms, char *out, size_t cap);
 /* An RFC 3339 time in UTC as local "2026-01-31 17:05:09" (at least 24 bytes); what is no such time is copied.

@@ -43,6 +43,12 @@ static void add_parts(yyjson_mut_doc *doc, yyjson_mut_val *list, const struct po
         yyjson_mut_obj_add_uint(doc, o, "context_bytes", e->parts[k].context_bytes);
         yyjson_mut_obj_add_uint(doc, o, "compute_bytes", e->parts[k].compute_bytes);
         yyjson_mut_obj_add_uint(doc, o, "overhead_bytes", e->parts[k].overhead_bytes);
+        yyjson_mut_obj_add_uint(doc, o, "overhead_spread_bytes", e->parts[k].overhead_spread_bytes);
+        yyjson_mut_obj_add_uint(doc, o, "overhead_loads", e->parts[k].overhead_loads);
+        if (k < i->plan.n_used && i->driver_bytes[k])
+            yyjson_mut_obj_add_uint(doc, o, "driver_bytes", i->driver_bytes[k]);
+        else
+            yyjson_mut_obj_add_null(doc, o, "driver_bytes");
         const struct plan_part *m = NULL;
         for (size_t j = 0; j < i->measured.n_parts; j++)
             if (strcmp(i->measured.parts[j].name, e->parts[k].name) == 0)
@@ -81,6 +87,8 @@ static void add_speed(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct plan_
     yyjson_mut_obj_add_real(doc, o, "prefill_tps", s->prefill_tps);
     yyjson_mut_obj_add_real(doc, o, "decode_tps", s->decode_tps);
     yyjson_mut_obj_add_real(doc, o, "load_seconds", s->load_seconds);
+    yyjson_mut_obj_add_uint(doc, o, "decode_samples", s->decode_samples);
+    yyjson_mut_obj_add_uint(doc, o, "prefill_samples", s->prefill_samples);
 }
 
 static void add_error(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct err *err)
