@@ -70,7 +70,7 @@ struct config {
     bool collect_plain;
     const char *llama_server;
     struct config_list rpc; /* HOST:PORT */
-    uint64_t reserve_host; /* UINT64_MAX = auto */
+    uint64_t reserve_host;  /* UINT64_MAX = auto */
     struct config_budget *budgets;
     size_t n_budgets;
     uint64_t max_body, body_budget;

@@ -150,7 +150,7 @@ struct entry {
     struct model *facts;
     struct runtime_caps *caps; /* own copy */
     struct model *projector;   /* of mmproj; NULL = none */
-    double file_cached; /* share of the file in the page cache, when it was prepared */
+    double file_cached;        /* share of the file in the page cache, when it was prepared */
     /* instances */
     struct pool_instance *current; /* planned, starting or ready */
     struct pool_instance *record;  /* the failed one that views show */

@@ -1,5 +1,5 @@
-/* What loads teach: the driver's figure of a process, the difference of a device's memory, the kernel's figure
- * of the host, the time a load took; and what is no lesson. */
+/* What loads teach: the driver's figure of a process, the difference of a device's memory, the kernel's
+ * figure of the host, the time a load took; and what is no lesson. */
 #include "fake.h"
 
 #include <stdio.h>
@@ -85,7 +85,8 @@ static void put_on_card(struct pool_instance *i)
     snprintf(i->machine.devices[0].model, sizeof i->machine.devices[0].model, "Toy card");
     i->plan.estimate.n_parts = 2;
     i->plan.estimate.parts[1] = i->plan.estimate.parts[0];
-    i->plan.estimate.parts[0] = (struct plan_part){.name = "CUDA0", .kind = PLAN_GPU, .model_bytes = 1000 * MIB};
+    i->plan.estimate.parts[0] =
+        (struct plan_part){.name = "CUDA0", .kind = PLAN_GPU, .model_bytes = 1000 * MIB};
     lesson_launched(i);
 }
 
