@@ -327,11 +327,14 @@ static void add_device(const struct rpc_worker *w, unsigned d, unsigned index, s
         snprintf(out->uuid, sizeof out->uuid, "%s/%u", w->endpoint, d);
     else
         snprintf(out->uuid, sizeof out->uuid, "%s", w->endpoint);
-    out->lost = w->trouble[0] || !w->known;
+    out->lost = w->trouble[0] != '\0';
     if (out->lost)
         return;
-    out->valid |= HW_MEMORY | HW_IN_USE;
+    out->valid |= HW_IN_USE;
     out->in_use = w->in_use;
+    if (!w->known)
+        return;
+    out->valid |= HW_MEMORY;
     out->total_bytes = w->total_bytes[d];
     out->free_bytes = w->free_bytes[d];
     out->used_bytes = out->total_bytes - out->free_bytes;

@@ -100,6 +100,12 @@ static void test_a_busy_worker_is_left_in_peace(void **state)
     client = worker_connect(&a);
     sample_until(&w, true, GIB);
     hw_adapter_rpc.close(w.adapter); /* with a knock unanswered */
+    open_with(&w, endpoints, 1);
+    sample(&w); /* it never told its size to this one */
+    assert_true(w.inv.devices[0].in_use && !w.inv.devices[0].lost);
+    assert_false(w.inv.devices[0].valid & HW_MEMORY);
+    assert_non_null(strstr(w.inv.notes[0], "serves another client"));
+    hw_adapter_rpc.close(w.adapter);
     close(client);
     worker_stop(&a);
     assert_int_equal(a.abandoned, 0);
