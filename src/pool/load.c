@@ -214,6 +214,11 @@ static bool was_taken(struct entry *e)
     return taken;
 }
 
+bool load_sample_is_late(const struct entry *e)
+{
+    return e->short_of.at_ms && e->pool->deps.now_ms() - e->short_of.at_ms >= POOL_SAMPLE_MS;
+}
+
 /* A load that ran out of memory is planned anew with a sample of after that: if memory was taken meanwhile,
  * for what is left, and the step down is taken back. False: there is no such sample yet. */
 static bool has_looked_again(struct entry *e)
@@ -222,8 +227,7 @@ static bool has_looked_again(struct entry *e)
     const struct hw_inventory *inv = p->opt.hooks.inventory(p->opt.hooks.arg);
     if (e->short_of.at_ms == 0)
         return true;
-    if (inv->begun_ms < e->short_of.at_ms && p->opt.hooks.want_sample &&
-        p->deps.now_ms() - e->short_of.at_ms < POOL_SAMPLE_MS) {
+    if (inv->begun_ms < e->short_of.at_ms && p->opt.hooks.want_sample && !load_sample_is_late(e)) {
         p->opt.hooks.want_sample(p->opt.hooks.arg);
         return false;
     }

@@ -160,7 +160,7 @@ static void look_at_blocked(struct pool *p)
         struct entry *next = e->next_blocked;
         if (!e->wait_first)
             load_drop(e); /* nobody waits for it any more */
-        else if (changed || time_is_up(e))
+        else if (changed || time_is_up(e) || load_sample_is_late(e))
             load_try_room(e);
         /* callbacks may have changed the list: go on only if the next one still is in it */
         struct entry *found = p->blocked_first;

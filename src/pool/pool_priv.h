@@ -293,6 +293,7 @@ void load_begin(struct entry *e); /* DEMAND_NONE → PREPARING */
 void load_unprepared(struct entry *e, enum rc rc, const struct err *err);
 /* Facts and capabilities are there: PREPARING or BLOCKED → PLACED, BLOCKED, or failed. */
 void load_try_room(struct entry *e);
+bool load_sample_is_late(const struct entry *e); /* it waits no longer for a sample of after its failure */
 void load_room_made(struct pool_instance *i);
 void load_ready(struct pool_instance *i);
 void load_failed(struct pool_instance *i, enum runtime_failure failure, const struct err *cause);

@@ -237,6 +237,25 @@ static void test_memory_taken_meanwhile(void **state)
     give_back(&a, false);
 }
 
+/* A driver that hangs keeps no load waiting for a sample. */
+static void test_no_sample_after_a_failure(void **state)
+{
+    struct fake *f = *state;
+    struct answer a;
+    f->opt.patience_ms = 0;
+    fake_options(f);
+    fake_advance_ms(5);
+    fake_script(f, "a", (enum behaviour[]){CHILD_DIES_MEMORY}, 1);
+    ask(f, "a", &a);
+    fake_settle(f);
+    assert_true(decided(f, "ladder a"));
+    assert_false(a.told);
+    fake_advance_ms(POOL_SAMPLE_MS);
+    must_get(&a);
+    assert_int_equal(f->ladders_asked[1], 1);
+    give_back(&a, false);
+}
+
 static void test_the_ladder_ends(void **state)
 {
     struct fake *f = *state;
@@ -556,6 +575,7 @@ int main(void)
         LIFE(test_operator_load_resets_back_off),
         LIFE(test_memory_takes_steps_down),
         LIFE(test_memory_taken_meanwhile),
+        LIFE(test_no_sample_after_a_failure),
         LIFE(test_the_ladder_ends),
         LIFE(test_a_taken_port_is_replaced),
         LIFE(test_ports_are_not_tried_forever),
