@@ -85,7 +85,7 @@ def test_a_model_beyond_the_budget_is_refused_with_reasons(make_daemon, folder, 
     d = make_daemon([folder(slow)], config={"budget": {"Host": "20MiB"}}).start()
     status, answer = d.chat("slow")
     assert status == 507, answer
-    assert "Host needs" in answer["error"]["message"] and "20.0 MiB" in answer["error"]["message"], answer
+    assert "RAM needs" in answer["error"]["message"] and "20.0 MiB" in answer["error"]["message"], answer
     assert answer["error"]["hint"]
     assert d.get("/health")[0] == 200
     assert not [i for i in d.instances() if i["state"] == "ready"]
