@@ -6,12 +6,13 @@
 #include "cli/control.h"
 
 #include "base/mem.h"
+#include "hw/profiles/profiles.h"
 
 #include <string.h>
 
 enum { MODELS_TIMEOUT_MS = 1000, MAX_SHOWN = 64 };
 
-enum value_kind { VALUE_NONE, VALUE_ANY, VALUE_FILE, VALUE_DIR, VALUE_MODEL, VALUE_ON_OFF };
+enum value_kind { VALUE_NONE, VALUE_ANY, VALUE_FILE, VALUE_DIR, VALUE_MODEL, VALUE_PROFILE, VALUE_ON_OFF };
 
 /* What a metavar stands for. */
 static enum value_kind kind_of(const char *metavar, enum cli_type type)
@@ -19,11 +20,8 @@ static enum value_kind kind_of(const char *metavar, enum cli_type type)
     static const struct {
         const char *metavar;
         enum value_kind kind;
-    } table[] = {{"DIR", VALUE_DIR},
-                 {"FILE", VALUE_FILE},
-                 {"PATH", VALUE_FILE},
-                 {"F", VALUE_FILE},
-                 {"MODEL", VALUE_MODEL}};
+    } table[] = {{"DIR", VALUE_DIR}, {"FILE", VALUE_FILE},         {"PATH", VALUE_FILE},
+                 {"F", VALUE_FILE},  {"PROFILE,…", VALUE_PROFILE}, {"MODEL", VALUE_MODEL}};
     if (type == CLI_FLAG || type == CLI_NO_FLAG)
         return VALUE_NONE;
     if (type == CLI_ON_OFF)
@@ -59,6 +57,7 @@ static void bash_values(struct buf *out, const struct cli_command *cmd, const st
         [VALUE_FILE] = "COMPREPLY=($(compgen -f -- \"$cur\")); return",
         [VALUE_DIR] = "COMPREPLY=($(compgen -d -- \"$cur\")); return",
         [VALUE_MODEL] = "COMPREPLY=($(compgen -W \"$(arriero completion models)\" -- \"$cur\")); return",
+        [VALUE_PROFILE] = "COMPREPLY=($(compgen -W \"$(arriero completion profiles)\" -- \"$cur\")); return",
         [VALUE_ON_OFF] = "COMPREPLY=($(compgen -W 'on off' -- \"$cur\")); return",
     };
     for (const struct cli_option *o = table; o && o->type != CLI_END; o++) {
@@ -126,6 +125,7 @@ static void zsh_option(struct buf *out, const struct cli_option *o)
         [VALUE_FILE] = ":_files",
         [VALUE_DIR] = ":_files -/",
         [VALUE_MODEL] = ":_arriero_models",
+        [VALUE_PROFILE] = ":_arriero_profiles",
         [VALUE_ON_OFF] = ":(on off)",
     };
     enum value_kind kind = kind_of(o->metavar, o->type);
@@ -154,6 +154,8 @@ static void write_zsh(struct buf *out, const struct cli_command *const *commands
              "#compdef arriero\n# zsh completion of arriero: arriero completion zsh\n"
              "_arriero_models() {\n    local -a names\n    names=(${(f)\"$(arriero completion models)\"})\n"
              "    compadd -a names\n}\n"
+             "_arriero_profiles() {\n    local -a names\n"
+             "    names=(${(f)\"$(arriero completion profiles)\"})\n    compadd -a names\n}\n"
              "_arriero() {\n    local line state\n    local -a commands\n    commands=(\n");
     for (size_t i = 0; i < n; i++) {
         buf_printf(out, "        '%s:", commands[i]->name);
@@ -182,6 +184,7 @@ static void fish_option(struct buf *out, const char *condition, const struct cli
         [VALUE_FILE] = " -r -F",
         [VALUE_DIR] = " -x -a '(__fish_complete_directories)'",
         [VALUE_MODEL] = " -x -a '(arriero completion models)'",
+        [VALUE_PROFILE] = " -x -a '(arriero completion profiles)'",
         [VALUE_ON_OFF] = " -x -a 'on off'",
     };
     buf_printf(out, "complete -c arriero%s -l %s", condition, o->name);
@@ -243,6 +246,17 @@ static int list_models(const struct cli_call *call)
     return 0;
 }
 
+static int list_profiles(void)
+{
+    struct buf out = {0};
+    size_t n;
+    const struct hw_profile *list = hw_profiles(&n);
+    for (size_t i = 0; i < n; i++)
+        buf_printf(&out, "%s\n", list[i].name);
+    output_buf(&out);
+    return 0;
+}
+
 static const struct {
     const char *shell;
     void (*write)(struct buf *out, const struct cli_command *const *commands, size_t n);
@@ -255,6 +269,8 @@ static int run(struct cli_call *call)
     const struct cli_command *const *commands = cli_commands(&n);
     if (strcmp(call->args[0], "models") == 0)
         return list_models(call);
+    if (strcmp(call->args[0], "profiles") == 0)
+        return list_profiles();
     for (size_t i = 0; i < n && n_shown < MAX_SHOWN; i++)
         if (!commands[i]->hidden)
             shown[n_shown++] = commands[i];

@@ -4,7 +4,9 @@
 
 #include "base/mem.h"
 #include "hw/hw.h"
+#include "hw/profiles/profiles.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,8 +123,84 @@ static void print_text(const struct hw_inventory *inv)
     output_buf(&safe);
 }
 
+/* ---- profiles ---- */
+
+static void print_profiles(void)
+{
+    static const char *const headings[] = {"PROFILE", "WHAT", "MIB", "FREE", "GB/S", "TFLOPS", "WATTS"};
+    size_t n;
+    const struct hw_profile *list = hw_profiles(&n);
+    struct cli_table *t = cli_table_new(headings, TABLE_COUNT(headings));
+    for (size_t i = 0; i < n; i++) {
+        const struct hw_profile *p = &list[i];
+        bool gpu = p->backend != NULL, parts = p->kind == HW_PROFILE_MACHINE;
+        cli_table_cell(t, "%s", p->name);
+        cli_table_cell(t, parts ? "%s: %s" : "%s", p->title, p->parts);
+        cli_table_cell(t, parts ? "-" : "%u", p->mib);
+        cli_table_cell(t, gpu ? "%u" : "-", p->free_mib);
+        cli_table_cell(t, parts ? "-" : "%.0f", p->gbps);
+        cli_table_cell(t, gpu ? "%.0f" : "-", p->tflops);
+        cli_table_cell(t, gpu ? "%.0f" : "-", p->watts);
+    }
+    cli_table_print(t);
+}
+
+static int print_profiles_json(void)
+{
+    static const char *const kinds[] = {[HW_PROFILE_CARD] = "card",
+                                        [HW_PROFILE_UNIFIED] = "unified",
+                                        [HW_PROFILE_HOST] = "host",
+                                        [HW_PROFILE_MACHINE] = "machine"};
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *root = yyjson_mut_obj(doc), *all = yyjson_mut_obj_add_arr(doc, root, "profiles");
+    size_t n;
+    const struct hw_profile *list = hw_profiles(&n);
+    for (size_t i = 0; i < n; i++) {
+        const struct hw_profile *p = &list[i];
+        yyjson_mut_val *o = yyjson_mut_arr_add_obj(doc, all);
+        yyjson_mut_obj_add_str(doc, o, "name", p->name);
+        yyjson_mut_obj_add_str(doc, o, "kind", kinds[p->kind]);
+        yyjson_mut_obj_add_str(doc, o, "title", p->title);
+        if (p->parts)
+            yyjson_mut_obj_add_str(doc, o, "parts", p->parts);
+        else
+            yyjson_mut_obj_add_uint(doc, o, "memory_bytes", (uint64_t)p->mib * MIB);
+        if (p->kind == HW_PROFILE_MACHINE)
+            continue;
+        yyjson_mut_obj_add_real(doc, o, "bandwidth_gbps", p->gbps);
+        if (p->backend) {
+            yyjson_mut_obj_add_str(doc, o, "backend", p->backend);
+            yyjson_mut_obj_add_uint(doc, o, "free_bytes", (uint64_t)p->free_mib * MIB);
+            yyjson_mut_obj_add_real(doc, o, "tflops", p->tflops);
+            yyjson_mut_obj_add_real(doc, o, "watts", p->watts);
+            yyjson_mut_obj_add_real(doc, o, "link_gbps", p->link_gbps);
+        }
+        if (p->cores)
+            yyjson_mut_obj_add_uint(doc, o, "cores", p->cores);
+    }
+    yyjson_mut_doc_set_root(doc, root);
+    return cli_print_json(doc);
+}
+
+struct gpus_options {
+    bool profiles;
+};
+
+static const struct cli_option options[] = {
+    {"profiles", 0, CLI_FLAG, offsetof(struct gpus_options, profiles), NULL,
+     "list the cards and machines that plan --hw knows", NULL},
+    {.type = CLI_END},
+};
+
 static int run(struct cli_call *call)
 {
+    const struct gpus_options *o = call->options;
+    if (o->profiles && call->json)
+        return print_profiles_json();
+    if (o->profiles) {
+        print_profiles();
+        return 0;
+    }
     struct hw_inventory *inv = mem_new(struct hw_inventory);
     struct err err = {0};
     int status = 0;
@@ -143,7 +221,7 @@ static int run(struct cli_call *call)
 const struct cli_command cmd_gpus = {
     .name = "gpus",
     .group = "Look",
-    .synopsis = "",
+    .synopsis = "[--profiles]",
     .summary = "show the GPUs, their memory and load, and the host",
     .details =
         "Lists every GPU as the runtimes number it (NVIDIA by PCI address, AMD under ROCm), with its "
@@ -154,5 +232,7 @@ const struct cli_command cmd_gpus = {
         "the driver slows the GPU down, and why, or when the GPU is lost.\n\n"
         "GPUs hidden by CUDA_VISIBLE_DEVICES are left out. ARRIERO_NVML names another NVIDIA management "
         "library than the installed one. Needs no daemon.",
+    .options_size = sizeof(struct gpus_options),
+    .options = options,
     .run = run,
 };

@@ -1,26 +1,23 @@
 /* arriero plan: the best way to run a model here, or on an imagined machine, with reasons. Layer cli; main
  * thread; needs no daemon and starts nothing but, for --verify, llama.cpp's own planner. */
-#include "cli/known.h"
-#include "cli/plan_args.h"
-#include "cli/plan_verify.h"
+#include "cli/plan_show.h"
 
 #include "base/mem.h"
 #include "hw/hw.h"
-#include "runtime/runtime.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-extern char **environ;
 
 struct plan_options {
     struct plan_args args; /* first: its parsers count from here */
     enum plan_strategy strategy;
     uint64_t vram_limit_bytes;
     uint32_t max_gpus;
+    uint64_t vram_limit_given;
     const char *on; /* --on DEVICE */
-    bool allow_cpu, verify;
+    const char *hw; /* --hw PROFILE,… */
+    uint32_t kv_floor;
+    bool kv_floor_given, allow_cpu, verify;
 };
 
 static enum rc parse_strategy(struct str value, void *field, struct err *err)
@@ -31,6 +28,21 @@ static enum rc parse_strategy(struct str value, void *field, struct err *err)
     enum rc rc = err_set(err, RC_INVALID, "\"%.*s\" is no strategy", STR_ARG(value));
     err_hint(err, "max-performance, fit-vram:MIB, balanced, power-efficient or max-context");
     return rc;
+}
+
+static enum rc parse_kv_floor(struct str value, void *field, struct err *err)
+{
+    struct plan_options *o = (struct plan_options *)field;
+    static const uint32_t types[] = {GGML_F16, GGML_Q8_0, GGML_Q4_0};
+    for (size_t i = 0; i < TABLE_COUNT(types); i++) {
+        const struct ggml_type_info *info = ggml_type_info(types[i]);
+        if (!info || !str_eq_c(value, info->word))
+            continue;
+        o->kv_floor = types[i];
+        o->kv_floor_given = true;
+        return RC_OK;
+    }
+    return err_set(err, RC_INVALID, "--kv-floor got \"%.*s\", expected f16, q8_0 or q4_0", STR_ARG(value));
 }
 
 #define OPTION(name, type, member, metavar, help)                                                            \
@@ -46,6 +58,10 @@ static const struct cli_option options[] = {
     PLAN_ARG("min-ctx", CLI_U32, min_ctx, "N", "the shortest context worth having (4096)"),
     PLAN_ARG("host-ram", CLI_U64_MIB, host_bytes, "MIB", "RAM to use"),
     PLAN_ARG("embedding", CLI_FLAG, embedding, NULL, "a server for embeddings"),
+    OPTION("hw", CLI_STR, hw, "PROFILE,…",
+           "plan for a machine of these profiles (2x3090,desktop-64g); all: arriero gpus --profiles"),
+    OPTION("vram-limit", CLI_U64_MIB, vram_limit_given, "MIB", "take no more device memory than this"),
+    PLAN_ARG_PARSED("kv-floor", "TYPE", "the smallest cache type to choose (q4_0)", parse_kv_floor),
     OPTION("max-gpus", CLI_U32, max_gpus, "N", "use no more GPUs than this"),
     OPTION("on", CLI_STR, on, "DEVICE", "only on this device (name or UUID)"),
     OPTION("no-cpu", CLI_NO_FLAG, allow_cpu, NULL, "all layers on GPUs, or not at all"),
@@ -102,10 +118,13 @@ static enum rc live_machine(bool with_gpus, struct plan_machine *m, struct err *
     return rc;
 }
 
-static enum rc machine(const struct plan_args *a, struct plan_machine *m, struct err *err)
+static enum rc machine(const struct plan_options *o, struct plan_machine *m, struct err *err)
 {
+    const struct plan_args *a = &o->args;
     *m = (struct plan_machine){0};
-    enum rc rc = live_machine(a->devices.n == 0, m, err);
+    if (o->hw && a->devices.n)
+        return err_set(err, RC_INVALID, "--hw and --device both describe the machine: give one of them");
+    enum rc rc = o->hw ? plan_machine_profiles(str_from(o->hw), m, err) : live_machine(!a->devices.n, m, err);
     if (!rc && a->devices.n)
         rc = plan_args_devices(a, m->devices, &m->n_devices, err);
     if (!rc && a->host_bytes)
@@ -118,7 +137,7 @@ static void policy_of(const struct plan_options *o, const struct plan_params *ba
     const struct plan_args *a = &o->args;
     plan_policy_default(p);
     p->strategy = o->strategy;
-    p->vram_limit_bytes = o->vram_limit_bytes;
+    p->vram_limit_bytes = o->vram_limit_bytes ? o->vram_limit_bytes : o->vram_limit_given;
     p->ctx = a->ctx;
     p->ctx_min = a->min_ctx;
     p->parallel = a->parallel;
@@ -136,164 +155,95 @@ static void policy_of(const struct plan_options *o, const struct plan_params *ba
     p->base = base;
     if (a->margin_given)
         p->margin_bytes = a->margin_bytes;
+    if (o->kv_floor_given)
+        p->kv_floor = o->kv_floor;
 }
 
-/* ---- the command line it stands for ---- */
-
-struct command {
-    struct arena arena;
-    struct runtime_command cmd;
-    char binary[512];
-    bool known;
+/* Smaller files of the same model, largest first, for when the one asked for does not fit. */
+struct siblings {
+    struct catalog *catalog;
+    const struct model *list[PLAN_MAX_ALTERNATIVES];
+    uint32_t n;
 };
 
-static void command_of(const struct model *m, const struct plan *plan, const struct plan_machine *machine,
-                       bool embedding, struct command *c)
+static bool is_smaller_sibling(const struct model *m, const struct model *other)
 {
-    const struct runtime_ops *ops = runtime_find(STR("llama-server"));
-    struct runtime_caps *caps = mem_calloc(1, sizeof *caps);
+    return other && other->tensor_bytes < m->tensor_bytes && other->parameters == m->parameters &&
+           other->n_layer == m->n_layer && !strcmp(other->architecture, m->architecture);
+}
+
+static void find_siblings(const struct model *m, struct siblings *ret)
+{
+    char dir[512];
     const char *slash = strrchr(m->path, '/');
-    struct str file = str_from(slash ? slash + 1 : m->path);
-    if (str_ends(file, ".gguf"))
-        file.n -= 5;
-    const struct plan_extras *x = plan->estimate.params.extras;
-    const char *stem = arena_strndup(&c->arena, file.p, file.n);
-    const struct runtime_job job = {.model = m,
-                                    .model_path = m->path,
-                                    .served_name = stem,
-                                    .plan = plan,
-                                    .machine = machine,
-                                    .host = "127.0.0.1",
-                                    .port = 8080,
-                                    .threads = machine->host.cores,
-                                    .embedding = embedding,
-                                    .mmproj_path = x && x->projector ? x->projector->path : NULL,
-                                    .extras = x};
-    c->known = ops && !runtime_find_llama_server(NULL, c->binary, sizeof c->binary, NULL) &&
-               !ops->probe(c->binary, caps, NULL) && !ops->command(caps, &job, &c->arena, &c->cmd, NULL);
-    free(caps);
-}
-
-/* The child's environment as far as it differs from ours. */
-static bool is_inherited(const char *entry)
-{
-    for (char **e = environ; *e; e++)
-        if (!strcmp(*e, entry))
-            return true;
-    return false;
-}
-
-static void add_command(yyjson_mut_doc *doc, yyjson_mut_val *root, const struct command *c)
-{
-    yyjson_mut_val *argv = yyjson_mut_obj_add_arr(doc, root, "argv");
-    for (size_t i = 0; c->known && c->cmd.argv[i]; i++)
-        yyjson_mut_arr_add_strcpy(doc, argv, c->cmd.argv[i]);
-    yyjson_mut_val *env = yyjson_mut_obj_add_obj(doc, root, "env");
-    for (size_t i = 0; c->known && c->cmd.env && c->cmd.env[i]; i++) {
-        struct str value = str_from(c->cmd.env[i]), name = str_cut(&value, '=');
-        if (!is_inherited(c->cmd.env[i]))
-            yyjson_mut_obj_add(env, yyjson_mut_strncpy(doc, name.p, name.n),
-                               yyjson_mut_strncpy(doc, value.p, value.n));
-    }
-}
-
-/* ---- output ---- */
-
-static int print_json(const struct model *m, const struct plan *plan, const struct command *c,
-                      const struct verified *v, const struct knowledge *known, const struct err *failed)
-{
-    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
-    yyjson_mut_val *root = plan_json(doc, m, plan);
-    yyjson_mut_doc_set_root(doc, root);
-    add_command(doc, root, c);
-    known_json(doc, root, known);
-    if (v->n)
-        plan_verify_json(doc, root, v);
-    if (failed)
-        yyjson_mut_obj_add_val(doc, root, "error", json_err(doc, failed));
-    int status = cli_print_json(doc);
-    return failed ? 1 : status;
-}
-
-/* The word as a shell reads it: quoted if it holds more than plain characters. */
-static void print_shell_word(const char *word)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,+@%";
-    if (*word && !word[strspn(word, plain)]) {
-        printf("%s", word);
+    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - m->path) : 1, slash ? m->path : ".");
+    const char *const dirs[] = {dir};
+    const struct catalog_options opt = {.dirs = dirs, .n_dirs = 1, .usual_caches = true};
+    *ret = (struct siblings){0};
+    if (catalog_scan(&opt, &ret->catalog, NULL) != RC_OK)
         return;
+    for (size_t i = 0; i < ret->catalog->n; i++) {
+        const struct model *other = ret->catalog->entries[i].model;
+        if (!is_smaller_sibling(m, other) || ret->n == PLAN_MAX_ALTERNATIVES)
+            continue;
+        uint32_t at = ret->n++;
+        for (; at > 0 && ret->list[at - 1]->tensor_bytes < other->tensor_bytes; at--)
+            ret->list[at] = ret->list[at - 1];
+        ret->list[at] = other;
     }
-    putchar('\'');
-    for (; *word; word++)
-        if (*word == '\'')
-            printf("'\\''");
-        else
-            putchar(*word);
-    putchar('\'');
 }
 
-static void print_command(const struct command *c)
+static void make_view(const struct plan_policy *policy, struct plan_view *v, struct plan *plan,
+                      struct plan_command *c)
 {
-    if (!c->known)
+    if (!plan->fits)
         return;
-    printf("\n");
-    for (size_t i = 0; c->cmd.argv[i]; i++) {
-        if (i)
-            putchar(' ');
-        print_shell_word(c->cmd.argv[i]);
-    }
-    printf("\n");
-}
-
-static void print_text(const struct model *m, const struct plan *plan, const struct command *c,
-                       const struct verified *v, const struct knowledge *known)
-{
-    printf("%s: %s %s, %u layers, strategy %s\n\n", m->name, m->architecture, m->quantization, m->n_layer,
-           plan_strategy_word(plan->strategy));
-    if (plan->fits)
-        plan_print_parts(&plan->estimate);
-    printf("\n");
-    for (uint32_t i = 0; i < plan->n_reasons; i++)
-        printf("%s\n", plan->reasons[i].text);
-    if (plan->n_alternatives)
-        printf("\nOther strategies\n");
-    for (uint32_t i = 0; i < plan->n_alternatives; i++)
-        printf("  %s: %s\n", plan_strategy_word(plan->alternatives[i].strategy), plan->alternatives[i].text);
-    if (v->n)
-        plan_verify_print(v);
-    known_print(known);
-    print_command(c);
+    uint64_t used = plan_part_total(plan_host_part(&plan->estimate)), all = v->machine->host.free_bytes;
+    plan_host_bounds(&plan->estimate, all > used ? all - used : 0);
+    plan_alternatives(v->m, policy, v->machine, plan);
+    plan_rejected(v->m, policy, v->machine, plan);
+    if (plan_room_tokens(v->m, plan, v->machine, policy->margin_bytes, &v->room_tokens, NULL) != RC_OK)
+        v->room_tokens = 0;
+    plan_command(v->m, plan, v->machine, policy->embedding, c);
 }
 
 static int plan_model(struct cli_call *call, const struct model *m, const struct plan_policy *policy,
-                      const struct plan_machine *mach, const struct knowledge *known,
-                      const struct plan_options *o)
+                      const struct plan_machine *mach, const struct knowledge *known, bool imagined)
 {
+    const struct plan_options *o = call->options;
     struct plan *plan = mem_calloc(1, sizeof *plan);
-    struct command c = {0};
-    struct verified v = {0};
+    struct plan_command c = {0};
+    struct verified verified = {0};
+    struct siblings siblings = {0};
+    struct plan_policy wanted = *policy;
     struct err err, why;
-    enum rc rc = plan_place(m, policy, mach, plan, &err);
-    int status;
-    if (!rc) {
-        uint64_t used = plan_part_total(plan_host_part(&plan->estimate)), all = mach->host.free_bytes;
-        plan_host_bounds(&plan->estimate, all > used ? all - used : 0);
-        plan_alternatives(m, policy, mach, plan);
+    struct plan_view v = {
+        .m = m, .plan = plan, .machine = mach, .command = &c, .verified = &verified, .imagined = imagined};
+    enum rc rc = plan_place(m, &wanted, mach, plan, &err);
+    if (rc == RC_NO_FIT) { /* is a smaller file of it here? */
+        find_siblings(m, &siblings);
+        wanted.smaller = siblings.list;
+        wanted.n_smaller = siblings.n;
+        if (siblings.n)
+            rc = plan_place(m, &wanted, mach, plan, &err);
+        if (!rc && plan->smaller >= 0)
+            v.m = siblings.list[plan->smaller];
     }
-    if (!rc)
-        command_of(m, plan, mach, policy->embedding, &c);
+    make_view(policy, &v, plan, &c);
+    int status;
     if (!rc && o->verify &&
-        plan_verify(c.binary, c.cmd.env, m, plan, mach, o->args.devices.n > 0, &v, &why)) {
+        plan_verify(c.found ? c.binary : "", c.cmd.env, v.m, plan, mach, imagined, &verified, &why)) {
         status = cli_fail(call, &why);
     } else if (rc && rc != RC_NO_FIT) {
         status = cli_fail(call, &err);
     } else if (call->json) {
-        status = print_json(m, plan, &c, &v, known, rc ? &err : NULL);
+        status = plan_show_json(&v, rc ? &err : NULL);
     } else {
-        print_text(m, plan, &c, &v, known);
+        plan_show_text(&v);
         status = rc ? cli_fail(call, &err) : 0;
     }
     arena_release(&c.arena);
+    catalog_free(siblings.catalog);
     free(plan);
     return status;
 }
@@ -309,7 +259,7 @@ static int run(struct cli_call *call)
     struct err err;
     if (plan_args_params(&o->args, &base, &err))
         return cli_usage(call, &err);
-    if (machine(&o->args, &mach, &err))
+    if (machine(o, &mach, &err))
         return err.code == RC_INVALID ? cli_usage(call, &err) : cli_fail(call, &err);
     if (plan_args_model(call->args[0], &m, &err))
         return cli_fail(call, &err);
@@ -318,7 +268,7 @@ static int run(struct cli_call *call)
     struct knowledge *known = known_apply(m, base.flash_attn, &mach);
     int status = plan_files_open(&o->args, paired, &files, &base, &err)
                      ? cli_fail(call, &err)
-                     : plan_model(call, m, &policy, &mach, known, o);
+                     : plan_model(call, m, &policy, &mach, known, o->hw || o->args.devices.n);
     plan_files_release(&files);
     knowledge_free(known);
     model_unref(m);
@@ -330,12 +280,16 @@ const struct cli_command cmd_plan = {
     .group = "Plan",
     .synopsis = "MODEL [--ctx N] [--strategy S] [--device NAME:TOTAL_MIB[:FREE_MIB]]… [OPTION]…",
     .summary = "the best way to run a model here, and why",
-    .details = "MODEL is a GGUF file or an id that `arriero models` lists. Without --device the plan is for "
-               "this machine "
-               "as it is now.\n\n"
-               "One GPU is preferred to several, several to a share of the layers, a share to the CPU. "
-               "Without --ctx the "
-               "context is the trained one, shortened to what fits.",
+    .details =
+        "MODEL is a GGUF file or an id that `arriero models` lists. Without --device the plan is for "
+        "this machine "
+        "as it is now.\n\n"
+        "One GPU is preferred to several, several to a share of the layers, a share to the CPU. "
+        "Without --ctx the "
+        "context is the trained one, shortened to what fits.\n\n"
+        "--hw asks for a machine that is not here: --hw rtx4090-laptop-16g, --hw 2x3090,desktop-128g, "
+        "--hw dgx-h100. The bar shows how much of the free memory is taken. If nothing fits, a smaller "
+        "quantisation of the same model is looked for on disk.",
     .options_size = sizeof(struct plan_options),
     .defaults = defaults,
     .options = options,

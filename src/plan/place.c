@@ -172,12 +172,14 @@ static enum rc no_fit(struct search *s, struct err *err)
     return rc;
 }
 
-/* Every step that the reasons tell of, in one line. */
+/* Every step that the reasons tell of the latest file, in one line. */
 static enum rc no_step_left(struct search *s, uint32_t loads, struct err *err)
 {
     struct buf tried = {0};
     for (uint32_t i = 0; i < s->out->n_reasons; i++) {
-        struct str text = str_from(s->out->reasons[i].text), words = text;
+        struct str words = str_from(s->out->reasons[i].text);
+        if (!strcmp(s->out->reasons[i].code, "smaller_quantization"))
+            tried.n = 0;
         if (strcmp(s->out->reasons[i].code, "ladder"))
             continue;
         (void)str_cut(&words, ':');
@@ -256,6 +258,33 @@ enum rc plan_place(const struct model *m, const struct plan_policy *policy,
     return rc;
 }
 
+/* Half of the device memory, for what fit-vram would answer where nobody named a limit. */
+static uint64_t half_of_free(const struct plan_machine *machine)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < machine->n_devices; i++)
+        sum += machine->devices[i].free_bytes / 2;
+    return sum;
+}
+
+static void describe(const struct plan *p, uint64_t limit_bytes, char *out, size_t cap)
+{
+    const struct plan_params *q = &p->estimate.params;
+    char limit[64] = "", experts[48] = "", size[32];
+    if (limit_bytes)
+        snprintf(limit, sizeof limit, "in %s: ", str_human_bytes(limit_bytes, size, sizeof size));
+    if (q->n_cpu_moe)
+        snprintf(experts, sizeof experts, " (experts of %u in RAM)", q->n_cpu_moe);
+    if (p->n_used == 0)
+        snprintf(out, cap, "%sCPU alone, %u tokens, cache %s, %.1f tokens/s", limit, q->ctx,
+                 kv_word(q->type_k), p->speed.decode_tps);
+    else
+        snprintf(out, cap, "%s%u GPU%s, %u of %u layers%s, %u tokens, cache %s, %.1f tokens/s", limit,
+                 p->n_used, p->n_used == 1 ? "" : "s", p->estimate.layers_gpu,
+                 p->estimate.layers_gpu + p->estimate.layers_cpu, experts, q->ctx, kv_word(q->type_k),
+                 p->speed.decode_tps);
+}
+
 void plan_alternatives(const struct model *m, const struct plan_policy *policy,
                        const struct plan_machine *machine, struct plan *plan)
 {
@@ -263,22 +292,22 @@ void plan_alternatives(const struct model *m, const struct plan_policy *policy,
     struct plan *other = mem_calloc(1, sizeof *other);
     for (unsigned i = 0; i < PLAN_STRATEGIES; i++) {
         struct plan_policy p = *policy;
-        p.strategy = (enum plan_strategy)i;
-        if (p.strategy == policy->strategy || (p.strategy == PLAN_FIT_VRAM && !p.vram_limit_bytes))
-            continue;
-        struct plan_alternative *alt = &plan->alternatives[plan->n_alternatives++];
         struct err err;
+        p.strategy = (enum plan_strategy)i;
+        if (p.strategy == policy->strategy)
+            continue;
+        if (p.strategy == PLAN_FIT_VRAM && !p.vram_limit_bytes)
+            p.vram_limit_bytes = half_of_free(machine);
+        if (p.strategy == PLAN_FIT_VRAM && !p.vram_limit_bytes)
+            continue; /* no device memory to limit */
+        struct plan_alternative *alt = &plan->alternatives[plan->n_alternatives++];
         alt->strategy = p.strategy;
         alt->fits = plan_place(m, &p, machine, other, &err) == RC_OK;
-        const struct plan_params *q = &other->estimate.params;
-        if (!alt->fits)
-            snprintf(alt->text, sizeof alt->text, "%.190s", err.message);
+        if (alt->fits)
+            describe(other, p.strategy == PLAN_FIT_VRAM ? p.vram_limit_bytes : 0, alt->text,
+                     sizeof alt->text);
         else
-            snprintf(alt->text, sizeof alt->text,
-                     "%u GPU%s, %u of %u layers, %u tokens, cache %s, %.1f tokens/s", other->n_used,
-                     other->n_used == 1 ? "" : "s", other->estimate.layers_gpu,
-                     other->estimate.layers_gpu + other->estimate.layers_cpu, q->ctx, kv_word(q->type_k),
-                     other->speed.decode_tps);
+            snprintf(alt->text, sizeof alt->text, "%.190s", err.message);
     }
     free(other);
 }

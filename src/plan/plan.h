@@ -5,6 +5,7 @@
  *   speed.c   plan_speed: tokens/s and load time for an estimate
  *   place.c   plan_place: the best parameters and devices for one model
  *   pack.c    plan_pack: the cheapest victims that make room
+ *   room.c    plan_predict_memory and its inverse
  *   reasons.c texts */
 #ifndef PLAN_PLAN_H
 #define PLAN_PLAN_H
@@ -13,11 +14,13 @@
 #include "base/json.h"
 #include "gguf/model.h"
 
-#define PLAN_MAX_DEVICES   16
-#define PLAN_MAX_OVERRIDES 16
-#define PLAN_MAX_REASONS   24
-#define PLAN_MAX_RESIDENTS 64
-#define PLAN_MAX_ADAPTERS  8
+#define PLAN_MAX_DEVICES      16
+#define PLAN_MAX_OVERRIDES    16
+#define PLAN_MAX_REASONS      24
+#define PLAN_MAX_REJECTED     8
+#define PLAN_MAX_ALTERNATIVES 8 /* files of one model */
+#define PLAN_MAX_RESIDENTS    64
+#define PLAN_MAX_ADAPTERS     8
 
 enum plan_backend { PLAN_CUDA, PLAN_ROCM, PLAN_VULKAN, PLAN_SYCL, PLAN_METAL, PLAN_RPC };
 
@@ -69,6 +72,10 @@ struct plan_machine {
     size_t n_devices;
     struct plan_host host;
 };
+
+/* A machine out of hardware profiles ("rtx4090-laptop-16g,2x3090,desktop-64g"; src/hw/profiles), with what is
+ * usually free. RC_INVALID names the profile that is wrong. */
+enum rc plan_machine_profiles(struct str list, struct plan_machine *ret_machine, struct err *err);
 
 enum plan_outputs { PLAN_OUTPUTS_SLOTS, PLAN_OUTPUTS_BATCH };
 #define PLAN_ALL_LAYERS (-1)
@@ -248,6 +255,8 @@ struct plan {
     struct plan_speed speed;
     struct plan_reason reasons[PLAN_MAX_REASONS];
     uint32_t n_reasons;
+    struct plan_reason rejected[PLAN_MAX_REJECTED]; /* plan_rejected's */
+    uint32_t n_rejected;
     struct plan_alternative alternatives[PLAN_STRATEGIES];
     uint32_t n_alternatives;
 };
@@ -273,6 +282,56 @@ enum rc plan_place(const struct model *m, const struct plan_policy *policy,
 /* Fills plan->alternatives with every other strategy's answer. */
 void plan_alternatives(const struct model *m, const struct plan_policy *policy,
                        const struct plan_machine *machine, struct plan *plan);
+
+/* Fills plan->rejected: what else was possible and why it was not chosen, each estimated in its place. */
+void plan_rejected(const struct model *m, const struct plan_policy *policy,
+                   const struct plan_machine *machine, struct plan *plan);
+
+/* ---- tokens and bytes (room.c); errors as plan_estimate's ---- */
+
+struct plan_need { /* sums over all devices */
+    uint32_t ctx;  /* as padded */
+    uint64_t model_bytes, context_bytes, compute_bytes, overhead_bytes;
+    uint64_t device_bytes, host_bytes; /* all four parts */
+};
+/* What a context of `tokens` takes, everything else as in params. */
+enum rc plan_predict_memory(const struct model *m, const struct plan_params *params,
+                            const struct plan_device *devices, size_t n_devices, uint32_t tokens,
+                            struct plan_need *ret_need, struct err *err);
+/* The longest context, in steps of 256 up to the trained one, that takes no more than available_bytes of all
+ * devices together (of RAM when there are none); 0 when not even one step does. The inverse of the above. */
+enum rc plan_suggest_context(const struct model *m, const struct plan_params *params,
+                             const struct plan_device *devices, size_t n_devices, uint64_t available_bytes,
+                             uint32_t *ret_ctx, struct err *err);
+/* The longest context that the devices of a plan hold, placed as it is. */
+enum rc plan_room_tokens(const struct model *m, const struct plan *plan, const struct plan_machine *machine,
+                         uint64_t margin_bytes, uint32_t *ret_ctx, struct err *err);
+
+enum plan_prune_kind {
+    PLAN_PRUNE_NONE,
+    PLAN_PRUNE_IDLE_SLOTS, /* erase what idle slots keep */
+    PLAN_PRUNE_SHIFT,      /* drop the older half of the conversation */
+    PLAN_PRUNE_KV_TYPE,    /* load again with a smaller cache type */
+    PLAN_PRUNE_CONTEXT,    /* load again with a shorter context */
+    PLAN_PRUNE_IMPOSSIBLE,
+};
+struct plan_kv_use {
+    uint32_t tokens_used, idle_tokens; /* cells in use; of them by slots that do nothing */
+    double threshold;                  /* share of the context from which room is made; 0 = 0.9 */
+    uint64_t short_bytes;              /* memory that must be freed; 0 = none */
+};
+struct plan_prune {
+    enum plan_prune_kind what;
+    uint32_t ctx, kv_type; /* after it */
+    uint64_t frees_bytes;
+    uint32_t frees_tokens;
+    bool restart; /* servers allocate their cache once: the model is loaded again */
+    char text[200];
+};
+/* The mildest way to get the tokens or bytes that are short. */
+enum rc plan_recommend_prune(const struct model *m, const struct plan_params *params,
+                             const struct plan_device *devices, size_t n_devices,
+                             const struct plan_kv_use *use, struct plan_prune *ret_prune, struct err *err);
 
 /* An instance that could be evicted. */
 struct plan_resident {

@@ -147,6 +147,13 @@ yyjson_mut_val *plan_json(yyjson_mut_doc *doc, const struct model *m, const stru
         add_text(doc, r, "code", p->reasons[i].code);
         add_text(doc, r, "text", p->reasons[i].text);
     }
+    yyjson_mut_val *rejected = yyjson_mut_obj_add_arr(doc, o, "rejected");
+    for (uint32_t i = 0; i < p->n_rejected; i++) {
+        yyjson_mut_val *r = yyjson_mut_arr_add_obj(doc, rejected);
+        add_text(doc, r, "code", p->rejected[i].code);
+        add_text(doc, r, "text", p->rejected[i].text);
+    }
+    yyjson_mut_obj_add_uint(doc, o, "threads", p->threads);
     yyjson_mut_val *others = yyjson_mut_obj_add_arr(doc, o, "alternatives");
     for (uint32_t i = 0; i < p->n_alternatives; i++) {
         yyjson_mut_val *a = yyjson_mut_arr_add_obj(doc, others);

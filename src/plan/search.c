@@ -225,8 +225,15 @@ static void step_over(struct search *s)
 static void tell_full(struct search *s)
 {
     uint32_t n = sets_limit(s);
-    if (!s->shortfall[0])
-        snprintf(s->shortfall, sizeof s->shortfall, "the weights alone are larger than the room");
+    if (!s->shortfall[0]) {
+        char need[32], have[32];
+        uint64_t room = 0;
+        for (uint32_t i = 0; i < s->n_order; i++)
+            room += try_room(s, s->order[i]);
+        snprintf(s->shortfall, sizeof s->shortfall, "the weights alone take %s, and there is room for %s",
+                 str_human_bytes(s->weights_bytes, need, sizeof need),
+                 str_human_bytes(room < s->vram_limit ? room : s->vram_limit, have, sizeof have));
+    }
     if (s->policy->gpu_layers_fixed)
         reason_add(s->out, "tried_fixed", "%d layers on up to %u GPU%s: %s.", s->policy->gpu_layers, n,
                    n == 1 ? "" : "s", s->shortfall);

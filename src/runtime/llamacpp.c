@@ -334,10 +334,21 @@ static enum rc llamacpp_command(const struct runtime_caps *caps, const struct ru
     return RC_OK;
 }
 
+/* The options of llama.cpp 0.7.0, but for those that have taken another's place. */
+static void llamacpp_assume(const char *binary, struct runtime_caps *ret_caps)
+{
+#define X(name, text) | LLC_##name
+    *ret_caps =
+        (struct runtime_caps){.flags = (0ull LLAMACPP_OPTIONS(X)) & ~(uint64_t)(LLC_LOAD_MODE | LLC_NO_UI)};
+#undef X
+    snprintf(ret_caps->binary, sizeof ret_caps->binary, "%s", binary);
+}
+
 extern const struct runtime_ops runtime_llamacpp;
 const struct runtime_ops runtime_llamacpp = {
     .name = "llama-server",
     .probe = llamacpp_probe,
+    .assume = llamacpp_assume,
     .command = llamacpp_command,
     .health_path = "/health",
     .wake_member = ",\"return_progress\":true",

@@ -87,6 +87,8 @@ struct runtime_ops {
     const char *name;
     /* Blocking: runs the binary's own --version, --help, --list-devices with deadlines (5 s each). */
     enum rc (*probe)(const char *binary, struct runtime_caps *ret_caps, struct err *err);
+    /* Pure: what a current build can do, for command lines where none is installed. */
+    void (*assume)(const char *binary, struct runtime_caps *ret_caps);
     /* Pure. Everything is allocated in the arena. */
     enum rc (*command)(const struct runtime_caps *caps, const struct runtime_job *job, struct arena *arena,
                        struct runtime_command *ret_command, struct err *err);
