@@ -164,7 +164,7 @@ static void put_head(struct buf *out, const struct plan_view *v)
         if (v->machine->devices[i].model[0])
             buf_printf(out, "%s is %s\n", v->machine->devices[i].name, v->machine->devices[i].model);
     if (v->imagined && v->machine->host.model[0])
-        buf_printf(out, "The host is a machine of this kind: %s\n", v->machine->host.model);
+        buf_printf(out, "Host: %s\n", v->machine->host.model);
     buf_puts(out, "\n");
 }
 
