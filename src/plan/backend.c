@@ -9,11 +9,13 @@ static bool vulkan_refuses_scan(const struct gtensor *state, const struct gtenso
     return a->ne[0] != 1 || (state->ne[0] != 128 && state->ne[0] != 256) || state->ne[1] % 16;
 }
 
-/* No kernel for selective scans of the first kind, for attention over caches of which one alone is bf16, nor
- * for products with quantised matrices whose rows have gaps (the heads of a quantised cache without flash
- * attention). */
+/* No kernel for selective scans of the first kind, for gated linear attention of heads other than 64, for
+ * attention over caches of which one alone is bf16, nor for products with quantised matrices whose rows have
+ * gaps (the heads of a quantised cache without flash attention). */
 static bool vulkan_refuses(const struct graph *g, const struct gtensor *t)
 {
+    if (t->op == OP_GLA)
+        return g->t[t->src[0]].ne[0] != 64;
     if (t->op == OP_SSM_SCAN)
         return vulkan_refuses_scan(&g->t[t->src[0]], &g->t[t->src[3]]);
     if (t->op == OP_FLASH_ATTN) {

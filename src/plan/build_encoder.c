@@ -48,13 +48,24 @@ void build_bert(struct build *b)
 
 /* ---- embeddings ---- */
 
-enum { POOLING_NONE, POOLING_MEAN, POOLING_FIRST, POOLING_LAST };
+enum { POOLING_NONE, POOLING_MEAN, POOLING_FIRST, POOLING_LAST, POOLING_RANK };
 
 uint32_t build_pooling(const struct build *b)
 {
     if (!b->l->p->embedding)
         return POOLING_NONE;
     return b->f->pooling == POOLING_NONE && b->l->p->pool_last ? POOLING_LAST : b->f->pooling;
+}
+
+/* A classifier of one hidden layer, or its last layer alone. */
+static int32_t rank(struct build *b, int32_t cur)
+{
+    const int32_t *t = b->f->global;
+    if (t[ROLE_CLS] >= 0)
+        cur = graph_unary(b->g, OP_UNARY, build_product_bias(b, t[ROLE_CLS], t[ROLE_CLS_B], cur));
+    if (t[ROLE_CLS_OUT] >= 0)
+        cur = build_product_bias(b, t[ROLE_CLS_OUT], t[ROLE_CLS_OUT_B], cur);
+    return cur;
 }
 
 void build_embedding(struct build *b, int32_t state)
@@ -72,6 +83,8 @@ void build_embedding(struct build *b, int32_t state)
     } else {
         cur = graph_get_rows(g, state, graph_input(g, GGML_I32, b->n_seqs, 1, 1, 1));
     }
+    if (b->f->pooling == POOLING_RANK)
+        cur = rank(b, cur);
     g->t[cur].flags |= GF_OUTPUT;
     graph_expand(g, cur);
 }

@@ -1,6 +1,12 @@
 /* Feed-forward blocks: gated, fused, sequential; routed and shared experts. Layer plan; see build.h. */
 #include "plan/build.h"
 
+static int32_t activate(struct build *b, int32_t up)
+{
+    up = graph_unary(b->g, OP_UNARY, up);
+    return b->f->arch->flags & SQUARES ? graph_unary(b->g, OP_SQR, up) : up;
+}
+
 static int32_t gated(struct build *b, int32_t cur, const int32_t *t, enum role gate, enum role up,
                      enum role down)
 {
@@ -24,9 +30,7 @@ int32_t build_dense(struct build *b, int32_t cur, uint32_t il)
         mid = graph_new(g, OP_GLU, GGML_F32, width, g->t[up].ne[1], 1, 1);
         graph_src(g, mid, up);
     } else {
-        mid = graph_unary(g, OP_UNARY, up);
-        if (b->f->arch->flags & SQUARES)
-            mid = graph_unary(g, OP_SQR, mid);
+        mid = activate(b, up);
     }
     return build_product_bias(b, t[ROLE_DOWN], t[ROLE_DOWN_B], mid);
 }
@@ -61,8 +65,7 @@ static int32_t experts_middle(struct build *b, int32_t rows, const int32_t *t, i
     if (t[ROLE_GATE_EXPS] >= 0)
         return graph_binary(g, OP_GLU,
                             experts_product(b, t[ROLE_GATE_EXPS], t[ROLE_GATE_EXPS_B], rows, chosen), up);
-    up = graph_unary(g, OP_UNARY, up);
-    return b->f->arch->flags & SQUARES ? graph_unary(g, OP_SQR, up) : up;
+    return activate(b, up);
 }
 
 /* One factor a chosen expert. */
@@ -114,7 +117,13 @@ int32_t build_experts(struct build *b, int32_t cur, int32_t routed, uint32_t il)
 static int32_t shared_expert(struct build *b, int32_t cur, const int32_t *t)
 {
     struct graph *g = b->g;
-    int32_t out = gated(b, cur, t, ROLE_GATE_SHEXP, ROLE_UP_SHEXP, ROLE_DOWN_SHEXP);
+    int32_t out;
+    if (t[ROLE_GATE_SHEXP] >= 0) {
+        out = gated(b, cur, t, ROLE_GATE_SHEXP, ROLE_UP_SHEXP, ROLE_DOWN_SHEXP);
+    } else {
+        out = activate(b, build_product(b, t[ROLE_UP_SHEXP], cur));
+        out = build_product(b, t[ROLE_DOWN_SHEXP], out);
+    }
     if (t[ROLE_ROUTER_SHEXP] < 0)
         return out;
     int32_t gate = build_product(b, t[ROLE_ROUTER_SHEXP], cur);
@@ -130,7 +139,7 @@ int32_t build_ffn(struct build *b, int32_t cur, uint32_t il)
     if (t[ROLE_ROUTER] < 0)
         return build_dense(b, cur, il);
     int32_t out = build_experts(b, cur, cur, il);
-    if (t[ROLE_UP_SHEXP] >= 0 && t[ROLE_GATE_SHEXP] >= 0 && t[ROLE_DOWN_SHEXP] >= 0)
+    if (t[ROLE_UP_SHEXP] >= 0 && t[ROLE_DOWN_SHEXP] >= 0)
         out = graph_binary(b->g, OP_ADD, out, shared_expert(b, cur, t));
     return out;
 }

@@ -347,6 +347,8 @@ static enum rc load(struct facts *f, struct err *err)
     f->n_weights = m->n_tensors;
     for (uint32_t i = 0; i < m->n_tensors; i++)
         weigh(f, i);
+    if (f->global[ROLE_OUTPUT_NORM] < 0)
+        f->global[ROLE_OUTPUT_NORM] = f->global[ROLE_ENC_OUTPUT_NORM];
     f->headless = f->arch->flags & HEADLESS;
     f->tied = f->global[ROLE_OUTPUT] < 0 && !(f->arch->flags & OUTPUTLESS);
     f->copies_tied = f->arch->family == FAMILY_GEMMA4 || f->arch->family == FAMILY_GEMMA3N;

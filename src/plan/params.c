@@ -101,7 +101,8 @@ static enum rc check_ranges(const struct plan_params *p, struct err *err)
 
 static enum rc check_pooling(const struct layout *l, struct err *err)
 {
-    if (!l->p->embedding || l->f->pooling <= 3)
+    bool ranks = l->f->pooling == 4 && (l->f->global[ROLE_CLS] >= 0 || l->f->global[ROLE_CLS_OUT] >= 0);
+    if (!l->p->embedding || l->f->pooling <= 3 || ranks)
         return RC_OK;
     enum rc rc = err_set(err, RC_UNSUPPORTED, "no estimate for embeddings of %s pooled with method %u",
                          l->f->m->path, l->f->pooling);

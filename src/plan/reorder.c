@@ -188,6 +188,22 @@ static void cache_write_after_rope(struct reorder *r, int32_t rope)
     }
 }
 
+/* The product of an activation with something that is there already; -1 if there is none near. */
+static int32_t product_of(const struct reorder *r, int32_t j)
+{
+    for (int32_t k = j + 1; k < last_before(r, j, NEAR); k++) {
+        const struct gtensor *t = at(r, k);
+        if (t->op != OP_MUL || (t->src[0] != r->node[j] && t->src[1] != r->node[j]))
+            continue;
+        int32_t other = t->src[0] == r->node[j] ? t->src[1] : t->src[0];
+        bool placed = r->g->t[other].op == OP_NONE;
+        for (int32_t i = 0; i < r->n_out && !placed; i++)
+            placed = r->out[i] == other;
+        return placed && !r->used[k] ? k : -1;
+    }
+    return -1;
+}
+
 static void take(struct reorder *r, int32_t j)
 {
     uint8_t op = op_of(r, j), before = j > 0 ? op_of(r, j - 1) : (uint8_t)OP_NONE;
@@ -203,6 +219,8 @@ static void take(struct reorder *r, int32_t j)
         pull(r, consumer(r, j, OP_ADD, true));
     if (op == OP_ADD && before == OP_SSM_CONV)
         pull(r, consumer(r, j, OP_UNARY, false));
+    if (op == OP_UNARY)
+        pull(r, product_of(r, j));
 }
 
 static bool in_set(const struct reorder *r, int32_t c)

@@ -14,6 +14,8 @@ void shape_mamba(struct make *k);
 void shape_mamba2(struct make *k);
 void shape_rwkv6(struct make *k);
 void shape_rwkv7(struct make *k);
+void shape_qrwkv6(struct make *k);
+void shape_euro_bert(struct make *k);
 void shape_jamba(struct make *k);
 void shape_falcon_h1(struct make *k);
 void shape_granite_hybrid(struct make *k);

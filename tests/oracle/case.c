@@ -28,7 +28,8 @@ static uint64_t draw(const struct shape *s, const struct case_row *r, const char
 
 static bool is_encoder(const struct shape *s)
 {
-    return s->build == shape_bert || s->build == shape_modern_bert || s->build == shape_t5_encoder;
+    return s->build == shape_bert || s->build == shape_modern_bert || s->build == shape_euro_bert ||
+           s->build == shape_t5_encoder;
 }
 
 static bool is_wanted(const struct shape *s, const struct case_row *r)

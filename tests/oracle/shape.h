@@ -52,6 +52,7 @@ enum shape_has {
     HAS_TIED = 1 << 24, /* no output.weight */
     HAS_NO_ROPE_KEYS = 1 << 25,
     HAS_FACTORS = 1 << 26, /* rope_factors_long, rope_factors_short */
+    HAS_RANK = 1 << 27,    /* a classifier that ranks: cls, cls.output */
 };
 
 struct make;

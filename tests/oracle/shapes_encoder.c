@@ -28,11 +28,24 @@ static void bert_layer(struct make *k, int i)
     make_norm(k, i, "layer_output_norm", s->embd);
 }
 
+static void classifier(struct make *k)
+{
+    uint64_t embd = k->s->embd;
+    make_tensor(k, -1, "cls.weight", embd, embd, 0);
+    make_tensor(k, -1, "cls.bias", embd, 0, 0);
+    make_tensor(k, -1, "cls.output.weight", embd, 1, 0);
+    make_tensor(k, -1, "cls.output.bias", 1, 0, 0);
+}
+
 void shape_bert(struct make *k)
 {
     const struct shape *s = k->s;
     make_bool(k, "attention.causal", false);
-    make_u32(k, "pooling_type", 1);
+    make_u32(k, "pooling_type", s->has & HAS_RANK ? 4 : 1);
+    if (s->has & HAS_RANK)
+        classifier(k);
+    if (s->tok != TOK_BERT) /* whose tokenizer has it */
+        gguf_write_u32(&k->w, "tokenizer.ggml.token_type_count", 1);
     make_tensor(k, -1, "token_embd.weight", s->embd, s->vocab, 0);
     make_tensor(k, -1, "token_types.weight", s->embd, s->tok == TOK_BERT ? 2 : 1, 0);
     if (s->has & HAS_POSITIONS)
@@ -53,6 +66,22 @@ void shape_modern_bert(struct make *k)
     for (int i = 0; i < (int)s->layers; i++) {
         if (i)
             make_norm(k, i, "attn_norm", s->embd);
+        make_attention(k, i);
+        make_norm(k, i, "ffn_norm", s->embd);
+        make_ffn(k, i, s->ff);
+    }
+}
+
+/* Made like a decoder, but without a cache; its last norm may be named after the encoder. */
+void shape_euro_bert(struct make *k)
+{
+    const struct shape *s = k->s;
+    make_bool(k, "attention.causal", false);
+    make_u32(k, "pooling_type", 1);
+    make_tensor(k, -1, "token_embd.weight", s->embd, s->vocab, 0);
+    make_norm(k, -1, strcmp(s->arch, "neo-bert") ? "output_norm" : "enc.output_norm", s->embd);
+    for (int i = 0; i < (int)s->layers; i++) {
+        make_norm(k, i, "attn_norm", s->embd);
         make_attention(k, i);
         make_norm(k, i, "ffn_norm", s->embd);
         make_ffn(k, i, s->ff);

@@ -125,12 +125,23 @@ void shape_granite_hybrid(struct make *k)
     }
 }
 
+static void ungated_experts(struct make *k, int i)
+{
+    const struct shape *s = k->s;
+    make_tensor(k, i, "ffn_gate_inp.weight", s->embd, s->experts, 0);
+    make_tensor(k, i, "exp_probs_b.bias", s->experts, 0, 0);
+    make_tensor(k, i, "ffn_up_exps.weight", s->embd, s->ff_exp, s->experts);
+    make_tensor(k, i, "ffn_down_exps.weight", s->ff_exp, s->embd, s->experts);
+    make_tensor(k, i, "ffn_up_shexp.weight", s->embd, s->ff_shared, 0);
+    make_tensor(k, i, "ffn_down_shexp.weight", s->ff_shared, s->embd, 0);
+}
+
 void shape_nemotron_h(struct make *k)
 {
     const struct shape *s = k->s;
     uint32_t ff[512] = {0};
     for (uint32_t i = 0; i < s->layers; i++)
-        ff[i] = shape_kind(s, i) == '-' ? s->embd * 21 / 4 : 0;
+        ff[i] = shape_kind(s, i) == '-' ? s->embd * 21 / 4 : shape_kind(s, i) == 'E' ? s->ff_exp : 0;
     make_u32s(k, "feed_forward_length", ff);
     heads_by_layer(k);
     make_head(k);
@@ -140,6 +151,8 @@ void shape_nemotron_h(struct make *k)
             make_attention(k, i);
         else if (shape_kind(s, (uint32_t)i) == 'M')
             mamba2_block(k, i, true);
+        else if (shape_kind(s, (uint32_t)i) == 'E')
+            ungated_experts(k, i);
         else
             make_ffn(k, i, ff[i]);
     }
@@ -251,6 +264,34 @@ void shape_rwkv6(struct make *k)
     }
 }
 
+/* A transformer's weights around RWKV's time mixing; kv: heads that keys and values have. */
+void shape_qrwkv6(struct make *k)
+{
+    static const char *const full[] = {"time_mix_receptance.weight", "time_mix_gate.weight",
+                                       "time_mix_output.weight"};
+    const struct shape *s = k->s;
+    uint64_t kv = (uint64_t)s->kv * s->state;
+    make_head(k);
+    for (int i = 0; i < (int)s->layers; i++) {
+        make_norm(k, i, "attn_norm", s->embd);
+        squares(k, i, full, sizeof full / sizeof *full);
+        make_tensor(k, i, "time_mix_key.weight", s->embd, kv, 0);
+        make_tensor(k, i, "time_mix_key.bias", kv, 0, 0);
+        make_tensor(k, i, "time_mix_value.weight", s->embd, kv, 0);
+        make_tensor(k, i, "time_mix_value.bias", kv, 0, 0);
+        make_tensor(k, i, "time_mix_receptance.bias", s->embd, 0, 0);
+        make_tensor(k, i, "time_mix_w1.weight", s->embd, 5 * (uint64_t)s->q_lora, 0);
+        make_tensor(k, i, "time_mix_w2.weight", s->q_lora, s->embd, 5);
+        make_tensor(k, i, "time_mix_lerp_x.weight", s->embd, 1, 1);
+        make_typed(k, i, "time_mix_lerp_fused.weight", GGML_F32, s->embd, 1, 1, 5);
+        make_tensor(k, i, "time_mix_decay.weight", s->embd, 0, 0);
+        make_tensor(k, i, "time_mix_decay_w1.weight", s->embd, s->kv_lora, 0);
+        make_tensor(k, i, "time_mix_decay_w2.weight", s->kv_lora, s->embd, 0);
+        make_norm(k, i, "ffn_norm", s->embd);
+        make_ffn(k, i, s->ff);
+    }
+}
+
 /* The low ranks: q_lora decay, kv_lora in-context rate, nope value residual, dim_v gate. */
 void shape_rwkv7(struct make *k)
 {
@@ -261,10 +302,17 @@ void shape_rwkv7(struct make *k)
     make_u32(k, "attention.iclr_lora_rank", s->kv_lora);
     make_u32(k, "attention.value_residual_mix_lora_rank", s->nope);
     make_u32(k, "attention.gate_lora_rank", s->dim_v);
+    bool qwen = !strcmp(s->arch, "arwkv7"); /* a transformer's norms and feed-forward blocks */
     make_head(k);
     for (int i = 0; i < (int)s->layers; i++) {
         uint64_t v = i ? s->nope : s->kv_lora;
-        rwkv_norms(k, i);
+        if (qwen) {
+            make_norm(k, i, "attn_norm", s->embd);
+            make_norm(k, i, "ffn_norm", s->embd);
+            make_ffn(k, i, s->ff);
+        } else {
+            rwkv_norms(k, i);
+        }
         squares(k, i, full, sizeof full / sizeof *full);
         make_tensor(k, i, "time_mix_w0.weight", s->embd, 0, 0);
         make_tensor(k, i, "time_mix_w1.weight", s->embd, s->q_lora, 0);
@@ -281,6 +329,8 @@ void shape_rwkv7(struct make *k)
         make_tensor(k, i, "time_mix_k_a.weight", s->embd, 0, 0);
         make_tensor(k, i, "time_mix_r_k.weight", s->embd, 0, 0);
         make_typed(k, i, "time_mix_lerp_fused.weight", GGML_F32, s->embd, 1, 1, 6);
+        if (qwen)
+            continue;
         make_tensor(k, i, "channel_mix_lerp_k.weight", s->embd, 1, 1);
         make_tensor(k, i, "channel_mix_key.weight", s->embd, s->ff, 0);
         make_tensor(k, i, "channel_mix_value.weight", s->ff, s->embd, 0);
