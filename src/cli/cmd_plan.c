@@ -217,8 +217,13 @@ static int plan_model(struct cli_call *call, const struct model *m, const struct
     struct siblings siblings = {0};
     struct plan_policy wanted = *policy;
     struct err err, why;
-    struct plan_view v = {
-        .m = m, .plan = plan, .machine = mach, .command = &c, .verified = &verified, .imagined = imagined};
+    struct plan_view v = {.m = m,
+                          .plan = plan,
+                          .machine = mach,
+                          .command = &c,
+                          .verified = &verified,
+                          .known = known,
+                          .imagined = imagined};
     enum rc rc = plan_place(m, &wanted, mach, plan, &err);
     if (rc == RC_NO_FIT) { /* is a smaller file of it here? */
         find_siblings(m, &siblings);

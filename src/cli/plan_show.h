@@ -26,6 +26,7 @@ struct plan_view { /* all borrowed */
     const struct plan_machine *machine;
     const struct plan_command *command;
     const struct verified *verified; /* n is 0 unless asked for */
+    const struct knowledge *known;   /* what was learned here */
     uint32_t room_tokens;            /* context that the devices would hold; 0 = unknown */
     bool imagined;                   /* the machine is not this one */
 };
