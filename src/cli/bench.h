@@ -10,6 +10,7 @@
 struct bench_options {
     const char *file; /* host: whose disk is measured */
     bool no_save;
+    uint32_t prompt, tokens, repeat; /* model, proxy; 0 = the subject's own default */
 };
 
 /* SIGINT and SIGTERM as a question, and a line of progress on a terminal's stderr. */
@@ -36,5 +37,7 @@ void bench_warn(const struct err *err); /* on stderr; the command goes on */
 
 int bench_host(struct cli_call *call);
 int bench_gpu(struct cli_call *call);
+int bench_model(struct cli_call *call);
+int bench_proxy(struct cli_call *call);
 
 #endif

@@ -12,9 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DEFAULT_URL     "http://127.0.0.1:11435"
-#define PROMPT_MAX      ((size_t)16 << 20)
-#define STATUS_QUESTION 3000u /* ms for asking the control socket where the data plane is */
+#define PROMPT_MAX ((size_t)16 << 20)
 
 struct options {
     const char *url, *model, *system;
@@ -74,31 +72,6 @@ static enum rc read_prompt(const struct cli_call *call, struct buf *out, struct 
         return rc;
     }
     return RC_OK;
-}
-
-/* --url, else what the daemon's status says, else the usual address. */
-static enum rc find_door(const struct cli_call *call, struct client_address *ret_address, struct err *err)
-{
-    const struct options *o = call->options;
-    struct client_address control;
-    yyjson_doc *doc;
-    if (o->url)
-        return client_address_url(o->url, ret_address, err);
-    struct client_request r = {
-        .method = "GET", .path = CONTROL_API "/status", .timeout_ms = STATUS_QUESTION, .cancel_fd = -1};
-    if (client_address_control(call->socket, &control, err) != RC_OK ||
-        client_json(&control, &r, &doc, err) != RC_OK)
-        return client_address_url(DEFAULT_URL, ret_address, err);
-    yyjson_val *first = yyjson_arr_get_first(yyjson_obj_get(yyjson_doc_get_root(doc), "listen"));
-    const char *url = yyjson_get_str(first);
-    enum rc rc = client_address_url(url ? url : DEFAULT_URL, ret_address, err);
-    /* a daemon that listens on every address is reached on loopback */
-    if (rc == RC_OK && strcmp(ret_address->host, "0.0.0.0") == 0)
-        snprintf(ret_address->host, sizeof ret_address->host, "127.0.0.1");
-    if (rc == RC_OK && strcmp(ret_address->host, "::") == 0)
-        snprintf(ret_address->host, sizeof ret_address->host, "::1");
-    yyjson_doc_free(doc);
-    return rc;
 }
 
 /* A base URL may end in /v1, as clients of the OpenAI API have it. */
@@ -374,7 +347,7 @@ static int ask(struct cli_call *call, struct str prompt, int cancel_fd)
     const char *key = getenv("ARRIERO_API_KEY");
     struct client_request r = {
         .method = "POST", .cancel_fd = cancel_fd, .bearer = key && key[0] ? key : NULL};
-    enum rc rc = find_door(call, &door, &err);
+    enum rc rc = control_door(call, o->url, &door, &err);
     if (rc == RC_OK && !model)
         rc = first_model(&door, r, &model, &err);
     if (rc == RC_OK)

@@ -18,6 +18,12 @@ static const struct cli_option options[] = {
      "host: a large file whose disk is measured (default: the largest model)", NULL},
     {"no-save", 0, CLI_FLAG, offsetof(struct bench_options, no_save), NULL,
      "do not keep the figures for the planner", NULL},
+    {"prompt", 'p', CLI_U32, offsetof(struct bench_options, prompt), "N",
+     "model: tokens of the prompt (default 256)", NULL},
+    {"tokens", 'n', CLI_U32, offsetof(struct bench_options, tokens), "N",
+     "model: tokens to write (default 64)", NULL},
+    {"repeat", 'r', CLI_U32, offsetof(struct bench_options, repeat), "N",
+     "model: runs (default 3); proxy: requests each way (default 50)", NULL},
     {.type = CLI_END},
 };
 
@@ -134,7 +140,8 @@ static const struct {
     const char *name;
     int (*run)(struct cli_call *call);
     size_t args; /* beside its name */
-} subjects[] = {{"host", bench_host, 0}, {"gpu", bench_gpu, 0}};
+} subjects[] = {
+    {"host", bench_host, 0}, {"gpu", bench_gpu, 0}, {"model", bench_model, 1}, {"proxy", bench_proxy, 1}};
 
 static int run(struct cli_call *call)
 {
@@ -150,15 +157,15 @@ static int run(struct cli_call *call)
         return cli_usage(call, &err);
     }
     (void)err_set(&err, RC_INVALID, "\"%s\" is nothing to measure", call->args[0]);
-    err_hint(&err, "host or gpu");
+    err_hint(&err, "host, gpu, model MODEL or proxy MODEL");
     return cli_usage(call, &err);
 }
 
 const struct cli_command cmd_bench = {
     .name = "bench",
     .group = "Plan",
-    .synopsis = "host | gpu [OPTION]…",
-    .summary = "measure this machine",
+    .synopsis = "host | gpu | model MODEL | proxy MODEL [OPTION]…",
+    .summary = "measure this machine, a model, or the relay",
     .details =
         "host: how fast the memory is read by one thread and by several, what the cores compute in single "
         "precision and in the 8-bit integers of quantised models, and how fast a model file comes from its "
@@ -166,7 +173,16 @@ const struct cli_command cmd_bench = {
         "gpu: of every NVIDIA GPU the bandwidth of its memory, the transfer to it and from it, and a 4096³ "
         "product in half precision. Uses the driver's and cuBLAS's own libraries; at most 512 MiB of device "
         "memory, and only where they are free.\n\n"
-        "The figures are kept in the history and used by arriero plan and the daemon (from its next start "
+        "model MODEL: asks the running daemon for a prompt of random tokens and for tokens written after it, "
+        "and "
+        "shows the best speeds beside those that the daemon predicts. The daemon learns from it as from "
+        "every "
+        "request.\n\n"
+        "proxy MODEL: the time that the daemon adds to a request: the same short request through the daemon "
+        "and "
+        "straight to the model's own server, in turns. Send no other requests meanwhile.\n\n"
+        "The figures of host and gpu are kept in the history and used by arriero plan and the daemon (from "
+        "its next start "
         "on). "
         "Nothing is written elsewhere. Ctrl-C breaks off and keeps nothing.",
     .options_size = sizeof(struct bench_options),

@@ -6,6 +6,9 @@
 #include <string.h>
 #include <time.h>
 
+#define DEFAULT_URL     "http://127.0.0.1:11435"
+#define STATUS_QUESTION 3000u /* ms for asking the control socket where the data plane is */
+
 static enum rc exchange(const struct cli_call *call, struct client_request *r, const char *path,
                         yyjson_doc **ret_doc, struct err *err)
 {
@@ -136,4 +139,28 @@ char *control_time(struct str rfc3339, char *out, size_t cap)
     if (t == -1 || !localtime_r(&t, &local) || !strftime(out, cap, "%Y-%m-%d %H:%M:%S", &local))
         snprintf(out, cap, "%s", text);
     return out;
+}
+
+enum rc control_door(const struct cli_call *call, const char *url, struct client_address *ret_address,
+                     struct err *err)
+{
+    struct client_address control;
+    yyjson_doc *doc;
+    if (url)
+        return client_address_url(url, ret_address, err);
+    struct client_request r = {
+        .method = "GET", .path = CONTROL_API "/status", .timeout_ms = STATUS_QUESTION, .cancel_fd = -1};
+    if (client_address_control(call->socket, &control, err) != RC_OK ||
+        client_json(&control, &r, &doc, err) != RC_OK)
+        return client_address_url(DEFAULT_URL, ret_address, err);
+    yyjson_val *first = yyjson_arr_get_first(yyjson_obj_get(yyjson_doc_get_root(doc), "listen"));
+    const char *told = yyjson_get_str(first);
+    enum rc rc = client_address_url(told ? told : DEFAULT_URL, ret_address, err);
+    /* a daemon that listens on every address is reached on loopback */
+    if (rc == RC_OK && strcmp(ret_address->host, "0.0.0.0") == 0)
+        snprintf(ret_address->host, sizeof ret_address->host, "127.0.0.1");
+    if (rc == RC_OK && strcmp(ret_address->host, "::") == 0)
+        snprintf(ret_address->host, sizeof ret_address->host, "::1");
+    yyjson_doc_free(doc);
+    return rc;
 }

@@ -17,6 +17,10 @@ enum rc control_get(const struct cli_call *call, const char *path, yyjson_doc **
 /* POST with the document as body, which is freed in every case. */
 enum rc control_post(const struct cli_call *call, const char *path, yyjson_mut_doc *body, uint32_t timeout_ms,
                      yyjson_doc **ret_doc, struct err *err);
+/* Where the daemon answers clients: url if given, else as the daemon on the control socket tells, else the
+ * default address. */
+enum rc control_door(const struct cli_call *call, const char *url, struct client_address *ret_address,
+                     struct err *err);
 /* A body {"model": model}; *ret_root for further members. */
 yyjson_mut_doc *control_body(const char *model, yyjson_mut_val **ret_root);
 /* Prints the daemon's answer as it is and frees it. Returns the exit status. */
