@@ -171,7 +171,7 @@ enum rc plan_args_devices(const struct plan_args *a, struct plan_device *ret_dev
         if (n == PLAN_MAX_DEVICES)
             return err_set(err, RC_INVALID, "more than %d devices", PLAN_MAX_DEVICES);
         bool ok = name.n > 0 && name.n < sizeof ret_devices[0].name && str_u64(total, &total_mib) &&
-                  total_mib > 0 && total_mib < UINT64_MAX / MIB;
+                  total_mib > 0 && total_mib <= PLAN_MAX_DEVICE_BYTES / MIB;
         free_mib = ok ? total_mib : 0;
         ok = ok && (rest.n == 0 || (str_u64(rest, &free_mib) && free_mib <= total_mib));
         if (!ok) {

@@ -69,18 +69,19 @@ struct graph_backend backend_graph_host(bool no_device, enum plan_backend first)
 
 uint64_t backend_host_bytes(uint32_t alignment, const struct tensor *t)
 {
-    return (t->bytes + alignment - 1) / alignment * alignment;
+    return (t->bytes + alignment - 1) & ~((uint64_t)alignment - 1); /* a power of two */
 }
 
 uint64_t backend_stored_bytes(enum plan_backend b, const struct tensor *t)
 {
     const struct backend_traits *traits_of = backend_traits(b);
-    const struct ggml_type_info *info = ggml_type_info(t->type);
     uint64_t n = t->bytes, pad;
-    if (traits_of->pads_rows && info && info->block > 1 && t->ne[0] % 512 &&
-        ggml_row_bytes(t->type, 512 - t->ne[0] % 512, &pad))
-        n += pad;
-    return (n + traits_of->alignment - 1) / traits_of->alignment * traits_of->alignment;
+    if (traits_of->pads_rows && t->ne[0] % 512) {
+        const struct ggml_type_info *info = ggml_type_info(t->type);
+        if (info && info->block > 1 && ggml_row_bytes(t->type, 512 - t->ne[0] % 512, &pad))
+            n += pad;
+    }
+    return (n + traits_of->alignment - 1) & ~((uint64_t)traits_of->alignment - 1);
 }
 
 void plan_device_named(struct plan_device *d, struct str name, uint64_t total_bytes, uint64_t free_bytes)

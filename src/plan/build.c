@@ -7,6 +7,10 @@
 int32_t build_weight(struct build *b, int32_t weight)
 {
     const struct layout *l = b->l;
+    if (weight < 0) { /* the checks of the facts know what nearly every model needs, not all */
+        b->g->failed = b->g->lacks_tensor = true;
+        return 0;
+    }
     const struct tensor *t = b->f->weights[weight].t;
     int dev = l->weight_device[weight];
     unsigned flags = GF_WEIGHT | (dev == layout_host(l) && !l->weight_repacked[weight] ? GF_HOST : 0u);
@@ -170,22 +174,21 @@ static uint64_t mix(uint64_t h, uint64_t v)
 
 /* Layers with equal signatures need equal memory in equal order. Sizes of weights count only where weights
  * may be copied to a device, which is for those in plain host memory. */
-static uint64_t signature(const struct layout *l, uint32_t il)
+static uint64_t signature(const struct layout *l, uint32_t il, bool copies)
 {
     const struct layer_facts *lf = &l->f->layers[il];
     uint64_t h = mix((uint64_t)lf->n_head << 32 | lf->n_head_kv, (uint64_t)lf->d_k << 32 | lf->d_v);
     h = mix(h, (uint64_t)(uint8_t)l->layer_device[il] << 8 | (uint64_t)lf->sparse << 4 |
                    (uint64_t)lf->cached << 3 | (uint64_t)lf->rotated << 2 | (uint64_t)lf->sliding << 1 |
                    lf->recurrent);
-    bool copies = false;
-    for (int d = 0; d < l->n_devices; d++)
-        copies = copies || backend_traits(l->devices[d].backend)->offload_batch;
     for (unsigned r = 0; r < ROLE_COUNT; r++) {
         int32_t i = lf->tensor[r];
         if (i < 0)
             continue;
         const struct tensor *t = l->f->weights[i].t;
-        h = mix(h, (uint64_t)r << 16 | (uint64_t)(uint8_t)l->weight_device[i] << 1 | l->weight_repacked[i]);
+        /* packed weights are never copied: without a device that copies it is all the same */
+        h = mix(h, (uint64_t)r << 16 | (uint64_t)(uint8_t)l->weight_device[i] << 1 |
+                       (copies && l->weight_repacked[i]));
         h = mix(h, t->ne[1]);
         for (uint32_t k = 0; k < l->n_adapters; k++) {
             const struct adapter_pair *pair = &l->adapters[(size_t)k * l->f->n_weights + (size_t)i];
@@ -214,8 +217,11 @@ static void choose_layers(struct build *b, bool whole)
     uint64_t sig[FACTS_MAX_LAYERS];
     uint32_t n = b->f->n_layer_run,
              end = n - 1; /* the last layer differs: rows without an output are dropped in it */
+    bool copies = false;
+    for (int d = 0; d < b->l->n_devices; d++)
+        copies = copies || backend_traits(b->l->devices[d].backend)->offload_batch;
     for (uint32_t il = 0; il < n; il++)
-        sig[il] = signature(b->l, il);
+        sig[il] = signature(b->l, il, copies);
     b->n_emit = 0;
     for (uint32_t il = 0; il < n;) {
         uint32_t period = 1, times = 1;

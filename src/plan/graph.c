@@ -16,8 +16,12 @@ bool graph_op_inplace(uint8_t op)
 
 void graph_reset(struct graph *g)
 {
+    if (!g->t) { /* index 0 can always be read */
+        g->cap_t = 512;
+        g->t = mem_calloc((size_t)g->cap_t, sizeof *g->t);
+    }
     g->n_t = g->n_nodes = g->n_leafs = g->n_order = g->n_first = g->n_splits = g->n_marks = 0;
-    g->failed = false;
+    g->failed = g->lacks_tensor = false;
 }
 
 void graph_release(struct graph *g)
@@ -72,8 +76,12 @@ int32_t graph_new(struct graph *g, enum graph_op op, uint32_t type, uint64_t ne0
         g->failed = true;
         return 0;
     }
+    uint64_t row = (info->block == 1 ? ne0 : ne0 / info->block) * info->block_bytes;
     struct gtensor *t = &g->t[id];
     *t = (struct gtensor){.ne = {ne0, ne1, ne2, ne3},
+                          .nb = {info->block_bytes, row, row * ne1, row * ne1 * ne2},
+                          .bytes = row * ne1 * ne2 * ne3, /* no gaps: every byte from first to last */
+                          .src = {-1, -1, -1, -1, -1, -1, -1, -1},
                           .view_src = -1,
                           .copy_head = -1,
                           .copy_next = -1,
@@ -81,12 +89,6 @@ int32_t graph_new(struct graph *g, enum graph_op op, uint32_t type, uint64_t ne0
                           .type = (uint8_t)type,
                           .buf = -1,
                           .backend = -1};
-    memset(t->src, 0xff, sizeof t->src);
-    t->nb[0] = info->block_bytes;
-    t->nb[1] = ne0 / info->block * info->block_bytes;
-    t->nb[2] = t->nb[1] * ne1;
-    t->nb[3] = t->nb[2] * ne2;
-    t->bytes = span(t, info);
     return id;
 }
 
@@ -105,8 +107,18 @@ int32_t graph_stored(struct graph *g, uint32_t type, const uint64_t ne[4], int b
     return id;
 }
 
+/* A builder that got no tensor where it counted on one ends the graph, and reads the first tensor instead. */
+static int32_t known(struct graph *g, int32_t a)
+{
+    if (a >= 0 && a < g->n_t)
+        return a;
+    g->failed = true;
+    return 0;
+}
+
 void graph_src(struct graph *g, int32_t t, int32_t src)
 {
+    src = known(g, src);
     for (int i = 0; i < GRAPH_MAX_SRC; i++) {
         if (g->t[t].src[i] < 0) {
             g->t[t].src[i] = src;
@@ -118,6 +130,7 @@ void graph_src(struct graph *g, int32_t t, int32_t src)
 
 int32_t graph_unary(struct graph *g, enum graph_op op, int32_t a)
 {
+    a = known(g, a);
     struct gtensor s = g->t[a];
     int32_t id = graph_new(g, op, s.type, s.ne[0], s.ne[1], s.ne[2], s.ne[3]);
     graph_src(g, id, a);
@@ -133,6 +146,7 @@ int32_t graph_binary(struct graph *g, enum graph_op op, int32_t a, int32_t b)
 
 static int32_t view_of(struct graph *g, enum graph_op op, int32_t a, uint64_t offset)
 {
+    a = known(g, a);
     int32_t id = graph_new(g, op, g->t[a].type, g->t[a].ne[0], g->t[a].ne[1], g->t[a].ne[2], g->t[a].ne[3]);
     struct gtensor *t = &g->t[id];
     const struct gtensor *s = &g->t[a];
@@ -174,6 +188,7 @@ int32_t graph_reshape(struct graph *g, int32_t a, uint64_t ne0, uint64_t ne1, ui
 
 int32_t graph_permute(struct graph *g, int32_t a, int a0, int a1, int a2, int a3)
 {
+    a = known(g, a);
     int32_t id = view_of(g, OP_PERMUTE, a, 0);
     const struct gtensor *s = &g->t[a];
     const int axis[4] = {a0, a1, a2, a3};
@@ -195,6 +210,8 @@ int32_t graph_transpose(struct graph *g, int32_t a)
 
 int32_t graph_mul_mat(struct graph *g, int32_t a, int32_t b)
 {
+    a = known(g, a);
+    b = known(g, b);
     int32_t id =
         graph_new(g, OP_MUL_MAT, GGML_F32, g->t[a].ne[1], g->t[b].ne[1], g->t[b].ne[2], g->t[b].ne[3]);
     graph_src(g, id, a);
@@ -204,6 +221,9 @@ int32_t graph_mul_mat(struct graph *g, int32_t a, int32_t b)
 
 int32_t graph_mul_mat_id(struct graph *g, int32_t a, int32_t b, int32_t ids)
 {
+    a = known(g, a);
+    b = known(g, b);
+    ids = known(g, ids);
     int32_t id = graph_new(g, OP_MUL_MAT_ID, GGML_F32, g->t[a].ne[1], g->t[ids].ne[0], g->t[b].ne[2], 1);
     graph_src(g, id, a);
     graph_src(g, id, b);
@@ -213,6 +233,8 @@ int32_t graph_mul_mat_id(struct graph *g, int32_t a, int32_t b, int32_t ids)
 
 int32_t graph_get_rows(struct graph *g, int32_t a, int32_t rows)
 {
+    a = known(g, a);
+    rows = known(g, rows);
     uint32_t type = g->t[a].type == GGML_I32 ? GGML_I32 : GGML_F32;
     int32_t id =
         graph_new(g, OP_GET_ROWS, type, g->t[a].ne[0], g->t[rows].ne[0], g->t[rows].ne[1], g->t[rows].ne[2]);
@@ -224,6 +246,7 @@ int32_t graph_get_rows(struct graph *g, int32_t a, int32_t rows)
 /* The result is a view of `dst`, as for every operation that writes into a tensor of others. */
 static int32_t writes_into(struct graph *g, enum graph_op op, int32_t dst)
 {
+    dst = known(g, dst);
     int32_t id = view_of(g, op, dst, 0);
     uint64_t ne[4], nb[4];
     memcpy(ne, g->t[dst].ne, sizeof ne);
@@ -264,6 +287,7 @@ static void list_add(struct graph *g, int32_t **list, int32_t *n, int32_t *cap, 
 /* The depth is bounded: a builder expands layer by layer, so a chain is a layer long. */
 void graph_expand(struct graph *g, int32_t t)
 {
+    t = known(g, t);
     if (g->failed || (g->t[t].flags & GF_VISITED))
         return;
     g->t[t].flags |= GF_VISITED;

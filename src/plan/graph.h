@@ -95,7 +95,8 @@ struct graph {
     int32_t n_marks;
     int32_t *scratch; /* reorder.c's */
     int32_t cap_scratch;
-    bool failed; /* memory ran out or a bound was passed: the result is void */
+    bool lacks_tensor; /* failed, because the model has no such tensor */
+    bool failed;       /* memory ran out or a bound was passed: the result is void */
 };
 
 void graph_reset(struct graph *g); /* keeps the memory */

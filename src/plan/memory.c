@@ -45,6 +45,9 @@ static enum rc measure_graph(struct estimator *e, bool whole, uint64_t *ret_byte
     for (;; whole = true) {
         build_graph(&e->build, &e->graph, l, whole);
         graph_schedule(&e->graph, backends, l->n_devices + 1, l->pipelined ? GRAPH_MAX_COPIES : 1);
+        if (e->graph.lacks_tensor)
+            return err_set(err, RC_INVALID, "%s lacks a tensor that the architecture '%s' needs",
+                           l->f->m->path, l->f->m->architecture);
         if (!graph_measure(&e->graph, backends, l->n_devices + 1, ret_bytes))
             return err_set(err, RC_LIMIT, "the graph of %s passes the planner's bounds", l->f->m->path);
         if (whole || build_settled(&e->build))

@@ -3,6 +3,7 @@
  * against llama-fit-params. */
 #include "plan/layout.h"
 
+#include <inttypes.h>
 #include <math.h>
 
 unsigned plan_isa_here(void)
@@ -97,6 +98,28 @@ static enum rc check_ranges(const struct plan_params *p, struct err *err)
         if (!isfinite(p->tensor_split[i]) || p->tensor_split[i] < 0)
             return err_set(err, RC_INVALID, "part %u of the tensor split is not a positive number", i + 1);
     return RC_OK;
+}
+
+static enum rc check_devices(const struct plan_params *p, const struct plan_device *devices, size_t n,
+                             struct err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct plan_device *d = &devices[i];
+        if (d->total_bytes > PLAN_MAX_DEVICE_BYTES || d->free_bytes > PLAN_MAX_DEVICE_BYTES ||
+            (d->free_bytes && !d->total_bytes))
+            return err_set(err, RC_INVALID,
+                           "the device %s has %" PRIu64 " bytes, %" PRIu64 " of them free: no device has",
+                           d->name, d->total_bytes, d->free_bytes);
+        if (d->overhead_bytes > PLAN_MAX_DEVICE_BYTES)
+            return err_set(err, RC_INVALID, "an overhead of %" PRIu64 " bytes on %s is out of range",
+                           d->overhead_bytes, d->name);
+    }
+    if (p->n_tensor_split == 0 || p->n_tensor_split == n)
+        return RC_OK;
+    enum rc rc = err_set(err, RC_INVALID, "a tensor split of %u parts does not match %zu device%s",
+                         p->n_tensor_split, n, n == 1 ? "" : "s");
+    err_hint(err, "give one share for each device, 0 for one that gets no layers");
+    return rc;
 }
 
 static enum rc check_pooling(const struct layout *l, struct err *err)
@@ -229,6 +252,8 @@ enum rc layout_init(struct layout *l, const struct facts *f, const struct plan_p
     if (n_devices > PLAN_MAX_DEVICES)
         return err_set(err, RC_INVALID, "%zu devices: at most %d", n_devices, PLAN_MAX_DEVICES);
     enum rc rc = check_ranges(p, err);
+    if (!rc)
+        rc = check_devices(p, devices, n_devices, err);
     if (!rc)
         rc = check_pooling(l, err);
     if (!rc)

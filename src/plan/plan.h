@@ -21,6 +21,7 @@
 #define PLAN_MAX_ALTERNATIVES 8 /* files of one model */
 #define PLAN_MAX_RESIDENTS    64
 #define PLAN_MAX_ADAPTERS     8
+#define PLAN_MAX_DEVICE_BYTES (1ull << 50) /* a larger figure is a mistake */
 
 enum plan_backend { PLAN_CUDA, PLAN_ROCM, PLAN_VULKAN, PLAN_SYCL, PLAN_METAL, PLAN_RPC };
 

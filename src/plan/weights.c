@@ -2,8 +2,8 @@
  * (ESTIMATE: the layer's device, expert and tensor overrides, host memory classes), checked against
  * llama-fit-params. */
 #include "plan/layout.h"
+#include "plan/pattern.h"
 
-#include <regex.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,24 +36,6 @@ struct overrides {
     uint32_t n;
 };
 
-/* Perl's \d and (?: are usual in overrides and unknown to POSIX. */
-static void posix_pattern(const char *in, char *out, size_t cap)
-{
-    size_t n = 0;
-    for (; *in && n + 8 < cap; in++) {
-        if (in[0] == '\\' && in[1] == 'd') {
-            n += (size_t)snprintf(out + n, cap - n, "[0-9]");
-            in++;
-        } else if (in[0] == '(' && in[1] == '?' && in[2] == ':') {
-            out[n++] = '(';
-            in += 2;
-        } else {
-            out[n++] = *in;
-        }
-    }
-    out[n] = '\0';
-}
-
 static int buffer_device(const struct layout *l, const char *name)
 {
     if (!strcmp(name, "CPU"))
@@ -68,15 +50,13 @@ static enum rc overrides_init(struct overrides *o, const struct layout *l, struc
 {
     o->n = 0;
     for (uint32_t i = 0; i < l->p->n_overrides && i < PLAN_MAX_OVERRIDES; i++) {
-        char pattern[512];
-        posix_pattern(l->p->overrides[i].pattern, pattern, sizeof pattern);
         int dev = buffer_device(l, l->p->overrides[i].buffer);
         if (dev < 0)
             return err_set(err, RC_INVALID, "no device named '%s' for the tensor override '%s'",
                            l->p->overrides[i].buffer, l->p->overrides[i].pattern);
-        if (regcomp(&o->re[i], pattern, REG_EXTENDED | REG_NOSUB))
-            return err_set(err, RC_INVALID, "the tensor override '%s' is no regular expression",
-                           l->p->overrides[i].pattern);
+        enum rc rc = pattern_compile(&o->re[i], l->p->overrides[i].pattern, err);
+        if (rc)
+            return rc;
         o->device[i] = dev;
         o->n++;
     }
