@@ -30,6 +30,7 @@ void data_root(void *daemon, struct http_exchange *ex)
     buf_printf(&out,
                "arriero " ARRIERO_VERSION " serves %zu models.\n\n"
                "  OpenAI API  /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings\n"
+               "  Anthropic   /v1/messages, /v1/messages/count_tokens\n"
                "  State       /health, /status, /metrics\n",
                d->set->n);
     http_reply(ex, 200, "text/plain; charset=utf-8", buf_str(&out));

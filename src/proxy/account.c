@@ -97,7 +97,8 @@ static struct str object_behind(struct str s, size_t at, enum object which)
     return (struct str){s.p + i, end - i};
 }
 
-enum counted { PROMPT, COMPLETION, CACHED, DRAFTED, PROMPT_MS, COMPLETION_MS, COUNTED };
+/* CACHE_READ: cached ones that the prompt's do not include, as Anthropic counts. */
+enum counted { PROMPT, COMPLETION, CACHED, CACHE_READ, DRAFTED, PROMPT_MS, COMPLETION_MS, COUNTED };
 
 static const struct {
     struct str name; /* with its quotes */
@@ -106,7 +107,7 @@ static const struct {
 } members[] = {
     {{"\"prompt_tokens\"", 15}, USAGE, PROMPT},     {{"\"completion_tokens\"", 19}, USAGE, COMPLETION},
     {{"\"cached_tokens\"", 15}, USAGE, CACHED},     {{"\"input_tokens\"", 14}, USAGE, PROMPT},
-    {{"\"output_tokens\"", 15}, USAGE, COMPLETION}, {{"\"cache_read_input_tokens\"", 25}, USAGE, CACHED},
+    {{"\"output_tokens\"", 15}, USAGE, COMPLETION}, {{"\"cache_read_input_tokens\"", 25}, USAGE, CACHE_READ},
     {{"\"prompt_n\"", 10}, TIMINGS, PROMPT},        {{"\"predicted_n\"", 13}, TIMINGS, COMPLETION},
     {{"\"cache_n\"", 9}, TIMINGS, CACHED},          {{"\"draft_n\"", 9}, TIMINGS, DRAFTED},
     {{"\"prompt_ms\"", 11}, TIMINGS, PROMPT_MS},    {{"\"predicted_ms\"", 14}, TIMINGS, COMPLETION_MS},
@@ -168,17 +169,13 @@ static void read_object(struct str o, enum object which, struct counts *ret)
 
 void account_read(struct str tail, struct account *ret)
 {
-    struct str last[OBJECTS] = {{"", 0}, {"", 0}};
     struct counts n[OBJECTS] = {0};
     enum object which = OBJECTS;
     *ret = (struct account){0};
     for (size_t at = find_name(tail, 0, &which); at < tail.n; at = find_name(tail, at + 1, &which)) {
         struct str object = object_behind(tail, at, which);
-        if (object.n)
-            last[which] = object;
+        read_object(object, which, &n[which]); /* a later one tells anew what it tells */
     }
-    read_object(last[USAGE], USAGE, &n[USAGE]);
-    read_object(last[TIMINGS], TIMINGS, &n[TIMINGS]);
     struct counts *t = &n[TIMINGS], *u = &n[USAGE];
     if (t->n[DRAFTED] == 0 && t->told[PROMPT_MS] && t->told[COMPLETION_MS]) {
         ret->timing.prompt_tokens = t->n[PROMPT];
@@ -188,6 +185,11 @@ void account_read(struct str tail, struct account *ret)
     }
     t->n[PROMPT] +=
         t->told[PROMPT] ? t->n[CACHED] : 0; /* llama.cpp's prompt_n counts what was computed only */
+    if (u->told[CACHE_READ]) {
+        u->n[PROMPT] += u->n[CACHE_READ];
+        u->n[CACHED] = u->n[CACHE_READ];
+        u->told[CACHED] = true;
+    }
     const struct counts *from = u->told[PROMPT] || u->told[COMPLETION] ? u : t;
     ret->known = from->told[PROMPT] || from->told[COMPLETION];
     if (!ret->known)

@@ -32,7 +32,9 @@ struct str account_tail_str(const struct account_tail *t, char *scratch);
 
 /* Whether the bytes hold the name of an object that account_read looks for: what does not need no window. */
 bool account_wants(struct str bytes);
-/* Reads the last "usage" object of the text, and "timings" (llama.cpp) where usage does not tell. */
+/* Reads the "usage" objects of the text, the last of which counts (Anthropic's streams tell the prompt's
+ * tokens in the first event, the answer's in the last), and "timings" (llama.cpp) where usage does not tell.
+ */
 void account_read(struct str tail, struct account *ret);
 /* Whether a stream of events ends in its end mark (data: [DONE]). */
 bool account_stream_done(struct str tail);

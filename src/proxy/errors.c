@@ -1,4 +1,5 @@
-/* Error answers in OpenAI's form, and the words of HTTP's status codes. Layer proxy; loop thread only. */
+/* Error answers in the caller's dialect (OpenAI's where there is no other), and the words of HTTP's status
+ * codes. Layer proxy; loop thread only. */
 #include "proxy/proxy_priv.h"
 
 #include "base/mem.h"
@@ -65,6 +66,59 @@ static const char *error_type(int status)
     return status >= 500 ? "server_error" : "invalid_request_error";
 }
 
+/* The words of Anthropic's API where they are not those above (its reference, "Errors"). */
+static const struct {
+    int status;
+    const char *type;
+} anthropic_types[] = {
+    {413, "request_too_large"}, {500, "api_error"}, {502, "api_error"}, {504, "timeout_error"}};
+
+static void put_hint(struct buf *out, const struct err *err)
+{
+    if (!*err->hint)
+        return;
+    (void)buf_puts(out, ",\"hint\":");
+    (void)buf_put_json(out, str_from(err->hint));
+}
+
+static void put_openai(const struct conn *c, int status, const struct err *err, struct buf *out)
+{
+    (void)c;
+    (void)buf_puts(out, "{\"error\":{\"message\":");
+    (void)buf_put_json(out, str_from(err->message));
+    (void)buf_printf(out, ",\"type\":\"%s\",\"code\":\"%s\",\"param\":null", error_type(status),
+                     rc_word(err->code));
+    put_hint(out, err);
+    (void)buf_puts(out, "}}\n");
+}
+
+static void put_anthropic(const struct conn *c, int status, const struct err *err, struct buf *out)
+{
+    const char *type = error_type(status);
+    for (size_t i = 0; i < TABLE_COUNT(anthropic_types); i++)
+        if (anthropic_types[i].status == status)
+            type = anthropic_types[i].type;
+    (void)buf_printf(out, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":", type);
+    (void)buf_put_json(out, str_from(err->message));
+    put_hint(out, err);
+    (void)buf_printf(out, "},\"request_id\":\"%s\"}\n", c->id_text);
+}
+
+static const struct {
+    const char *path; /* of the route */
+    void (*put)(const struct conn *c, int status, const struct err *err, struct buf *out);
+} forms[] = {{"/v1/messages", put_anthropic}, {"/v1/messages/count_tokens", put_anthropic}};
+
+static void put_error(const struct conn *c, int status, const struct err *err, struct buf *out)
+{
+    for (size_t i = 0; c->route && i < TABLE_COUNT(forms); i++)
+        if (!strcmp(c->route->path, forms[i].path)) {
+            forms[i].put(c, status, err, out);
+            return;
+        }
+    put_openai(c, status, err, out);
+}
+
 static void add_allow(const struct conn *c, struct buf *fields)
 {
     static const struct {
@@ -84,15 +138,7 @@ static void add_allow(const struct conn *c, struct buf *fields)
 void errors_reply(struct conn *c, int status, const struct err *err, uint32_t retry_after_s)
 {
     struct buf body = {0}, fields = {0};
-    (void)buf_puts(&body, "{\"error\":{\"message\":");
-    (void)buf_put_json(&body, str_from(err->message));
-    (void)buf_printf(&body, ",\"type\":\"%s\",\"code\":\"%s\",\"param\":null", error_type(status),
-                     rc_word(err->code));
-    if (*err->hint) {
-        (void)buf_puts(&body, ",\"hint\":");
-        (void)buf_put_json(&body, str_from(err->hint));
-    }
-    (void)buf_puts(&body, "}}\n");
+    put_error(c, status, err, &body);
     if (retry_after_s)
         (void)buf_printf(&fields, "Retry-After: %u\r\n", retry_after_s);
     if (status == 405)

@@ -334,6 +334,7 @@ static void fill_routes(struct door *d)
         {"/open", HTTP_M_GET, on_open_stream, d, false, false},
         {"/secret", HTTP_M_GET, on_item, d, true, false},
         {"/v1/chat/completions", HTTP_M_POST, NULL, NULL, false, false},
+        {"/v1/messages", HTTP_M_POST, NULL, NULL, false, false},
         {"/v1/completions", HTTP_M_POST, NULL, NULL, false, false},
         {"/props", HTTP_M_GET, NULL, NULL, false, false},
     };

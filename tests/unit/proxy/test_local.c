@@ -255,6 +255,28 @@ static void test_body_limits(void **state)
     door_stop(d, false);
 }
 
+static void test_errors_of_the_dialect(void **state)
+{
+    (void)state;
+    struct door_setup setup = door_default();
+    setup.opt.max_body_bytes = 100;
+    setup.route = DOOR_REFUSE;
+    struct door *d = door_start(&setup);
+    expect_answer(
+        d,
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nX-Request-Id: r1\r\nContent-Length: "
+        "13\r\n\r\n{\"model\":\"m\"}",
+        404,
+        "{\"type\":\"error\",\"error\":{\"type\":\"not_found_error\",\"message\":\"no model named m\"},"
+        "\"request_id\":\"r1\"}");
+    expect_answer(d, "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n", 413,
+                  "{\"type\":\"error\",\"error\":{\"type\":\"request_too_large\"");
+    expect_answer(d, "POST /v1/messages HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 1\r\n\r\n1", 403,
+                  "{\"type\":\"error\",\"error\":{\"type\":\"permission_error\"");
+    expect_answer(d, "GET /v1/messages HTTP/1.1\r\nHost: a\r\n\r\n", 405, "{\"error\":{\"message\"");
+    door_stop(d, false);
+}
+
 /* A relayed body is looked at while it comes, and the limit is told all the same. */
 static void test_relayed_body_limits(void **state)
 {
@@ -548,6 +570,7 @@ int main(void)
         cmocka_unit_test(test_refusal_keeps_connection),
         cmocka_unit_test(test_head_limits),
         cmocka_unit_test(test_body_limits),
+        cmocka_unit_test(test_errors_of_the_dialect),
         cmocka_unit_test(test_relayed_body_limits),
         cmocka_unit_test(test_large_chunked_body),
         cmocka_unit_test(test_expect),

@@ -139,7 +139,11 @@ static const struct {
      true, 9, 5, 4},
     {"data: {\"usage\": {\"prompt_tokens\": 9, \"completion_tokens\": 5}}\n\ndata: [DONE]\n\n", true, 9, 5,
      0},
-    {"{\"usage\":{\"input_tokens\":9,\"cache_read_input_tokens\":3,\"output_tokens\":5}}", true, 9, 5, 3},
+    {"{\"usage\":{\"input_tokens\":9,\"cache_read_input_tokens\":3,\"output_tokens\":5}}", true, 12, 5, 3},
+    {"data: "
+     "{\"message\":{\"usage\":{\"input_tokens\":9,\"cache_read_input_tokens\":3,\"output_tokens\":0}}}\n\n"
+     "data: {\"usage\":{\"output_tokens\":5}}\n\n",
+     true, 12, 5, 3},
     {"{\"timings\":{\"cache_n\":20,\"prompt_n\":1,\"prompt_ms\":1.5,\"predicted_n\":7}}", true, 21, 7, 20},
     {"{\"usage\":null,\"timings\":{\"prompt_n\":3,\"predicted_n\":7}}", true, 3, 7, 0},
     {"{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}} "
