@@ -203,13 +203,16 @@ static bool full(struct search *s, uint32_t from, uint32_t to, struct attempt *r
 
 static bool full_or_small(struct search *s, uint32_t from, uint32_t to, struct attempt *ret)
 {
-    if (full(s, from, to, ret))
-        return true;
+    const uint32_t small[] = {PLACE_UB_SMALL, PLACE_UB_LEAST};
+    bool last_resort = !s->policy->allow_cpu && from > 0;
     uint32_t usual = s->base.ubatch;
-    if (s->policy->ubatch || usual <= PLACE_UB_SMALL)
-        return false;
-    s->base.ubatch = PLACE_UB_SMALL;
     bool found = full(s, from, to, ret);
+    for (size_t i = 0; !found && !s->policy->ubatch && i < (last_resort ? 2u : 1u); i++) {
+        if (usual <= small[i])
+            continue;
+        s->base.ubatch = small[i];
+        found = full(s, from, to, ret);
+    }
     s->base.ubatch = usual;
     return found;
 }

@@ -208,7 +208,7 @@ static void rate_whole(const struct instance *x, struct point *p, bool known_spe
     double speed = known_speed ? pace(p->tps) : 1e9, n = -(double)p->n, kv = -(double)p->kv, ctx = p->ctx,
            w = x->pol.strategy == PLAN_POWER_EFFICIENT ? -watts(x, p) : 0;
     double *k = p->keys;
-    k[0] = usual;
+    k[0] = usual ? 2 : p->ub >= 128;
     k[1] = enough;
     if (!enough) {
         memcpy(k + 2, (double[]){ctx, kv, n, w, speed, 0}, 6 * sizeof *k);
@@ -332,13 +332,15 @@ static void each_set(struct hunt *h, const struct point *like, uint32_t least,
 static void whole_on(struct hunt *h, struct point *p)
 {
     struct instance *x = h->x;
-    uint32_t ubs[] = {2048, 1024, x->base_ub, 128};
+    uint32_t ubs[] = {2048, 1024, x->base_ub, 128, 64};
     uint32_t hi = x->mach.n_devices == 0 || p->layers == 0
                       ? (x->pol.ctx || x->pol.strategy == PLAN_MAX_CONTEXT ? x->want : x->comfort)
                       : x->want;
     bool wide = x->pol.strategy == PLAN_MAX_PERFORMANCE && !x->pol.ubatch && p->n;
     for (size_t u = wide ? 0 : 2; u < TABLE_COUNT(ubs); u++) {
-        if (u == 3 && (x->pol.ubatch || x->base_ub <= 128))
+        if (u >= 3 && (x->pol.ubatch || x->base_ub <= ubs[u]))
+            continue;
+        if (u == 4 && (x->pol.allow_cpu || !p->n))
             continue;
         for (p->kv = 0; p->kv < x->n_kv; p->kv++) {
             for (uint32_t ctx = hi; ctx >= x->least;) {
