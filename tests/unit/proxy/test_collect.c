@@ -92,18 +92,20 @@ static void test_chat(void **state)
 static void test_tools(void **state)
 {
     (void)state;
-    expect(COLLECT_CHAT,
-           START CHAT(0, "\"tool_calls\":[{\"index\":0,\"id\":\"t0\",\"type\":\"function\",\"function\":{"
-                         "\"name\":\"get\"}}]") CHAT(
-               0, "\"tool_calls\":[{\"index\":0,\"id\":\"t0\",\"type\":\"function\",\"function\":{\"name\":"
-                  "\"get_it\",\"arguments\":\"{\\\"a\\\"\"}}]")
-               CHAT(0, "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\":1}\"}}]") CHAT(
-                   0, "\"tool_calls\":[{\"index\":1,\"function\":{\"name\":\"other\",\"arguments\":\"{}\"}}]")
-                   FINISH(0, "tool_calls") USAGE(2) DONE_MARK,
-           "{\"choices\":[{\"finish_reason\":\"tool_calls\",\"index\":0,\"message\":{\"role\":\"assistant\","
-           "\"content\":\"\",\"tool_calls\":[{\"type\":\"function\",\"function\":{\"name\":\"get_it\","
-           "\"arguments\":\"{\\\"a\\\":1}\"},\"id\":\"t0\"},{\"type\":\"function\",\"function\":"
-           "{\"name\":\"other\",\"arguments\":\"{}\"}}]}}" REST);
+    expect(
+        COLLECT_CHAT,
+        START CHAT(0, "\"tool_calls\":[{\"index\":0,\"id\":\"t0\",\"type\":\"function\",\"function\":{"
+                      "\"name\":\"get\"}}]")
+            CHAT(0, "\"tool_calls\":[{\"index\":0,\"id\":\"t0\",\"type\":\"function\",\"function\":{\"name\":"
+                    "\"get_it\",\"arguments\":\"{\\\"a\\\"\"}}]")
+                CHAT(0, "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\":1}\"}}]") CHAT(
+                    0,
+                    "\"tool_calls\":[{\"index\":1,\"function\":{\"name\":\"other\",\"arguments\":\"{}\"}}]")
+                    FINISH(0, "tool_calls") USAGE(2) DONE_MARK,
+        "{\"choices\":[{\"finish_reason\":\"tool_calls\",\"index\":0,\"message\":{\"role\":\"assistant\","
+        "\"content\":\"\",\"tool_calls\":[{\"type\":\"function\",\"function\":{\"name\":\"get_it\","
+        "\"arguments\":\"{\\\"a\\\":1}\"},\"id\":\"t0\"},{\"type\":\"function\",\"function\":"
+        "{\"name\":\"other\",\"arguments\":\"{}\"}}]}}" REST);
 }
 
 static void test_text(void **state)
