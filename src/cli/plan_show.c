@@ -233,7 +233,8 @@ void plan_show_text(const struct plan_view *v)
     output_buf(&safe);
     if (v->verified->n)
         plan_verify_print(v->verified);
-    known_print(v->known);
+    if (!v->imagined)
+        known_print(v->known);
 }
 
 int plan_show_json(const struct plan_view *v, const struct err *failed)

@@ -356,6 +356,33 @@ enum rc plan_pack(const struct model *m, const struct plan_policy *policy, const
                   const struct plan_resident *residents, size_t n_residents, struct plan *ret_plan,
                   struct plan_victims *ret_victims, struct err *err);
 
+/* ---- rebalancing ---- */
+
+struct plan_loaded { /* all borrowed */
+    const struct model *m;
+    const struct plan_policy *policy; /* without a ladder */
+    const struct plan *plan;          /* as it runs; used points into the machine's devices */
+    double use;                       /* weight of its tokens a second: the share of requests that are its */
+    bool movable;                     /* idle, and not pinned */
+};
+struct plan_move {
+    uint32_t index; /* into loaded */
+    uint32_t used[PLAN_MAX_DEVICES], n_used, layers_gpu, n_cpu_moe;
+    uint64_t bytes; /* on devices, after it */
+    double reload_seconds, tps_before, tps_after;
+};
+struct plan_delta {
+    struct plan_move moves[PLAN_MAX_RESIDENTS];
+    uint32_t n_moves;              /* 0: nothing would be better enough */
+    double cost_seconds, gain_tps; /* gain weighed by use */
+    uint64_t moved_bytes;
+    int64_t freed_bytes; /* device memory; negative: more is taken */
+};
+/* Which loaded models should be loaded again elsewhere, with what it costs and gains. machine: as it is, with
+ * all of them loaded. */
+void plan_rebalance(const struct plan_machine *machine, const struct plan_loaded *loaded, size_t n,
+                    struct plan_delta *ret_delta);
+
 /* JSON of the contract in docs (estimate --json and plan --json). machine_devices may be NULL. */
 yyjson_mut_val *plan_estimate_json(yyjson_mut_doc *doc, const struct model *m, const struct plan_estimate *e);
 yyjson_mut_val *plan_json(yyjson_mut_doc *doc, const struct model *m, const struct plan *p);

@@ -55,7 +55,7 @@ static const struct plan_part *most_short(const struct counter *c)
 
 static bool estimate(struct counter *c, const struct plan_params *p, const uint32_t *used, uint32_t n)
 {
-    struct plan_device devices[PLAN_MAX_DEVICES];
+    struct plan_device devices[PLAN_MAX_DEVICES] = {0};
     for (uint32_t i = 0; i < n; i++)
         devices[i] = c->machine->devices[used[i]];
     if (plan_estimate(c->m, p, devices, n, &c->e, NULL) != RC_OK)

@@ -173,11 +173,137 @@ static void test_limits(void **state)
     model_unref(m);
 }
 
+/* ---- against every set ---- */
+
+static uint64_t rnd_state = 88172645463325252ull;
+static uint64_t rnd(uint64_t n)
+{
+    rnd_state ^= rnd_state << 13;
+    rnd_state ^= rnd_state >> 7;
+    rnd_state ^= rnd_state << 17;
+    return rnd_state % n;
+}
+
+/* Reload time × how likely it is wanted again × 4 per step of priority, as pack.c tells it. */
+static double price(const struct plan_resident *r)
+{
+    double n = (double)r->idle_ms / 600000.0, half = 1, weight = 1;
+    for (; n >= 1 && half > 1e-9; n -= 1)
+        half *= 0.5;
+    half *= 1 - 0.5 * (n > 1 ? 1 : n);
+    for (int p = r->priority; p > 0; p--)
+        weight *= 4;
+    return r->reload_seconds * (0.02 + 0.98 * half) * weight;
+}
+
+static int class_of(const struct model *m, const struct plan_policy *pol, const struct plan_machine *mach,
+                    const struct plan_resident *r, uint32_t n, uint32_t set, struct plan *p)
+{
+    struct plan_machine with = *mach;
+    for (uint32_t i = 0; i < n; i++)
+        for (size_t d = 0; d < with.n_devices && set >> i & 1; d++)
+            with.devices[d].free_bytes += r[i].device_bytes[d];
+    if (plan_place(m, pol, &with, p, NULL) != RC_OK)
+        return 3;
+    return p->n_used == 0 ? 2 : p->estimate.layers_cpu || p->estimate.params.n_cpu_moe ? 1 : 0;
+}
+
+/* The victims cost no more than the cheapest of all sets that reach the class which all of them would. */
+static void test_random_sets(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_llama_8b);
+    struct plan *p = mem_calloc(1, sizeof *p);
+    unsigned with_victims = 0;
+    for (unsigned round = 0; round < 60; round++) {
+        uint32_t gpus = 1 + (uint32_t)rnd(2), n = 1 + (uint32_t)rnd(5), best_set = 0;
+        struct plan_machine mach = machine(gpus, 12000, 500 + rnd(3000));
+        struct plan_policy pol = on_gpu(4096);
+        struct plan_resident r[8];
+        pol.allow_cpu = rnd(3) != 0;
+        for (uint32_t i = 0; i < n; i++) {
+            r[i] = resident("r", rnd(gpus), 800 + rnd(3500), rnd(4000), 1 + (double)rnd(40), rnd(5) != 0);
+            r[i].priority = (int)rnd(3);
+        }
+        uint32_t all = 0;
+        for (uint32_t i = 0; i < n; i++)
+            all |= (uint32_t)r[i].evictable << i;
+        int now = class_of(m, &pol, &mach, r, n, 0, p), goal = class_of(m, &pol, &mach, r, n, all, p);
+        double best = 1e300;
+        for (uint32_t set = 0; set <= all && goal < now; set++) {
+            double sum = 0;
+            if ((set & ~all) || class_of(m, &pol, &mach, r, n, set, p) > goal)
+                continue;
+            for (uint32_t i = 0; i < n; i++)
+                sum += set >> i & 1 ? price(&r[i]) : 0;
+            best_set = sum < best ? set : best_set;
+            best = sum < best ? sum : best;
+        }
+        struct plan_victims v;
+        enum rc rc = plan_pack(m, &pol, &mach, r, n, p, &v, NULL);
+        assert_int_equal(rc, (goal < now ? goal : now) == 3 ? RC_NO_FIT : RC_OK);
+        double paid = 0;
+        for (uint32_t i = 0; !rc && i < v.n; i++) {
+            assert_true(r[v.index[i]].evictable);
+            paid += price(&r[v.index[i]]);
+        }
+        if (rc || goal >= now) {
+            assert_true(rc || v.n == 0);
+            continue;
+        }
+        with_victims++;
+        assert_true(best_set != 0 && paid <= best * (1 + 1e-9));
+    }
+    assert_true(with_victims > 10);
+    free(p);
+    model_unref(m);
+}
+
+/* ---- rebalancing ---- */
+
+/* A model shared with the host while another filled the card: once that is gone, it should come back whole.
+ */
+static void test_rebalance(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_llama_8b);
+    struct plan_machine full = machine(1, 12000, 4000), live = machine(1, 12000, 12000);
+    struct plan_policy pol = on_gpu(4096);
+    struct plan *running = mem_calloc(1, sizeof *running);
+    struct plan_delta *d = mem_calloc(1, sizeof *d);
+    assert_int_equal(plan_place(m, &pol, &full, running, NULL), RC_OK);
+    assert_true(running->estimate.layers_cpu > 0);
+    live.devices[0].free_bytes -= plan_part_total(&running->estimate.parts[0]);
+    live.host.free_bytes -= plan_part_total(&running->estimate.parts[1]);
+    struct plan_loaded l = {.m = m, .policy = &pol, .plan = running, .use = 1, .movable = true};
+    plan_rebalance(&live, &l, 1, d);
+    assert_int_equal(d->n_moves, 1);
+    assert_int_equal(d->moves[0].layers_gpu, 33);
+    assert_true(d->gain_tps > 0 && d->cost_seconds > 0 && d->freed_bytes < 0);
+    assert_true(d->moves[0].tps_after > 1.5 * d->moves[0].tps_before);
+    l.movable = false;
+    plan_rebalance(&live, &l, 1, d);
+    assert_int_equal(d->n_moves, 0);
+    /* where it is best already, it stays */
+    l.movable = true;
+    struct plan_machine roomy = machine(1, 12000, 12000);
+    assert_int_equal(plan_place(m, &pol, &roomy, running, NULL), RC_OK);
+    roomy.devices[0].free_bytes -= plan_part_total(&running->estimate.parts[0]);
+    plan_rebalance(&roomy, &l, 1, d);
+    assert_int_equal(d->n_moves, 0);
+    plan_rebalance(&roomy, NULL, 0, d);
+    assert_int_equal(d->n_moves, 0);
+    free(d);
+    free(running);
+    model_unref(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_need), cmocka_unit_test(test_cheapest), cmocka_unit_test(test_blocked),
-        cmocka_unit_test(test_optimal), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_random_sets), cmocka_unit_test(test_rebalance), cmocka_unit_test(test_no_need),
+        cmocka_unit_test(test_cheapest),    cmocka_unit_test(test_blocked),   cmocka_unit_test(test_optimal),
+        cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests_name("plan_pack", tests, NULL, NULL);
 }
