@@ -62,7 +62,7 @@ static struct cache cache_of(struct build *b, uint32_t il)
     const struct layer_facts *lf = &b->f->layers[b->f->layers[il].cache_layer];
     struct cache c = {.side = lf->sliding, .streams = l->n_streams, .v_transposed = !l->p->flash_attn};
     c.cells = lf->sliding ? l->cells_window : l->cells;
-    if (!lf->cached)
+    if (!lf->cached || (b->f->arch->flags & IDLE_CACHE))
         return (struct cache){
             .k = -1, .v = -1, .side = lf->sliding, .streams = 1, .cells = pad_to(b->n_tokens, 256)};
     c.k_row = (uint64_t)lf->n_head_kv * lf->d_k;

@@ -160,7 +160,7 @@ static void sliding_shape(struct facts *f)
         uint32_t period, window;
     } known[] = {{"gemma2", 2, 4096},   {"gemma3", 6, 0}, {"gpt-oss", 2, 0},   {"cohere2", 4, 0},
                  {"exaone4", 4, 0},     {"olmo2", 4, 0},  {"llama4", 4, 8192}, {"gemma-embedding", 6, 0},
-                 {"modern-bert", 3, 0}, {"gemma4", 6, 0}, {"gemma3n", 5, 0}};
+                 {"modern-bert", 3, 0}, {"gemma4", 6, 0}, {"gemma3n", 5, 0},   {"exaone-moe", 4, 0}};
     if (!(f->arch->flags & SLIDING))
         return;
     uint32_t period = 0, window = 0;
@@ -201,7 +201,11 @@ static void rotary_shape(struct facts *f)
         const char *arch;
         uint32_t period;   /* each period-th layer is not */
         bool sliding_only; /* if the model has a window */
-    } known[] = {{"smollm3", 4, false}, {"llama4", 4, false}, {"cohere2", 0, true}, {"exaone4", 0, true}};
+    } known[] = {{"smollm3", 4, false},
+                 {"llama4", 4, false},
+                 {"cohere2", 0, true},
+                 {"exaone4", 0, true},
+                 {"exaone-moe", 0, true}};
     for (uint32_t il = 0; il < f->n_layer; il++) {
         f->layers[il].rotated = !(f->arch->flags & ROPELESS);
         f->layers[il].sparse = f->arch->family == FAMILY_GEMMA3N && il < 10;

@@ -44,6 +44,8 @@ enum arch_flag { /* see architectures.def */
                  EARLY_WEIGHTS = 1ull << 34,
                  SCALES_UNTURNED = 1ull << 35,
                  BARE_QK_NORM = 1ull << 36,
+                 POSITIONS_BY_KEY = 1ull << 48,
+                 IDLE_CACHE = 1ull << 49,
 };
 
 struct arch {

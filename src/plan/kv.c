@@ -42,7 +42,7 @@ static void rotate_cache(struct layout *l, int side)
 {
     const struct ggml_type_info *k = ggml_type_info(l->p->type_k), *v = ggml_type_info(l->p->type_v);
     const struct layer_facts *first = NULL;
-    bool uniform = !l->f->latent.cached;
+    bool uniform = !l->f->latent.cached && !(l->f->arch->flags & IDLE_CACHE);
     for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         const struct layer_facts *lf = &l->f->layers[il];
         if (!lf->cached || lf->sliding != side)
