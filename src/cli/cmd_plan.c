@@ -166,12 +166,6 @@ struct siblings {
     uint32_t n;
 };
 
-static bool is_smaller_sibling(const struct model *m, const struct model *other)
-{
-    return other && other->tensor_bytes < m->tensor_bytes && other->parameters == m->parameters &&
-           other->n_layer == m->n_layer && !strcmp(other->architecture, m->architecture);
-}
-
 static void find_siblings(const struct model *m, struct siblings *ret)
 {
     char dir[512];
@@ -182,15 +176,7 @@ static void find_siblings(const struct model *m, struct siblings *ret)
     *ret = (struct siblings){0};
     if (catalog_scan(&opt, &ret->catalog, NULL) != RC_OK)
         return;
-    for (size_t i = 0; i < ret->catalog->n; i++) {
-        const struct model *other = ret->catalog->entries[i].model;
-        if (!is_smaller_sibling(m, other) || ret->n == PLAN_MAX_ALTERNATIVES)
-            continue;
-        uint32_t at = ret->n++;
-        for (; at > 0 && ret->list[at - 1]->tensor_bytes < other->tensor_bytes; at--)
-            ret->list[at] = ret->list[at - 1];
-        ret->list[at] = other;
-    }
+    ret->n = (uint32_t)catalog_smaller(ret->catalog, m, ret->list, PLAN_MAX_ALTERNATIVES);
 }
 
 static void make_view(const struct plan_policy *policy, struct plan_view *v, struct plan *plan,

@@ -40,6 +40,7 @@ struct config_model {          /* effective: what the file leaves out comes from
     uint64_t vram_limit; /* UINT64_MAX = auto */
     uint64_t margin;
     bool allow_cpu;
+    bool allow_smaller;
     uint32_t batch, ubatch;
     bool embedding;
     struct config_list extra_args;

@@ -212,6 +212,22 @@ static void add_named(struct model_set *s)
     }
 }
 
+/* For when nothing else is left: files of the same model in smaller quantisations. */
+static void find_smaller(struct model_set *s, size_t i)
+{
+    const struct model *found[PLAN_MAX_ALTERNATIVES];
+    struct pool_model *p = &s->models[i];
+    if (!s->entries[i] || strcmp(p->path, s->entries[i]->path) != 0 ||
+        !config_model_for(s->config, str_from(p->id))->allow_smaller)
+        return;
+    size_t n = catalog_smaller(s->catalog, s->entries[i]->model, found, TABLE_COUNT(found));
+    const char **paths = n ? arena_array(&s->arena, n, sizeof *paths) : NULL;
+    for (size_t k = 0; paths && k < n; k++)
+        paths[k] = found[k]->path;
+    p->smaller = paths;
+    p->n_smaller = paths ? n : 0;
+}
+
 /* An alias that is also a model's id: the id wins, and the set must not hold a name twice. */
 static void drop_clashing_aliases(struct model_set *s)
 {
@@ -260,6 +276,7 @@ enum rc model_set_build(const struct config *c, const struct catalog *catalog, s
     for (size_t i = 0; i < s->n; i++) {
         const struct catalog_entry *e = catalog_find(catalog, str_from(s->models[i].id));
         s->entries[i] = e && e->model ? e : NULL;
+        find_smaller(s, i);
     }
     drop_clashing_aliases(s);
     collect_preload(s);

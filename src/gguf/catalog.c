@@ -315,3 +315,30 @@ size_t catalog_nearest(const struct catalog *c, struct str id, const char **out,
     free(scores);
     return n;
 }
+
+static bool is_smaller(const struct model *m, const char *base, const struct model *other)
+{
+    if (!other || other->tensor_bytes >= m->tensor_bytes || other->parameters != m->parameters ||
+        other->n_layer != m->n_layer || strcmp(other->architecture, m->architecture) != 0)
+        return false;
+    auto_free char *name = name_base(name_stem(other->path));
+    return strcmp(name, base) == 0;
+}
+
+size_t catalog_smaller(const struct catalog *c, const struct model *m, const struct model **out, size_t max)
+{
+    auto_free char *base = name_base(name_stem(m->path));
+    size_t n = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        const struct model *other = c->entries[i].model;
+        if (!is_smaller(m, base, other))
+            continue;
+        size_t at = n < max ? n++ : max;
+        for (; at > 0 && out[at - 1]->tensor_bytes < other->tensor_bytes; at--)
+            if (at < max)
+                out[at] = out[at - 1];
+        if (at < max)
+            out[at] = other;
+    }
+    return n;
+}

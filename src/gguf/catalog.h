@@ -41,5 +41,8 @@ void catalog_free(struct catalog *c);
 const struct catalog_entry *catalog_find(const struct catalog *c, struct str id);
 /* Ids nearest to a wrong one (edit distance and containment), best first; returns how many. Borrowed. */
 size_t catalog_nearest(const struct catalog *c, struct str id, const char **out, size_t max);
+/* Files of the same model with fewer bytes, largest first, at most max; returns how many. Borrowed. The same:
+ * architecture, layers, parameters and the file's name but for the quantisation agree. */
+size_t catalog_smaller(const struct catalog *c, const struct model *m, const struct model **out, size_t max);
 
 #endif

@@ -2,11 +2,11 @@
  *
  * The cost of stopping an instance is the time to bring it back, weighed by how soon that is likely to be
  * wanted (the longer idle, the less) and by its priority. A set is worth its cost only if it lifts the answer
- * a class: from not fitting, or from the host, or from a shared placement, to a better one. Sets are asked in
- * the order of their cost, so the first that reaches the class that all evictable instances together would
- * give is the cheapest. A set that frees no more anywhere than one already refused is refused without asking.
- * Beyond EXACT evictable instances the cheapest ones are added until the class is reached and then taken back
- * one by one, dearest first. */
+ * a class: from not fitting, or a smaller file, or from the host, or from a shared placement, to a better
+ * one. Sets are asked in the order of their cost, so the first that reaches the class that all evictable
+ * instances together would give is the cheapest. A set that frees no more anywhere than one already refused
+ * is refused without asking. Beyond EXACT evictable instances the cheapest ones are added until the class is
+ * reached and then taken back one by one, dearest first. */
 #include "plan/plan.h"
 
 #include "base/mem.h"
@@ -40,7 +40,8 @@ static double cost_of(const struct plan_resident *r)
 
 /* ---- classes of answers: lower is better ---- */
 
-enum answer { ON_DEVICES, SHARED, ON_HOST, NOWHERE };
+enum { ON_DEVICES, SHARED, ON_HOST, PLACES, NOWHERE = PLACES * (PLAN_MAX_ALTERNATIVES + 1) };
+typedef uint32_t answer; /* a place, plus PLACES for every smaller file that was passed over */
 
 struct packing {
     const struct model *m;
@@ -63,19 +64,20 @@ static uint64_t plus(uint64_t a, uint64_t b, uint64_t limit)
     return sum;
 }
 
-static enum answer classify(const struct plan *p, const struct plan_machine *machine)
+static answer classify(const struct plan *p, const struct plan_machine *machine)
 {
     if (!p->fits)
         return NOWHERE;
+    answer file = (answer)(p->smaller - PLAN_AS_ASKED) * PLACES;
     if (machine->n_devices == 0)
-        return ON_DEVICES;
+        return file + ON_DEVICES;
     if (p->n_used == 0)
-        return ON_HOST;
-    return p->estimate.layers_cpu || p->estimate.params.n_cpu_moe ? SHARED : ON_DEVICES;
+        return file + ON_HOST;
+    return file + (p->estimate.layers_cpu || p->estimate.params.n_cpu_moe ? SHARED : ON_DEVICES);
 }
 
 /* The answer with the set's memory given back. RC_NO_FIT is an answer; anything else is an error. */
-static enum rc answer_with(struct packing *k, uint64_t set, enum answer *ret)
+static enum rc answer_with(struct packing *k, uint64_t set, answer *ret)
 {
     struct plan_machine machine = *k->machine;
     for (uint32_t i = 0; i < k->n_can; i++) {
@@ -178,7 +180,7 @@ static void refuse(struct refused *r, const struct freed *f)
     r->list[r->n++] = *f;
 }
 
-static enum rc cheapest_exact(struct packing *k, enum answer goal, uint64_t *ret_set)
+static enum rc cheapest_exact(struct packing *k, answer goal, uint64_t *ret_set)
 {
     size_t n = (size_t)1 << k->n_can;
     struct set_cost *sets = mem_try_array(n, sizeof *sets);
@@ -197,7 +199,7 @@ static enum rc cheapest_exact(struct packing *k, enum answer goal, uint64_t *ret
         freed_by(k, sets[i].set, &f);
         if (is_refused(&refused, &f))
             continue;
-        enum answer got;
+        answer got;
         rc = answer_with(k, sets[i].set, &got);
         if (!rc && got <= goal) {
             *ret_set = sets[i].set;
@@ -210,10 +212,10 @@ static enum rc cheapest_exact(struct packing *k, enum answer goal, uint64_t *ret
     return rc;
 }
 
-static enum rc cheapest_greedy(struct packing *k, enum answer goal, uint64_t *ret_set)
+static enum rc cheapest_greedy(struct packing *k, answer goal, uint64_t *ret_set)
 {
     uint64_t set = 0;
-    enum answer got = NOWHERE;
+    answer got = NOWHERE;
     for (uint32_t i = 0; i < k->n_can; i++) {
         set |= 1ull << i;
         enum rc rc = answer_with(k, set, &got);
@@ -237,7 +239,7 @@ static enum rc cheapest_greedy(struct packing *k, enum answer goal, uint64_t *re
 
 static enum rc choose(struct packing *k, uint64_t *ret_set)
 {
-    enum answer now, goal;
+    answer now, goal;
     uint64_t all = k->n_can == 64 ? UINT64_MAX : (1ull << k->n_can) - 1;
     *ret_set = 0;
     enum rc rc = answer_with(k, 0, &now);

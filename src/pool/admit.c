@@ -428,22 +428,31 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
     q->e = e;
     q->policy = *policy;
     q->policy.embedding |= e->embedding;
+    q->policy.smaller = (const struct model *const *)e->smaller.list;
+    q->policy.n_smaller = e->smaller.n;
     with_projector(q);
     admit_machine(p, e->caps ? e->caps : p->default_caps, policy->device, &q->machine);
     lesson_teach(e, policy, &q->machine);
     a->machine = q->machine;
     bool strict = making_room(p);
-    enum rc rc = ask(q, strict ? VIEW_NOBODY : VIEW_IDLE, &a->plan, err);
-    if (rc == RC_OK) {
+    enum view view = strict ? VIEW_NOBODY : VIEW_IDLE;
+    enum rc rc = ask(q, view, &a->plan, err);
+    if (rc == RC_OK && a->plan.smaller == PLAN_AS_ASKED) {
         answer = go(q, a, false);
         goto done;
     }
     answer = ADMIT_REFUSE;
-    if (rc != RC_NO_FIT)
+    if (rc != RC_OK && rc != RC_NO_FIT)
         goto done;
     other = mem_new(struct plan);
-    rc = ask(q, VIEW_ALL_BUT_PINNED, other, &later);
-    if (rc != RC_OK) {
+    enum rc patient = ask(q, VIEW_ALL_BUT_PINNED, other, &later);
+    /* A smaller file takes the place of one that patience would not bring either. */
+    if (rc == RC_OK && (patient != RC_OK || other->smaller >= a->plan.smaller)) {
+        rc = ask(q, view, &a->plan, err);
+        answer = rc == RC_OK ? go(q, a, false) : ADMIT_REFUSE;
+        goto done;
+    }
+    if (patient != RC_OK) {
         answer = refuse(q, err);
         goto done;
     }

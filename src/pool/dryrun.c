@@ -28,6 +28,9 @@ enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *po
             return rc;
         }
     }
+    bool had_smaller = e->smaller.n > 0;
+    if (!had_smaller)
+        smaller_read(p, e->smaller_paths, e->n_smaller_paths, &e->smaller);
     struct admission *a = mem_new(struct admission);
     struct plan_policy wanted = policy ? *policy : e->policy;
     struct err why = {0};
@@ -42,7 +45,8 @@ enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *po
                 a->plan.estimate.parts[k].total_bytes = a->machine.host.total_bytes;
                 a->plan.estimate.parts[k].free_bytes = a->machine.host.free_bytes;
             }
-        yyjson_mut_val *o = plan_json(doc, e->facts, &a->plan), *victims = yyjson_mut_arr(doc);
+        const struct model *m = a->plan.smaller >= 0 ? e->smaller.list[a->plan.smaller] : e->facts;
+        yyjson_mut_val *o = plan_json(doc, m, &a->plan), *victims = yyjson_mut_arr(doc);
         for (size_t k = 0; k < a->n_victims; k++)
             if (a->victims[k]->entry != e) /* it would take its own place */
                 yyjson_mut_arr_add_strcpy(doc, victims, a->victims[k]->id);
@@ -57,6 +61,8 @@ enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *po
         p->deps.facts_unref(take_ptr(e->facts));
     if (e->projector && !had_projector)
         p->deps.facts_unref(take_ptr(e->projector));
+    if (!had_smaller)
+        smaller_release(p, &e->smaller);
     free(a);
     return rc;
 }

@@ -55,7 +55,14 @@ struct pool_instance *instance_new(struct entry *e, const struct admission *a)
     snprintf(i->model, sizeof i->model, "%s", e->id);
     i->state = POOL_PLANNED;
     i->since_ms = i->last_used_ms = p->deps.now_ms();
-    i->facts = take_ptr(e->facts); /* the next load reads them anew: the file may have changed */
+    /* the next load reads them anew: the files may have changed */
+    i->facts = a->plan.smaller >= 0 ? take_ptr(e->smaller.list[a->plan.smaller]) : take_ptr(e->facts);
+    if (e->facts)
+        p->deps.facts_unref(take_ptr(e->facts));
+    for (uint32_t k = 0; k < e->smaller.n; k++)
+        if (e->smaller.list[k])
+            p->deps.facts_unref(e->smaller.list[k]);
+    e->smaller.n = 0;
     i->plan = a->plan;
     i->machine = a->machine;
     i->reserve = a->reserve;
@@ -271,7 +278,7 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
     struct pool *p = i->pool;
     struct runtime_command command = {0};
     struct runtime_job job = {.model = i->facts,
-                              .model_path = e->path,
+                              .model_path = i->plan.smaller >= 0 ? i->facts->path : e->path,
                               .mmproj_path = e->mmproj,
                               .served_name = e->id,
                               .plan = &i->plan,

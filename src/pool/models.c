@@ -10,7 +10,7 @@ static char *copy(const char *s)
     return s ? mem_strdup(s) : NULL;
 }
 
-static char **copy_list(const char *const *list, size_t n)
+char **strings_copy(const char *const *list, size_t n)
 {
     char **out = n ? mem_calloc(n + 1, sizeof *out) : NULL;
     for (size_t i = 0; i < n; i++)
@@ -18,7 +18,7 @@ static char **copy_list(const char *const *list, size_t n)
     return out;
 }
 
-static void free_list(char **list, size_t n)
+void strings_free(char **list, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         free(list[i]);
@@ -31,8 +31,16 @@ static void settings_release(struct entry *e)
     free(e->mmproj);
     free(e->binary);
     free(e->device);
-    free_list(e->aliases, e->n_aliases);
-    free_list(e->extra_args, e->n_extra_args);
+    strings_free(e->aliases, e->n_aliases);
+    strings_free(e->extra_args, e->n_extra_args);
+}
+
+/* What lies on disk beside a model changes nothing of what runs. */
+static void smaller_take(struct entry *e, const struct pool_model *m)
+{
+    strings_free(e->smaller_paths, e->n_smaller_paths);
+    e->n_smaller_paths = m->n_smaller < PLAN_MAX_ALTERNATIVES ? m->n_smaller : PLAN_MAX_ALTERNATIVES;
+    e->smaller_paths = strings_copy(m->smaller, e->n_smaller_paths);
 }
 
 static void settings_take(struct entry *e, const struct pool_model *m)
@@ -42,9 +50,9 @@ static void settings_take(struct entry *e, const struct pool_model *m)
     e->mmproj = copy(m->mmproj);
     e->binary = copy(m->runtime_binary);
     e->device = copy(m->policy.device);
-    e->aliases = copy_list(m->aliases, m->n_aliases);
+    e->aliases = strings_copy(m->aliases, m->n_aliases);
     e->n_aliases = m->n_aliases;
-    e->extra_args = copy_list(m->extra_args, m->n_extra_args);
+    e->extra_args = strings_copy(m->extra_args, m->n_extra_args);
     e->n_extra_args = m->n_extra_args;
     e->policy = m->policy;
     e->policy.device = e->device;
@@ -68,6 +76,8 @@ static void entry_free(struct entry *e)
         e->pool->deps.facts_unref(e->facts);
     if (e->projector)
         e->pool->deps.facts_unref(e->projector);
+    smaller_release(e->pool, &e->smaller);
+    strings_free(e->smaller_paths, e->n_smaller_paths);
     free(e->caps);
     free(e->last_log);
     free(e->id);
@@ -247,9 +257,11 @@ void pool_set_models(struct pool *p, const struct pool_model *models, size_t n)
                 p->deps.facts_unref(take_ptr(e->facts));
             if (e->projector)
                 p->deps.facts_unref(take_ptr(e->projector));
+            smaller_release(p, &e->smaller);
             free(take_ptr(e->caps));
             changed[n_changed++] = e;
         }
+        smaller_take(e, &models[i]);
         e->keep = true;
         entries[n_new++] = e;
     }

@@ -32,7 +32,10 @@ struct pool_model {
     const char *id; /* canonical */
     const char *const *aliases;
     size_t n_aliases;
-    const char *path, *mmproj; /* mmproj may be NULL */
+    const char *path, *mmproj;  /* mmproj may be NULL */
+    const char *const *smaller; /* files of the same model in smaller quantisations, largest first, for when
+                                 * nothing else is left; at most PLAN_MAX_ALTERNATIVES; not in the hash */
+    size_t n_smaller;
     struct plan_policy policy;
     const char *runtime_binary; /* NULL = the pool's */
     const char *const *extra_args;

@@ -24,7 +24,7 @@
 #include "base/mem.h"
 #include "pool/pool.h"
 
-#define POOL_MAX_LADDER   8
+#define POOL_MAX_LADDER   16    /* every rung once, and again with a smaller file */
 #define POOL_SAMPLE_MS    2000u /* a load waits so long for a sample of after it ran out of memory */
 #define POOL_BACKOFF_MS   1000u
 #define POOL_BACKOFF_MAX  (5u * 60 * 1000)
@@ -73,6 +73,12 @@ struct probe_key {
     bool known; /* size and mtime are; else the answer is not kept for long */
 };
 
+/* Files of a model in smaller quantisations: those that can be read. References; owned by who holds it. */
+struct smaller {
+    struct model *list[PLAN_MAX_ALTERNATIVES];
+    uint32_t n;
+};
+
 /* What a load must know first; read in steps on the work pool. Loop thread. */
 struct prep {
     uv_work_t req;
@@ -80,10 +86,13 @@ struct prep {
     struct entry *entry;          /* NULL once nobody wants it, or for a look at the pool's own runtime */
     bool warm_up;                 /* the latter */
     char *path, *mmproj, *binary; /* own copies; path NULL = only the probe */
+    char **smaller_paths;         /* own copies */
+    size_t n_smaller_paths;
     struct probe_key key;
     struct model *facts;
     struct runtime_caps *caps; /* NULL until known; owned */
     struct model *projector;
+    struct smaller smaller;
     double file_cached;
     enum rc rc;
     struct err err;
@@ -131,8 +140,8 @@ struct entry {
     struct entry *next_blocked;
     /* settings: own copies */
     char *id, *path, *mmproj, *binary, *device;
-    char **aliases, **extra_args;
-    size_t n_aliases, n_extra_args;
+    char **aliases, **extra_args, **smaller_paths;
+    size_t n_aliases, n_extra_args, n_smaller_paths;
     struct plan_policy policy;
     int priority;
     bool pinned, embedding;
@@ -150,7 +159,8 @@ struct entry {
     struct model *facts;
     struct runtime_caps *caps; /* own copy */
     struct model *projector;   /* of mmproj; NULL = none */
-    double file_cached;        /* share of the file in the page cache, when it was prepared */
+    struct smaller smaller;
+    double file_cached; /* share of the file in the page cache, when it was prepared */
     /* instances */
     struct pool_instance *current; /* planned, starting or ready */
     struct pool_instance *record;  /* the failed one that views show */
@@ -184,7 +194,7 @@ struct pool_instance {
     uint64_t since_ms, start_ms, last_used_ms;
     uint64_t ready_ms; /* 0 = not yet */
     /* placement */
-    struct model *facts; /* a reference */
+    struct model *facts; /* a reference; of a smaller file if plan.smaller says so */
     struct plan plan;
     struct plan_machine machine;
     struct reserve reserve;
@@ -285,7 +295,12 @@ void wait_fail_all(struct entry *e, enum rc rc, const struct err *err, uint32_t 
 void wait_expire(struct entry *e);
 void lease_fill(struct pool_instance *i, struct pool_lease *ret_lease); /* counts it */
 
+char **strings_copy(const char *const *list, size_t n);
+void strings_free(char **list, size_t n);
+
 /* prepare.c */
+void smaller_read(const struct pool *p, char *const *paths, size_t n, struct smaller *ret); /* any thread */
+void smaller_release(const struct pool *p, struct smaller *s);
 struct prep *prep_start(struct pool *p, struct entry *e); /* e NULL: only the pool's own runtime */
 
 /* load.c */

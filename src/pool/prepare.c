@@ -42,6 +42,9 @@ static void finish(struct prep *w)
             if (e->projector)
                 p->deps.facts_unref(e->projector);
             e->projector = take_ptr(w->projector);
+            smaller_release(p, &e->smaller);
+            e->smaller = w->smaller;
+            w->smaller.n = 0;
             e->file_cached = w->file_cached;
             load_try_room(e);
         } else {
@@ -52,12 +55,29 @@ static void finish(struct prep *w)
         p->deps.facts_unref(w->facts);
     if (w->projector)
         p->deps.facts_unref(w->projector);
+    smaller_release(p, &w->smaller);
+    strings_free(w->smaller_paths, w->n_smaller_paths);
     free(w->caps);
     free(w->path);
     free(w->mmproj);
     free(w->binary);
     free(w);
     pool_kick(p);
+}
+
+/* One that cannot be read is none. */
+void smaller_read(const struct pool *p, char *const *paths, size_t n, struct smaller *ret)
+{
+    ret->n = 0;
+    for (size_t i = 0; i < n && ret->n < TABLE_COUNT(ret->list); i++)
+        if (p->deps.facts(paths[i], &ret->list[ret->n], NULL) == RC_OK)
+            ret->n++;
+}
+
+void smaller_release(const struct pool *p, struct smaller *s)
+{
+    while (s->n > 0)
+        p->deps.facts_unref(s->list[--s->n]);
 }
 
 static void facts_work(uv_work_t *req)
@@ -67,7 +87,10 @@ static void facts_work(uv_work_t *req)
     w->rc = w->pool->deps.facts(w->path, &w->facts, &w->err);
     if (w->rc == RC_OK && pagecache_resident(w->path, &cached, &size, NULL) == RC_OK && size > 0)
         w->file_cached = (double)cached / (double)size;
-    if (w->rc != RC_OK || !w->mmproj)
+    if (w->rc != RC_OK)
+        return;
+    smaller_read(w->pool, w->smaller_paths, w->n_smaller_paths, &w->smaller);
+    if (!w->mmproj)
         return;
     w->rc = w->pool->deps.facts(w->mmproj, &w->projector, &w->err);
     if (w->rc != RC_OK)
@@ -134,6 +157,8 @@ struct prep *prep_start(struct pool *p, struct entry *e)
     w->path = e ? mem_strdup(e->path) : NULL;
     w->mmproj = e && e->mmproj ? mem_strdup(e->mmproj) : NULL;
     w->binary = binary ? mem_strdup(binary) : NULL;
+    w->n_smaller_paths = e ? e->n_smaller_paths : 0;
+    w->smaller_paths = strings_copy((const char *const *)(e ? e->smaller_paths : NULL), w->n_smaller_paths);
     w->req.data = w;
     p->n_work++;
     queue(w, find_work, found);

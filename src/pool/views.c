@@ -107,6 +107,8 @@ static yyjson_mut_val *instance_json(const struct pool_instance *i, yyjson_mut_d
     pid_t pid = i->job ? p->deps.launch->pid(i->job) : 0;
     json_add_str(doc, o, "id", str_from(i->id));
     json_add_str(doc, o, "model", str_from(i->model));
+    json_add_str(doc, o, "path", str_from(i->facts && i->facts->path ? i->facts->path : ""));
+    yyjson_mut_obj_add_bool(doc, o, "smaller", i->plan.smaller >= 0);
     yyjson_mut_obj_add_str(doc, o, "state", pool_state_word(i->state));
     yyjson_mut_obj_add_uint(doc, o, "pid", (uint64_t)pid);
     yyjson_mut_obj_add_uint(doc, o, "port", i->port);

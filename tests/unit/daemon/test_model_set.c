@@ -226,6 +226,32 @@ static void keys_become_digests(void **state)
     unlink(path);
 }
 
+static void smaller_files_are_found(void **state)
+{
+    (void)state;
+    struct shelf s;
+    shelf_init(&s);
+    struct model large = *s.facts, small = *s.facts; /* looks only */
+    large.path = s.entries[0].path = (char *)(uintptr_t) "/m/alpha-Q8_0.gguf";
+    small.path = s.entries[2].path = (char *)(uintptr_t) "/n/Alpha.Q4_K_M.gguf";
+    large.tensor_bytes++;
+    s.entries[0].model = &large;
+    s.entries[2].model = &small;
+    struct config *c = parse(""), *not = parse("defaults: {allow_smaller: false}");
+    struct model_set *set = build(c, &s), *without = build(not, &s);
+    const struct pool_model *p = get(set, "alpha");
+    assert_int_equal(p->n_smaller, 1);
+    assert_string_equal(p->smaller[0], small.path);
+    assert_int_equal(get(set, "org/beta:Q4")->n_smaller, 0);
+    assert_int_equal(get(without, "alpha")->n_smaller, 0);
+    assert_true(get(without, "alpha")->settings_hash == p->settings_hash); /* nothing that runs is touched */
+    model_set_free(set);
+    model_set_free(without);
+    config_free(c);
+    config_free(not );
+    shelf_release(&s);
+}
+
 static void a_file_without_keys_does_not_open_the_door(void **state)
 {
     (void)state;
@@ -259,6 +285,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(everything_found_is_served),
         cmocka_unit_test(settings_reach_the_policy),
         cmocka_unit_test(only_what_changed_has_another_hash),
+        cmocka_unit_test(smaller_files_are_found),
         cmocka_unit_test(keys_become_digests),
         cmocka_unit_test(a_file_without_keys_does_not_open_the_door),
     };

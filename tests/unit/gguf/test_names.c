@@ -90,13 +90,45 @@ static void test_inode_set(void **state)
     inode_set_release(&set);
 }
 
+/* Same architecture, layers, parameters and name but for the quantisation; largest first. */
+static void test_smaller(void **state)
+{
+    (void)state;
+    struct model m[] = {
+        {.path = "/a/Qwen3-8B-Q8_0.gguf", .tensor_bytes = 80},
+        {.path = "/b/qwen3-8b.IQ2_XXS.gguf", .tensor_bytes = 20},
+        {.path = "/a/Qwen3-8B-UD-Q4_K_XL.gguf", .tensor_bytes = 45},
+        {.path = "/a/Qwen3-8B-Base-Q4_0.gguf", .tensor_bytes = 40}, /* from here on: others */
+        {.path = "/a/Qwen3-8B-BF16.gguf", .tensor_bytes = 160},
+        {.path = "/c/Qwen3-8B-Q8_0.gguf", .tensor_bytes = 80},
+        {.path = "/c/Qwen3-8B-Q3_K.gguf", .tensor_bytes = 30},
+        {.path = "/c/Qwen3-8B-Q2_K.gguf", .tensor_bytes = 25},
+        {.path = "/c/Qwen3-8B-Q2_K_S.gguf", .tensor_bytes = 24},
+    };
+    struct catalog_entry entries[TABLE_COUNT(m) + 1] = {0}; /* the last is a file that cannot be read */
+    const struct model *out[4] = {0};
+    for (size_t i = 0; i < TABLE_COUNT(m); i++) {
+        m[i].architecture = i == 6 ? "llama" : "qwen3";
+        m[i].n_layer = i == 7 ? 35 : 36;
+        m[i].parameters = i == 8 ? 7 : 8;
+        entries[i].model = &m[i];
+    }
+    const struct catalog c = {.entries = entries, .n = TABLE_COUNT(entries)};
+    assert_int_equal(catalog_smaller(&c, &m[0], out, TABLE_COUNT(out)), 2);
+    assert_ptr_equal(out[0], &m[2]);
+    assert_ptr_equal(out[1], &m[1]);
+    assert_int_equal(catalog_smaller(&c, &m[0], out, 1), 1); /* the larger of the two, in either order */
+    assert_ptr_equal(out[0], &m[2]);
+    assert_int_equal(catalog_smaller(&c, &m[1], out, TABLE_COUNT(out)), 0);
+    assert_int_equal(catalog_smaller(&c, &m[4], out, TABLE_COUNT(out)), 4);
+    assert_int_equal(catalog_smaller(&c, &m[0], out, 0), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stems),
-        cmocka_unit_test(test_bases),
-        cmocka_unit_test(test_nearest),
-        cmocka_unit_test(test_inode_set),
+        cmocka_unit_test(test_smaller), cmocka_unit_test(test_stems),     cmocka_unit_test(test_bases),
+        cmocka_unit_test(test_nearest), cmocka_unit_test(test_inode_set),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,6 +98,38 @@ static void test_blocked(void **state)
     model_unref(m);
 }
 
+/* The file that was asked for is worth an eviction; what is not to be had by one comes in a smaller file. */
+static void test_smaller_file(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_llama_70b), *small = shape_model(&shape_llama_8b);
+    const struct model *const files[] = {small};
+    struct plan_machine mach = machine(1, 64000, 20000);
+    struct plan_policy pol = on_gpu(8192);
+    struct plan_resident r[] = {resident("r", 0, 40000, 7200, 10, true)};
+    struct plan_victims v;
+    struct plan *p = mem_calloc(1, sizeof *p);
+    pol.allow_cpu = false;
+    pol.smaller = files;
+    pol.n_smaller = 1;
+    assert_int_equal(plan_pack(m, &pol, &mach, r, 1, p, &v, NULL), RC_OK);
+    assert_int_equal(v.n, 1);
+    assert_int_equal(p->smaller, PLAN_AS_ASKED);
+    r[0].evictable = false;
+    assert_int_equal(plan_pack(m, &pol, &mach, r, 1, p, &v, NULL), RC_OK);
+    assert_int_equal(v.n, 0);
+    assert_int_equal(p->smaller, 0);
+    r[0].evictable = true; /* it would go, and the large file not fit all the same */
+    mach.devices[0].total_bytes = 30000 * MIB;
+    r[0].device_bytes[0] = 10000 * MIB;
+    assert_int_equal(plan_pack(m, &pol, &mach, r, 1, p, &v, NULL), RC_OK);
+    assert_int_equal(v.n, 0);
+    assert_int_equal(p->smaller, 0);
+    free(p);
+    model_unref(m);
+    model_unref(small);
+}
+
 static bool fits_with(const struct model *m, const struct plan_policy *pol, const struct plan_machine *mach,
                       const struct plan_resident *r, size_t n, unsigned set)
 {
@@ -301,9 +333,10 @@ static void test_rebalance(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_sets), cmocka_unit_test(test_rebalance), cmocka_unit_test(test_no_need),
-        cmocka_unit_test(test_cheapest),    cmocka_unit_test(test_blocked),   cmocka_unit_test(test_optimal),
-        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_random_sets),  cmocka_unit_test(test_rebalance),
+        cmocka_unit_test(test_smaller_file), cmocka_unit_test(test_no_need),
+        cmocka_unit_test(test_cheapest),     cmocka_unit_test(test_blocked),
+        cmocka_unit_test(test_optimal),      cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests_name("plan_pack", tests, NULL, NULL);
 }

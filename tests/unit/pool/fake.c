@@ -49,6 +49,9 @@ static enum rc facts(const char *path, struct model **ret_model, struct err *err
     if (world->bad_facts)
         return err_set(err, RC_TRUNCATED, "%s is shorter than its tensors", path);
     struct fake_model *m = fake_model(world, path + strlen("/m/"));
+    if (!m)
+        return err_set(err, RC_NOT_FOUND, "%s is not there", path);
+    m->facts.path = m->path;
     __atomic_add_fetch(&m->references, 1, __ATOMIC_SEQ_CST);
     *ret_model = &m->facts;
     return RC_OK;
@@ -62,16 +65,13 @@ static void facts_unref(struct model *m)
 
 /* ---- planner: everything on the host, oldest idle residents leave ---- */
 
-static enum rc pack(const struct model *m, const struct plan_policy *policy,
-                    const struct plan_machine *machine, const struct plan_resident *residents,
-                    size_t n_residents, struct plan *plan, struct plan_victims *victims, struct err *err)
+static enum rc pack_file(const struct model *m, uint32_t ladder, const struct plan_machine *machine,
+                         const struct plan_resident *residents, size_t n_residents, struct plan *plan,
+                         struct plan_victims *victims, struct err *err)
 {
     struct fake_model *owner = container_of((struct model *)(uintptr_t)m, struct fake_model, facts);
-    uint64_t need = owner->bytes >> policy->ladder, have = machine->host.free_bytes;
+    uint64_t need = owner->bytes >> ladder, have = machine->host.free_bytes;
     bool taken[PLAN_MAX_RESIDENTS] = {false};
-    if (world->n_asked < TABLE_COUNT(world->ladders_asked))
-        world->ladders_asked[world->n_asked] = policy->ladder;
-    world->n_asked++;
     victims->n = 0;
     while (have < need) {
         size_t best = n_residents;
@@ -85,7 +85,7 @@ static enum rc pack(const struct model *m, const struct plan_policy *policy,
         have += residents[best].host_bytes;
         victims->index[victims->n++] = (uint32_t)best;
     }
-    *plan = (struct plan){.fits = true, .n_reasons = 1};
+    *plan = (struct plan){.fits = true, .n_reasons = 1, .smaller = PLAN_AS_ASKED};
     reason_set(&plan->reasons[0], "cpu_no_gpu", "no GPU");
     plan->estimate.n_parts = world->n_parts ? world->n_parts : 1;
     for (size_t i = 0; i < plan->estimate.n_parts; i++)
@@ -93,6 +93,29 @@ static enum rc pack(const struct model *m, const struct plan_policy *policy,
     plan->estimate.parts[0].model_bytes = need;
     plan->speed.load_seconds = 2;
     return RC_OK;
+}
+
+/* A smaller file takes the place of one that does not fit, or has no rung left. */
+static enum rc pack(const struct model *m, const struct plan_policy *policy,
+                    const struct plan_machine *machine, const struct plan_resident *residents,
+                    size_t n_residents, struct plan *plan, struct plan_victims *victims, struct err *err)
+{
+    uint32_t ladder = policy->ladder;
+    if (world->n_asked < TABLE_COUNT(world->ladders_asked))
+        world->ladders_asked[world->n_asked] = ladder;
+    world->n_asked++;
+    enum rc rc = RC_NO_FIT;
+    if (policy->n_smaller == 0 || ladder <= world->rungs)
+        rc = pack_file(m, ladder, machine, residents, n_residents, plan, victims, err);
+    for (uint32_t i = 0; i < policy->n_smaller && rc == RC_NO_FIT; i++) {
+        ladder -= ladder <= world->rungs ? 0 : world->rungs + 1;
+        rc = pack_file(policy->smaller[i], ladder, machine, residents, n_residents, plan, victims, err);
+        if (rc == RC_OK) {
+            plan->smaller = (int32_t)i;
+            reason_set(&plan->reasons[plan->n_reasons++], "smaller_quantization", "it takes its place");
+        }
+    }
+    return rc;
 }
 
 /* ---- runtime ---- */
@@ -125,6 +148,7 @@ static enum rc command(const struct runtime_caps *caps, const struct runtime_job
 {
     (void)err;
     static const char *env[] = {NULL};
+    snprintf(world->launched, sizeof world->launched, "%s", job->model_path);
     const char **argv = arena_array(arena, 5, sizeof *argv);
     argv[0] = arena_printf(arena, "%s", caps->binary);
     argv[1] = arena_printf(arena, "%s", job->served_name);
@@ -395,6 +419,8 @@ static void on_decision(void *arg, const struct pool_decision *d)
     for (size_t i = 0; i < d->n_reasons; i++)
         assert_true(d->reasons[i].code && d->reasons[i].text[0]);
     buf_printf(&f->decisions, "%s %s\n", d->kind, d->model);
+    for (size_t i = 0; i < d->n_reasons; i++)
+        buf_printf(&f->reasons, "%s %s %s\n", d->kind, d->model, d->reasons[i].code);
 }
 
 static const struct hw_inventory *on_inventory(void *arg)
@@ -430,7 +456,7 @@ static void add_model(struct fake *f, const char *id, const char *path, uint64_t
 {
     struct fake_model *m = &f->models[f->n_models];
     f->settings[f->n_models++] = (struct pool_model){.id = id, .path = path, .settings_hash = 1};
-    *m = (struct fake_model){.id = id, .bytes = bytes};
+    *m = (struct fake_model){.id = id, .path = path, .bytes = bytes};
 }
 
 static void on_guard(uv_timer_t *t)
@@ -549,6 +575,7 @@ int fake_teardown(void **state)
     for (size_t i = 0; i < f->n_models; i++)
         assert_int_equal(f->models[i].references, 0);
     buf_release(&f->decisions);
+    buf_release(&f->reasons);
     free(f);
     return 0;
 }

@@ -17,11 +17,11 @@
 enum behaviour { CHILD_READY, CHILD_HANG, CHILD_DIES, CHILD_DIES_MEMORY, CHILD_DIES_PORT, CHILD_STUBBORN };
 
 struct fake_model {
-    const char *id;
+    const char *id, *path;
     uint64_t bytes; /* what it needs, halved by every step of the ladder */
     struct model facts;
     int references;
-    enum behaviour script[16];
+    enum behaviour script[POOL_MAX_LADDER + 2];
     size_t n_script, at; /* then CHILD_READY */
     unsigned started;
     uint16_t ports[16];
@@ -57,6 +57,9 @@ struct fake {
     bool computes;        /* children use processor time */
     uint64_t ticks;
     struct buf decisions;                /* "kind model\n" */
+    struct buf reasons;                  /* "kind model code\n" */
+    char launched[32];                   /* the file that the latest child was started with */
+    unsigned rungs;                      /* of a file, when there are smaller ones */
     unsigned ladders_asked[16], n_asked; /* policy.ladder of every question to the planner */
     bool fresh;                          /* a sample that is wanted is there at once */
     bool stopped, ended;                 /* ended: the callers' frames are gone */

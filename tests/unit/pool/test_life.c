@@ -260,16 +260,16 @@ static void test_the_ladder_ends(void **state)
 {
     struct fake *f = *state;
     struct answer a;
-    enum behaviour dies[16];
+    enum behaviour dies[POOL_MAX_LADDER + 2];
     f->fresh = true;
-    for (int i = 0; i < 16; i++)
+    for (size_t i = 0; i < TABLE_COUNT(dies); i++)
         dies[i] = CHILD_DIES_MEMORY;
-    fake_script(f, "a", dies, 16);
+    fake_script(f, "a", dies, TABLE_COUNT(dies));
     ask(f, "a", &a);
     until_told(&a);
     assert_int_equal(a.rc, RC_BACKEND);
     assert_int_equal(fake_model(f, "a")->started, POOL_MAX_LADDER + 1);
-    assert_non_null(strstr(a.err.hint, "9 ways"));
+    assert_non_null(strstr(a.err.hint, "17 ways"));
     assert_true(a.retry_after_s > 0);
 }
 
