@@ -104,7 +104,7 @@ struct hw_pci {
 size_t hw_pci_find(const struct hw_roots *roots, unsigned vendor_id, struct hw_pci *ret_list, size_t cap);
 
 /* ---- memory bandwidth (bandwidth.c) ---- */
-/* GB/s of a card by its name, from the vendor's data sheets; 0 when unknown. */
+/* GB/s of a card by its name, as its specification is generally known; 0 when unknown. */
 double hw_bandwidth_of(const char *model);
 
 #endif

@@ -1,6 +1,9 @@
-/* Times the planner: facts, one estimate, one placement, one packing, over shapes and machines. Writes JSON
- * to the path given as argument and a table to stdout. Medians over many runs; the first runs are not
- * counted. */
+/* Times the planner: facts, one estimate, one placement, one packing, over shapes and machines.
+ *
+ *     bench_plan OUT.json MODEL.gguf
+ *
+ * The model (write_model.c) is the last row's, on 8 GPUs: its medians are the figures of the whole. A table
+ * goes to stdout. Medians over many runs; the first runs are not counted. */
 #include "../../unit/plan/shapes.h"
 
 #include "base/clock.h"
@@ -81,10 +84,11 @@ static double median_us(struct question *q, void (*work)(struct question *), int
     return times[runs / 2];
 }
 
-static void ask(struct question *q, const struct shape *s, size_t gpus, const char *stem, uint64_t mib)
+/* Takes the reference to the model. */
+static void ask(struct question *q, const struct model *m, size_t gpus, const char *stem, uint64_t mib)
 {
     memset(q, 0, sizeof *q);
-    q->m = shape_model(s);
+    q->m = m;
     q->plan = mem_calloc(1, sizeof *q->plan);
     for (size_t i = 0; i < gpus; i++) {
         char name[32];
@@ -126,9 +130,6 @@ static void done(struct question *q)
 
 int main(int argc, char **argv)
 {
-    static const struct shape moe_80 = {
-        "qwen3moe",     80,        4096,          64, 4, 128, 12288, 151936, 40960, .qk_norm = true,
-        .experts = 128, .used = 8, .ff_exp = 1536};
     static const struct {
         const char *name;
         const struct shape *shape;
@@ -141,39 +142,38 @@ int main(int argc, char **argv)
                 {"70B, 16 GB, partial", &shape_llama_70b, "CUDA", 1, 16384},
                 {"70B, two GPUs", &shape_llama_70b, "CUDA", 2, 24000},
                 {"30B experts, 12 GB", &shape_qwen3_30b, "CUDA", 1, 12288},
-                {"80-layer experts, 8 GPUs", &moe_80, "CUDA", 8, 24000}};
+                {"80-layer experts, 8 GPUs", NULL, "CUDA", 8, 24000}};
     double estimate_us = 0, place_ms = 0;
-    FILE *json = argc > 1 ? fopen(argv[1], "w") : NULL;
-    if (argc > 1 && !json) {
-        perror(argv[1]);
+    struct model *file = NULL;
+    struct err err;
+    FILE *json = argc == 3 ? fopen(argv[1], "w") : NULL;
+    if (!json || model_open(argv[2], &file, &err) != RC_OK) {
+        fprintf(stderr, "bench_plan: %s\n", json ? err.message : "usage: bench_plan OUT.json MODEL.gguf");
         return 1;
     }
     printf("%-26s %10s %12s %10s\n", "model and machine", "facts us", "estimate us", "place ms");
-    if (json)
-        fprintf(json, "{\"rows\":[");
+    fprintf(json, "{\"rows\":[");
     for (size_t i = 0; i < TABLE_COUNT(rows); i++) {
         static struct question q;
-        ask(&q, rows[i].shape, rows[i].gpus, rows[i].stem, rows[i].mib);
+        ask(&q, rows[i].shape ? shape_model(rows[i].shape) : file, rows[i].gpus, rows[i].stem, rows[i].mib);
         double facts = median_us(&q, do_facts, RUNS), e = median_us(&q, do_estimate, RUNS);
         double p = median_us(&q, do_place, 21) / 1e3;
         printf("%-26s %10.1f %12.1f %10.2f\n", rows[i].name, facts, e, p);
-        if (json)
-            fprintf(json, "%s{\"name\":\"%s\",\"facts_us\":%.1f,\"estimate_us\":%.1f,\"place_ms\":%.3f}",
-                    i ? "," : "", rows[i].name, facts, e, p);
-        estimate_us = e > estimate_us ? e : estimate_us;
-        place_ms = p > place_ms ? p : place_ms;
+        fprintf(json, "{\"name\":\"%s\",\"facts_us\":%.1f,\"estimate_us\":%.1f,\"place_ms\":%.3f},",
+                rows[i].name, facts, e, p);
+        estimate_us = e; /* the last row's stay */
+        place_ms = p;
         done(&q);
     }
     static struct question q;
-    ask(&q, &shape_llama_8b, 8, "CUDA", 12000);
+    ask(&q, shape_model(&shape_llama_8b), 8, "CUDA", 12000);
     occupy(&q);
     double pack = median_us(&q, do_pack, 21) / 1e3;
     done(&q);
     printf("%-26s %34.2f ms\n", "pack, 16 loaded on 8 GPUs", pack);
-    if (json) {
-        fprintf(json, "],\"estimate_us\":%.1f,\"place_ms\":%.3f,\"pack_ms\":%.3f}\n", estimate_us, place_ms,
-                pack);
-        fclose(json);
-    }
-    return 0;
+    fprintf(json,
+            "{\"name\":\"pack, 16 loaded on 8 GPUs\",\"pack_ms\":%.3f}],\"estimate_us\":%.1f,"
+            "\"place_ms\":%.3f}\n",
+            pack, estimate_us, place_ms);
+    return fclose(json) != 0;
 }
