@@ -9,7 +9,7 @@ MESON_SETUP = meson setup --buildtype=release --prefix=$(PREFIX)
 SOURCES = $(shell find src tests \( -name '*.c' -o -name '*.h' \) 2>/dev/null | sort)
 
 .DEFAULT_GOAL := build
-.PHONY: help build test demo install uninstall check-format format lint tsan oracle oom fuzz clean-room clean deps
+.PHONY: help build test demo install uninstall check-format format lint tsan valgrind oracle oom fuzz clean-room clean deps
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,14 @@ tsan: ## unit tests under ThreadSanitizer
 	@ninja -j $(JOBS) -C build-tsan
 	@TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 meson test -C build-tsan --no-rebuild --print-errorlogs
 
+valgrind: ## unit tests under valgrind's memcheck (some minutes)
+	@scripts/deps.sh valgrind
+	@test -f build-valgrind/build.ninja || { rm -rf build-valgrind/meson-*; \
+	    meson setup build-valgrind --buildtype=debugoptimized -Dtests=true; }
+	@ninja -j $(JOBS) -C build-valgrind
+	@meson test -C build-valgrind --no-rebuild --print-errorlogs --timeout-multiplier 30 --wrapper \
+	    'valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9 --trace-children=no'
+
 oracle: ## the memory planner against the real llama-fit-params; RECORD=1 keeps the answers
 	@scripts/oracle.sh $(if $(RECORD),--record)
 
@@ -69,4 +77,4 @@ clean-room: ## the README's two commands in fresh Debian chroots (root; SUITES="
 	@scripts/clean-room.sh
 
 clean: ## removes what was built here
-	rm -rf build build-asan build-tsan build-fuzz build-bench build-lint
+	rm -rf build build-asan build-tsan build-valgrind build-fuzz build-bench build-lint

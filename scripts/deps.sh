@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a step of the build needs, or names what is missing.
 #
-#   scripts/deps.sh build|test|demo|bench|lint|fuzz|clean-room…
+#   scripts/deps.sh build|test|demo|bench|lint|fuzz|valgrind|clean-room…
 #
 # On Debian and Ubuntu, as root or with sudo, missing packages are installed with apt-get. Elsewhere
 # the missing tools and libraries are listed and the script fails. Safe to run again: when nothing
@@ -35,6 +35,7 @@ lint|clang-format|clang-format
 lint|clang-tidy|clang-tidy
 lint|cppcheck|cppcheck
 fuzz|clang libclang-rt-dev|clang
+valgrind|valgrind libc6-dbg|valgrind
 clean-room|mmdebstrap|mmdebstrap
 ROWS
 }
@@ -49,11 +50,12 @@ for arg in "$@"; do
     lint) sets+=(build test lint) ;;
     format) sets+=(format) ;;
     fuzz) sets+=(build test fuzz) ;;
+    valgrind) sets+=(build test valgrind) ;;
     clean-room) sets+=(clean-room) ;;
-    *) die "unknown set of packages: $arg" "one of build test demo bench lint format fuzz clean-room" ;;
+    *) die "unknown set of packages: $arg" "one of build test demo bench lint format fuzz valgrind clean-room" ;;
   esac
 done
-((${#sets[@]})) || die "usage: scripts/deps.sh build|test|demo|bench|lint|format|fuzz|clean-room"
+((${#sets[@]})) || die "usage: scripts/deps.sh build|test|demo|bench|lint|format|fuzz|valgrind|clean-room"
 
 # check-format needs one tool of the lint set
 rows() {
