@@ -1,5 +1,6 @@
 /* arriero plan: the best way to run a model here, or on an imagined machine, with reasons. Layer cli; main
  * thread; needs no daemon and starts nothing but, for --verify, llama.cpp's own planner. */
+#include "cli/plan_rebalance.h"
 #include "cli/plan_show.h"
 
 #include "base/mem.h"
@@ -17,7 +18,7 @@ struct plan_options {
     const char *on; /* --on DEVICE */
     const char *hw; /* --hw PROFILE,… */
     uint32_t kv_floor;
-    bool kv_floor_given, allow_cpu, verify;
+    bool kv_floor_given, allow_cpu, verify, rebalance;
 };
 
 static enum rc parse_strategy(struct str value, void *field, struct err *err)
@@ -67,6 +68,8 @@ static const struct cli_option options[] = {
     OPTION("no-cpu", CLI_NO_FLAG, allow_cpu, NULL, "all layers on GPUs, or not at all"),
     PLAN_ARG("no-mmproj", CLI_FLAG, no_mmproj, NULL, "leave out the projector beside the model"),
     OPTION("verify", CLI_FLAG, verify, NULL, "ask llama.cpp's own planner too and show both"),
+    OPTION("rebalance", CLI_FLAG, rebalance, NULL,
+           "which loaded models would run faster elsewhere, at what cost (asks the daemon; moves nothing)"),
     {.type = CLI_END},
 };
 
@@ -248,6 +251,16 @@ static int run(struct cli_call *call)
     struct plan_files files = {0};
     struct model *m = NULL;
     struct err err;
+    if (o->rebalance != (call->n_args == 0) || (o->rebalance && (o->hw || o->args.devices.n))) {
+        (void)err_set(&err, RC_INVALID,
+                      o->rebalance ? "--rebalance is about what is loaded here: it takes no %s"
+                                   : "no %s is named",
+                      o->rebalance && call->n_args == 0 ? "--hw or --device" : "MODEL");
+        err_hint(&err, "arriero plan MODEL, or arriero plan --rebalance");
+        return cli_usage(call, &err);
+    }
+    if (o->rebalance)
+        return plan_rebalance_run(call);
     if (plan_args_params(&o->args, &base, &err))
         return cli_usage(call, &err);
     if (machine(o, &mach, &err))
@@ -269,7 +282,7 @@ static int run(struct cli_call *call)
 const struct cli_command cmd_plan = {
     .name = "plan",
     .group = "Plan",
-    .synopsis = "MODEL [--ctx N] [--strategy S] [--device NAME:TOTAL_MIB[:FREE_MIB]]… [OPTION]…",
+    .synopsis = "MODEL|--rebalance [--ctx N] [--strategy S] [--device NAME:TOTAL_MIB[:FREE_MIB]]… [OPTION]…",
     .summary = "the best way to run a model here, and why",
     .details =
         "MODEL is a GGUF file or an id that `arriero models` lists. Without --device the plan is for "
@@ -280,11 +293,13 @@ const struct cli_command cmd_plan = {
         "context is the trained one, shortened to what fits.\n\n"
         "--hw asks for a machine that is not here: --hw rtx4090-laptop-16g, --hw 2x3090,desktop-128g, "
         "--hw dgx-h100. The bar shows how much of the free memory is taken. If nothing fits, a smaller "
-        "quantisation of the same model is looked for on disk.",
+        "quantisation of the same model is looked for on disk.\n\n"
+        "--rebalance, without MODEL, asks the running daemon which of the loaded models would run faster "
+        "elsewhere now, what loading them again would cost and what it would bring.",
     .options_size = sizeof(struct plan_options),
     .defaults = defaults,
     .options = options,
-    .min_args = 1,
+    .min_args = 0,
     .max_args = 1,
     .run = run,
 };

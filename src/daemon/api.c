@@ -82,6 +82,15 @@ void api_instances(void *daemon, struct http_exchange *ex)
     reply_doc(ex, doc);
 }
 
+void api_rebalance(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    d->doing = "GET rebalance";
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_doc_set_root(doc, pool_rebalance(d->pool, doc));
+    reply_doc(ex, doc);
+}
+
 void api_config(void *daemon, struct http_exchange *ex)
 {
     struct daemon *d = daemon;

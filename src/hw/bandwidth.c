@@ -1,8 +1,8 @@
 /* Memory bandwidth of cards by name, for where the driver does not tell memory clock and bus width: drivers
- * before NVML 11.5 have no bus width, chips on system memory have no memory clock. Source: the vendors' data
- * sheets. Where the driver does tell, 2 × maximum memory clock × bus width / 8 is right for GDDR and HBM
- * alike (two transfers a clock of the rate that the driver reports), and the table is not asked. Layer hw;
- * pure. */
+ * before NVML 11.5 have no bus width, chips on system memory have no memory clock. The figures are the cards'
+ * specifications as generally known. Where the driver does tell, 2 × maximum memory clock × bus width / 8 is
+ * right for GDDR and HBM alike (two transfers a clock of the rate that the driver reports), and the table is
+ * not asked. Layer hw; pure. */
 #include "hw/hw_priv.h"
 
 #include "base/mem.h"

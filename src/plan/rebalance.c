@@ -49,6 +49,14 @@ static bool same_place(const struct plan *a, const struct plan *b)
            p->type_k == q->type_k;
 }
 
+/* Told by the same machine for both places: what was learned since the load must not look like a gain. */
+static double tps_now(const struct balancing *b, const struct plan_loaded *l)
+{
+    struct plan_speed s;
+    plan_speed(l->m, &l->plan->estimate, b->machine, &s);
+    return s.decode_tps;
+}
+
 /* Places the models of the list again, in its order. False: one of them would lose. */
 static bool try_moving(struct balancing *b, const uint32_t *list, uint32_t n, struct plan_delta *ret)
 {
@@ -73,7 +81,7 @@ static bool try_moving(struct balancing *b, const uint32_t *list, uint32_t n, st
                                  .n_cpu_moe = b->plan->estimate.params.n_cpu_moe,
                                  .bytes = device_bytes(b->plan),
                                  .reload_seconds = b->plan->speed.load_seconds,
-                                 .tps_before = l->plan->speed.decode_tps,
+                                 .tps_before = tps_now(b, l),
                                  .tps_after = b->plan->speed.decode_tps};
         memcpy(to->used, b->plan->used, b->plan->n_used * sizeof *to->used);
         ret->cost_seconds += to->reload_seconds;
@@ -94,7 +102,7 @@ void plan_rebalance(const struct plan_machine *machine, const struct plan_loaded
         .machine = machine, .loaded = loaded, .n = n, .plan = mem_calloc(1, sizeof *b.plan)};
     struct plan_delta *next = mem_calloc(1, sizeof *next);
     for (uint32_t i = 0; i < n && i < PLAN_MAX_RESIDENTS; i++) {
-        now += loaded[i].use * loaded[i].plan->speed.decode_tps;
+        now += loaded[i].use * tps_now(&b, &loaded[i]);
         if (!loaded[i].movable)
             continue;
         uint32_t at = n_all++;

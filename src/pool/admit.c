@@ -33,7 +33,7 @@ static uint64_t minus(uint64_t a, uint64_t b)
     return a > b ? a - b : 0;
 }
 
-static const char *device_key(const struct plan_device *d)
+const char *device_key(const struct plan_device *d)
 {
     return d->uuid[0] ? d->uuid : d->name;
 }
@@ -404,18 +404,19 @@ static enum admit refuse(struct question *q, struct err *err)
     return ADMIT_REFUSE;
 }
 
-static void with_projector(struct question *q)
+void admit_projector(const struct entry *e, struct plan_policy *policy, struct plan_params *base,
+                     struct plan_extras *extras)
 {
-    if (!q->e->projector)
+    if (!e->projector)
         return;
-    if (q->policy.base)
-        q->base = *q->policy.base;
+    if (policy->base)
+        *base = *policy->base;
     else
-        plan_params_default(&q->base);
-    plan_extras_default(&q->extras);
-    q->extras.projector = q->e->projector;
-    q->base.extras = &q->extras;
-    q->policy.base = &q->base;
+        plan_params_default(base);
+    plan_extras_default(extras);
+    extras->projector = e->projector;
+    base->extras = extras;
+    policy->base = base;
 }
 
 enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct admission *a, struct err *err)
@@ -430,7 +431,7 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
     q->policy.embedding |= e->embedding;
     q->policy.smaller = (const struct model *const *)e->smaller.list;
     q->policy.n_smaller = e->smaller.n;
-    with_projector(q);
+    admit_projector(e, &q->policy, &q->base, &q->extras);
     admit_machine(p, e->caps ? e->caps : p->default_caps, policy->device, &q->machine);
     lesson_teach(e, policy, &q->machine);
     a->machine = q->machine;

@@ -147,6 +147,12 @@ enum rc pool_pin(struct pool *p, struct str model, bool on, struct err *err);
 enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *policy_or_null,
                   yyjson_mut_doc *doc, yyjson_mut_val **ret_json, struct err *err);
 
+/* Which loaded models would run faster elsewhere, with cost and gain; nothing is moved: {loaded, moves
+ * [{model, instance, from, to, bytes, reload_seconds}], cost {bytes, seconds}, gain {decode_tps,
+ * freed_bytes}, fixed
+ * [{model, instance, why}]}. Gains are weighed by each instance's share of the requests. */
+yyjson_mut_val *pool_rebalance(struct pool *p, yyjson_mut_doc *doc);
+
 /* ---- views ---- */
 /* Array of instances: id, model, state, pid, port, busy, waiting, since_ms, idle_ms, pinned, devices
  * (predicted and measured bytes), params, argv, speed, last_error {message, hint, code}, loads, log_path. */

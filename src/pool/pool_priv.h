@@ -12,6 +12,7 @@
  *   health.c    GET /health on the loop, and free ports
  *   views.c     JSON, counters, decisions
  *   dryrun.c    the question of a load without the load
+ *   rebalance.c would loaded models be better placed elsewhere
  *   lesson.c    what loads and requests teach
  *   real.c      what is called in earnest
  *
@@ -53,6 +54,8 @@ struct pool_deps {
                     const struct plan_machine *machine, const struct plan_resident *residents,
                     size_t n_residents, struct plan *ret_plan, struct plan_victims *ret_victims,
                     struct err *err);
+    void (*rebalance)(const struct plan_machine *machine, const struct plan_loaded *loaded, size_t n,
+                      struct plan_delta *ret_delta);
     enum rc (*find_runtime)(const char *explicit_path, char *ret_path, size_t cap,
                             struct err *err);           /* work pool */
     bool (*anon_bytes)(pid_t pid, uint64_t *ret_bytes); /* private memory of a process; false if unknown */
@@ -219,7 +222,8 @@ struct pool_instance {
     double load_seconds;
     /* use */
     uint32_t busy;
-    bool suspect; /* its health is being checked: no new lease until it is known */
+    uint64_t leases; /* given out so far */
+    bool suspect;    /* its health is being checked: no new lease until it is known */
     unsigned check_failures;
     uint64_t check_ticks, check_ok_ms; /* at the latest check; the latest sign of life while it is checked */
     struct err cause;
@@ -342,6 +346,12 @@ void admit_machine(struct pool *p, const struct runtime_caps *caps, const char *
                    struct plan_machine *ret_machine);
 enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct admission *ret_admission,
                      struct err *err);
+
+const char *device_key(const struct plan_device *d); /* UUID, else the name */
+/* Counts the entry's projector, if it has one, in the policy; base and extras are the policy's to point to.
+ */
+void admit_projector(const struct entry *e, struct plan_policy *policy, struct plan_params *base,
+                     struct plan_extras *extras);
 
 /* lesson.c */
 void lesson_teach(struct entry *e, const struct plan_policy *policy, struct plan_machine *machine);

@@ -72,6 +72,7 @@ const struct pool_deps pool_deps_real = {
     .facts = model_open_cached,
     .facts_unref = model_unref,
     .pack = plan_pack,
+    .rebalance = plan_rebalance,
     .find_runtime = runtime_find_llama_server,
     .anon_bytes = anon_bytes,
     .liveness = liveness,

@@ -58,6 +58,7 @@ void lease_fill(struct pool_instance *i, struct pool_lease *l)
     snprintf(l->model, sizeof l->model, "%s", i->model);
     snprintf(l->host, sizeof l->host, "127.0.0.1");
     i->busy++;
+    i->leases++;
     i->last_used_ms = i->pool->deps.now_ms();
     if (i->busy > 1)
         i->crowded_ms = i->last_used_ms;

@@ -158,3 +158,17 @@ def test_events_and_logs_are_followed(make_daemon, folder, tiny, tiny_b):
 
 def listeners(d):
     return d.get_json("/status")[1]["counters"]["listeners"]
+
+
+def test_rebalance_tells_of_what_is_loaded(make_daemon, folder, tiny):
+    d = make_daemon([folder(tiny)]).start()
+    none = d.cli_json("plan", "--rebalance")
+    assert none["loaded"] == 0 and none["moves"] == [] and none["fixed"] == [], none
+    d.cli("load", "tiny-a")
+    d.cli("pin", "tiny-a")
+    got = d.cli_json("plan", "--rebalance")
+    assert got["loaded"] == 1 and got["moves"] == [] and got["cost"] == {"bytes": 0, "seconds": 0.0}, got
+    assert [(f["model"], f["why"]) for f in got["fixed"]] == [("tiny-a", "pinned")], got
+    text = d.cli("plan", "--rebalance").stdout
+    assert "No model would run faster elsewhere: 1 loaded." in text and "Not moved: tiny-a (pinned)." in text, text
+    d.stop()

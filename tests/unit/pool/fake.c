@@ -118,6 +118,14 @@ static enum rc pack(const struct model *m, const struct plan_policy *policy,
     return rc;
 }
 
+static void rebalance(const struct plan_machine *machine, const struct plan_loaded *loaded, size_t n,
+                      struct plan_delta *ret_delta)
+{
+    *ret_delta = (struct plan_delta){0};
+    if (world->on_rebalance)
+        world->on_rebalance(machine, loaded, n, ret_delta);
+}
+
 /* ---- runtime ---- */
 
 static enum rc find_runtime(const char *explicit_path, char *ret_path, size_t cap, struct err *err)
@@ -489,6 +497,7 @@ int fake_setup(void **state)
                              .facts = facts,
                              .facts_unref = facts_unref,
                              .pack = pack,
+                             .rebalance = rebalance,
                              .find_runtime = find_runtime,
                              .anon_bytes = no_anon,
                              .liveness = no_anon,

@@ -62,7 +62,9 @@ struct fake {
     unsigned rungs;                      /* of a file, when there are smaller ones */
     unsigned ladders_asked[16], n_asked; /* policy.ladder of every question to the planner */
     bool fresh;                          /* a sample that is wanted is there at once */
-    bool stopped, ended;                 /* ended: the callers' frames are gone */
+    void (*on_rebalance)(const struct plan_machine *machine, const struct plan_loaded *loaded, size_t n,
+                         struct plan_delta *ret_delta);
+    bool stopped, ended; /* ended: the callers' frames are gone */
     int order;
     uv_timer_t guard; /* so that the loop never sleeps for long while a test waits */
 };
