@@ -172,3 +172,26 @@ def test_rebalance_tells_of_what_is_loaded(make_daemon, folder, tiny):
     text = d.cli("plan", "--rebalance").stdout
     assert "No model would run faster elsewhere: 1 loaded." in text and "Not moved: tiny-a (pinned)." in text, text
     d.stop()
+
+
+def test_a_smaller_quantisation_takes_the_place_of_one_that_never_fits(make_daemon, shelf, folder, llama_server):
+    big = shelf.make("wide-F32.gguf", name="Wide", embd=512, layers=8, heads=8, ff=2048, ctx=4096, seed=7)
+    small = big.with_name("wide-Q8_0.gguf")
+    if not small.exists():
+        subprocess.run([os.path.join(os.path.dirname(llama_server), "llama-quantize"), big, small, "Q8_0"], check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    room = {"budget": {"Host": "110MiB"}, "defaults": {"ctx": 1024, "extra_args": ["--threads", "1"]}}
+    d = make_daemon([folder(big, small)], config=room).start()
+    status, answer = d.chat("wide-F32")[:2]
+    assert status == 200, answer
+    i = d.instance("wide-F32")
+    assert i["smaller"] is True and i["path"].endswith("wide-Q8_0.gguf"), i
+    assert any(a.endswith("wide-Q8_0.gguf") for a in i["argv"]), i["argv"]
+    why = d.cli("why", "wide-F32", check=0).stdout
+    assert "takes its place" in why, why
+    d.stop()
+    room["defaults"]["allow_smaller"] = False
+    d = make_daemon([folder(big, small)], config=room).start()
+    status, answer = d.chat("wide-F32")[:2]
+    assert status != 200, answer
+    d.stop()
