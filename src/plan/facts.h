@@ -143,6 +143,7 @@ struct facts {
     uint64_t state_r, state_s; /* a recurrent layer's two states, values a sequence; state_s may be 0 */
     uint32_t rescale_every;    /* RWKV: each so many layers the state is halved; 0 = never */
     bool ssm_normed;           /* scans of the first kind: steps and vectors are normed without weights */
+    bool causal;               /* tokens attend only backwards, and a batch fits the context */
     bool caches;               /* some layer keeps keys and values */
     uint32_t pooling;          /* of an embedding model: 0 none, 1 mean, 2 first, 3 last, 4 rank */
     uint32_t v_width_max;      /* widest V of all layers, elements */

@@ -91,6 +91,9 @@ enum rc facts_keys(struct facts *f, struct err *err)
     bool sections = (f->arch->flags & POSITIONS_BY_KEY) &&
                     model_arch_layer_u64(f->m, "rope.dimension_sections", 0, &section) && section != 0;
     f->positions = (f->arch->flags & FOUR_POSITIONS) || sections ? 4 : 1;
+    uint64_t causal;
+    f->causal =
+        !(f->arch->flags & UNCACHED) && (!model_arch_u64(f->m, "attention.causal", &causal) || causal != 0);
     f->layer_embd = key_u32(f->m, "embedding_length_per_layer_input", 65536);
     f->deepstack = f->arch->flags & FOUR_POSITIONS ? key_u32(f->m, "n_deepstack_layers", f->n_layer) : 0;
     return latent_keys(f, err);

@@ -160,7 +160,8 @@ static enum rc check_cache_types(const struct layout *l, struct err *err)
     return RC_OK;
 }
 
-/* The batch is bounded by the context as asked; only then is the context padded. */
+/* Of a model that attends backwards only the batch is bounded by the context as asked; then the context is
+ * padded, and it bounds what is computed at once. */
 static enum rc resolve_context(struct layout *l, struct err *err)
 {
     const struct plan_params *p = l->p;
@@ -168,7 +169,7 @@ static enum rc resolve_context(struct layout *l, struct err *err)
     if (ctx == 0)
         return err_set(err, RC_INVALID, "%s names no context length: give one", l->f->m->path);
     l->n_seqs = p->parallel;
-    l->n_batch = p->batch < ctx ? p->batch : ctx;
+    l->n_batch = l->f->causal && ctx < p->batch ? ctx : p->batch;
     l->n_ubatch = p->ubatch < l->n_batch ? p->ubatch : l->n_batch;
     l->n_ctx = pad_to(ctx, 256);
     l->n_streams = p->kv_unified ? 1 : l->n_seqs;
