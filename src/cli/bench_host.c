@@ -18,10 +18,9 @@ struct result {
 /* False when there is no model. */
 static bool largest_model(char *ret_path, size_t cap)
 {
-    const struct catalog_options opt = {.usual_caches = true};
     struct catalog *c = NULL;
     const struct catalog_entry *best = NULL;
-    if (catalog_scan(&opt, &c, NULL) != RC_OK)
+    if (shelf_scan(true, &c, NULL) != RC_OK)
         return false;
     for (size_t i = 0; i < c->n; i++)
         if (!best || c->entries[i].file_bytes > best->file_bytes)

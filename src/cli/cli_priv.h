@@ -50,6 +50,12 @@ size_t text_width(struct str s);
 /* How many bytes of safe text fit into `width` columns. */
 size_t text_fit(struct str s, size_t width);
 
+/* ---- shelf.c ---- */
+/* The models that are found without being given a path: in the directories that the configuration names and,
+ * if it allows them, in the usual places. Errors: catalog_scan's. */
+struct catalog;
+enum rc shelf_scan(bool usual_caches, struct catalog **ret_catalog, struct err *err);
+
 /* ---- machine.c ---- */
 /* The machine as it is now, with the workers that the configuration names. May block for seconds. */
 struct hw_inventory;

@@ -1,5 +1,5 @@
-/* arriero models: the GGUF models of the given folders, or of the usual places. Layer cli; main thread; needs
- * no daemon. */
+/* arriero models: the GGUF models of the given folders, or of the configured and the usual ones. Layer cli;
+ * main thread; needs no daemon. */
 #include "cli/cli_priv.h"
 
 #include "base/mem.h"
@@ -166,12 +166,10 @@ static int run(struct cli_call *call)
         err_hint(&err, "give folders with .gguf files, or nothing for the usual places");
         return cli_fail(call, &err);
     }
-    struct catalog_options opt = {
-        .dirs = call->args,
-        .n_dirs = call->n_args,
-        .usual_caches = !o->no_caches && (o->caches || call->n_args == 0),
-    };
-    if (catalog_scan(&opt, &c, &err))
+    const struct catalog_options opt = {
+        .dirs = call->args, .n_dirs = call->n_args, .usual_caches = o->caches && !o->no_caches};
+    enum rc rc = call->n_args ? catalog_scan(&opt, &c, &err) : shelf_scan(!o->no_caches, &c, &err);
+    if (rc != RC_OK)
         return cli_fail(call, &err);
     int status = 0;
     if (call->json) {
@@ -191,8 +189,9 @@ const struct cli_command cmd_models = {
     .synopsis = "[--caches | --no-caches] [DIR…]",
     .summary = "list the models on this machine",
     .details =
-        "Lists every GGUF model in the given folders, subfolders included. Without a folder it looks in the "
-        "usual places: arriero's own folder, llama.cpp's cache, the Hugging Face hub's cache, LM Studio and "
+        "Lists every GGUF model in the given folders, subfolders included. Without a folder it looks in "
+        "those of the configuration (models_dirs) and in the usual places: arriero's own folder, llama.cpp's "
+        "cache, the Hugging Face hub's cache, LM Studio and "
         "Ollama, found as those programs find them (LLAMA_CACHE, HF_HUB_CACHE, HF_HOME, OLLAMA_MODELS).\n\n"
         "The parts of a split model are one line. Projectors for images and sound (mmproj) are shown with "
         "their model. Files that cannot be used are listed below the table with the reason.",

@@ -189,8 +189,7 @@ enum rc plan_args_devices(const struct plan_args *a, struct plan_device *ret_dev
 static enum rc from_catalog(const char *word, struct model **ret_model, struct err *err)
 {
     struct catalog *c;
-    const struct catalog_options opt = {.usual_caches = true};
-    enum rc rc = catalog_scan(&opt, &c, err);
+    enum rc rc = shelf_scan(true, &c, err);
     if (rc)
         return rc;
     const struct catalog_entry *e = catalog_find(c, str_from(word));

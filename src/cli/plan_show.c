@@ -97,7 +97,7 @@ static void put_command(struct buf *out, const struct plan_command *c)
 
 /* ---- the table ---- */
 
-#define BAR   18
+#define BAR   12
 #define GIB   (1024.0 * 1024 * 1024)
 #define WIDTH 80
 

@@ -28,11 +28,11 @@ void data_root(void *daemon, struct http_exchange *ex)
     struct daemon *d = daemon;
     struct buf out = {0};
     buf_printf(&out,
-               "arriero " ARRIERO_VERSION " serves %zu models.\n\n"
+               "arriero " ARRIERO_VERSION " serves %zu model%s.\n\n"
                "  OpenAI API  /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings\n"
                "  Anthropic   /v1/messages, /v1/messages/count_tokens\n"
                "  State       /health, /status, /metrics\n",
-               d->set->n);
+               d->set->n, d->set->n == 1 ? "" : "s");
     http_reply(ex, 200, "text/plain; charset=utf-8", buf_str(&out));
     buf_release(&out);
 }

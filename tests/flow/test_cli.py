@@ -1,5 +1,6 @@
 """The commands: exit statuses, the JSON contract, and that they work without a daemon where they should."""
 import json
+import pathlib
 
 import pytest
 
@@ -42,6 +43,17 @@ def test_models_json(offline, folder, tiny, tiny_b):
     assert m["path"].endswith("/tiny-a.gguf")
     plain = offline.cli("models", str(folder(tiny)), check=0).stdout
     assert "tiny-a" in plain and "llama" in plain
+
+
+def test_models_of_the_configured_folders(offline, folder, tiny):
+    """What the daemon would serve without a --models is what the commands know by name."""
+    config = pathlib.Path(offline.env["XDG_CONFIG_HOME"]) / "arriero"
+    config.mkdir(parents=True)
+    (config / "config.yaml").write_text(json.dumps({"models_dirs": [str(folder(tiny))], "usual_caches": False}))
+    assert [m["id"] for m in offline.cli_json("models")["models"]] == ["tiny-a"]
+    assert offline.cli_json("plan", "tiny-a")["model"]["name"] == "Tiny A"
+    (config / "config.yaml").write_text("nonsense: [")
+    assert offline.cli_json("models")["models"] == []
 
 
 def test_gpus_json_without_a_gpu(offline):

@@ -64,12 +64,21 @@ const struct hw_profile *hw_profile_find(struct str name)
     return NULL;
 }
 
+/* What people leave out: "rtx", "arc-". */
+static struct str from_digit(const char *name)
+{
+    size_t at = strcspn(name, "0123456789");
+    return str_from(name[at] ? name + at : name);
+}
+
 static const char *nearest(struct str name)
 {
     const char *best = table[0].name;
     unsigned least = ~0u;
     for (size_t i = 0; i < TABLE_COUNT(table); i++) {
-        unsigned far = str_distance(name, str_from(table[i].name));
+        unsigned far = str_distance(name, str_from(table[i].name)),
+                 bare = str_distance(name, from_digit(table[i].name));
+        far = bare < far ? bare : far;
         if (far >= least)
             continue;
         least = far;

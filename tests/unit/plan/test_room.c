@@ -187,6 +187,8 @@ static void test_what_if(void **state)
     struct err err;
     assert_int_equal(plan_machine_profiles(STR("rtx409"), &m, &err), RC_INVALID);
     assert_non_null(strstr(err.hint, "rtx4090"));
+    assert_int_equal(plan_machine_profiles(STR("2x9090"), &m, &err), RC_INVALID);
+    assert_non_null(strstr(err.hint, "did you mean rtx")); /* the maker's prefix may be left out */
 }
 
 /* ---- rejected, smaller files ---- */
