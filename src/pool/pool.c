@@ -459,7 +459,6 @@ void pool_stop(struct pool *p, bool hurry, void (*stopped)(void *arg), void *arg
     bool first = !p->stopping;
     p->stopping = true;
     p->hurry |= hurry;
-    probe_cache_close(p->probes);
     if (stopped) {
         p->stopped = stopped;
         p->stopped_arg = arg;
@@ -470,6 +469,7 @@ void pool_stop(struct pool *p, bool hurry, void (*stopped)(void *arg), void *arg
         (void)refuse_stopping(&err);
         wait_fail_all(p->entries[k], RC_BUSY, &err, 0);
     }
+    probe_cache_close(p->probes); /* behind the answers: to a load it would be a failure of its model */
     for (struct pool_instance *i = p->instances; i; i = i->next) {
         if (first && i->state != POOL_FAILED && i->state != POOL_STOPPED && i->state != POOL_DRAINING) {
             struct plan_reason r;

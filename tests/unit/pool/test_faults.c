@@ -293,6 +293,60 @@ static void test_the_hint_is_the_command(void **state)
     assert_non_null(strstr(a.err.hint, "arriero logs a"));
 }
 
+static bool two_more_probes(struct fake *f, void *arg)
+{
+    return probes(f) == *(unsigned *)arg + 2;
+}
+
+static void on_stop(void *arg)
+{
+    ((struct fake *)arg)->stopped = true;
+}
+
+static bool is_stopped(struct fake *f, void *arg)
+{
+    (void)arg;
+    return f->stopped;
+}
+
+/* The daemon's stop is no failure of a model, least of all of one whose runtime was still to be asked. */
+static void test_a_stop_answers_who_waits_for_a_probe(void **state)
+{
+    static const char *const runtimes[] = {"/bin/false", "/bin/echo", "/bin/cat"};
+    struct fake *f = *state;
+    struct answer all[3];
+    uv_sem_t gate;
+    fake_settle(f);
+    uv_sem_init(&gate, 0);
+    f->probe_gate = &gate;
+    for (size_t i = 0; i < 3; i++) {
+        f->settings[i].runtime_binary = runtimes[i];
+        f->settings[i].settings_hash = 2;
+    }
+    fake_set_models(f, f->n_models);
+    unsigned before = probes(f);
+    for (size_t i = 0; i < 3; i++)
+        ask(f, f->settings[i].id, &all[i]);
+    fake_run_until(f, two_more_probes, &before);
+    for (size_t i = 0; i < 2; i++) { /* the third one has found its runtime by then, and queues */
+        bool done = false;
+        uv_work_t other = {.data = &done};
+        uv_queue_work(&f->loop, &other, work, after_work);
+        fake_run_until(f, is_set, &done);
+    }
+    pool_stop(f->pool, false, on_stop, f);
+    for (size_t i = 0; i < 3; i++) {
+        assert_true(all[i].told);
+        assert_int_equal(all[i].rc, RC_BUSY);
+        assert_string_equal(all[i].err.message, "the daemon is stopping");
+    }
+    assert_false(decided(f, "fail a") || decided(f, "fail b") || decided(f, "fail c"));
+    for (size_t i = 0; i < 8; i++)
+        uv_sem_post(&gate);
+    fake_run_until(f, is_stopped, NULL);
+    uv_sem_destroy(&gate);
+}
+
 #define FAULT(name) cmocka_unit_test_setup_teardown(name, fake_setup, fake_teardown)
 
 int main(void)
@@ -301,6 +355,7 @@ int main(void)
         FAULT(test_a_failed_probe_answers_the_queue),
         FAULT(test_a_new_binary_is_probed_anew),
         FAULT(test_waiting_for_a_probe_holds_no_thread),
+        FAULT(test_a_stop_answers_who_waits_for_a_probe),
         FAULT(test_a_hung_victim_is_ended),
         FAULT(test_a_victim_that_computes_gets_time),
         FAULT(test_admission_knows_no_wall_clock),
