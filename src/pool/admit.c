@@ -285,8 +285,8 @@ static bool is_pinned(const struct pool_instance *i)
 
 static bool is_evictable(const struct pool_instance *i, enum view view)
 {
-    if (i->state == POOL_DRAINING)
-        return i->room_for == NULL; /* it leaves anyway */
+    if (i->state == POOL_DRAINING) /* it leaves anyway, but what it leaves may be promised for now */
+        return i->room_for == NULL || view == VIEW_ALL || view == VIEW_ALL_BUT_PINNED;
     if (view == VIEW_IDLE)
         return i->state == POOL_READY && i->busy == 0 && !i->suspect && !is_pinned(i);
     return view == VIEW_ALL || (view == VIEW_ALL_BUT_PINNED && !is_pinned(i));

@@ -205,17 +205,44 @@ static void test_foreign_memory_is_seen(void **state)
     must_get(&a);
 }
 
+static bool is_decided(struct fake *f, void *line)
+{
+    return strstr(f->decisions.data, line) != NULL;
+}
+
+/* c makes room by ending a; that huge needs the room of all is no reason to refuse it. */
+static void test_who_needs_all_waits_for_who_makes_room(void **state)
+{
+    struct fake *f = *state;
+    struct answer c, huge;
+    f->models[3].bytes = 900 * MIB;
+    fake_script(f, "a", (enum behaviour[]){CHILD_STUBBORN}, 1);
+    f->opt.stop_timeout_ms = 300;
+    fake_options(f);
+    use_once(f, "a");
+    use_once(f, "b");
+    ask(f, "c", &c);
+    fake_run_until(f, is_decided, "evict a\n");
+    ask(f, "huge", &huge);
+    fake_run_until(f, is_decided, "wait huge\n");
+    must_get(&c);
+    assert_false(huge.told);
+    give_back(&c, false);
+    must_get(&huge);
+}
+
 static void test_room_is_made_by_one_at_a_time(void **state)
 {
     struct fake *f = *state;
     struct answer c, huge;
     f->models[3].bytes = 900 * MIB;
     fake_script(f, "a", (enum behaviour[]){CHILD_STUBBORN}, 1);
-    f->opt.stop_timeout_ms = 20;
+    f->opt.stop_timeout_ms = 300;
     fake_options(f);
     use_once(f, "a");
     use_once(f, "b");
     ask(f, "huge", &huge); /* evicts both; a takes its time */
+    fake_run_until(f, is_decided, "evict b\n");
     ask(f, "c", &c);
     must_get(&huge);
     assert_int_equal(fake_model(f, "c")->started, 0);
@@ -411,6 +438,7 @@ int main(void)
         ROOM(test_pinned_ones_stay),
         ROOM(test_budget_bounds_own_use),
         ROOM(test_foreign_memory_is_seen),
+        ROOM(test_who_needs_all_waits_for_who_makes_room),
         ROOM(test_room_is_made_by_one_at_a_time),
         ROOM(test_host_view),
         ROOM(test_gpu_view),
