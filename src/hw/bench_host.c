@@ -189,7 +189,8 @@ static enum rc measure_memory(unsigned most, uint64_t bytes, const struct hw_ben
         rc = run_crew(read_slice, n, buffer, bytes / sizeof *buffer, control, &best, err);
         if (rc != RC_OK)
             break;
-        double gbps = best > 0 ? (double)(bytes / 64 / n * 64 * n) / best * 1e-9 : 0;
+        size_t slice = bytes / 64 / n * 64; /* whole lines of cache */
+        double gbps = best > 0 ? (double)slice * n / best * 1e-9 : 0;
         ret->steps[ret->n_steps].threads = n;
         ret->steps[ret->n_steps++].read_gbps = gbps;
         if (n == 1)
@@ -257,7 +258,8 @@ static enum rc measure_products(unsigned most, const struct hw_bench_control *co
     ret->threads = most;
     for (size_t i = 0; i < TABLE_COUNT(rows); i++) {
         double best = 0;
-        bench_progress(control, rows[i].what, (double)i / TABLE_COUNT(rows));
+        const size_t count = TABLE_COUNT(rows);
+        bench_progress(control, rows[i].what, (double)i / (double)count);
         enum rc rc = run_crew(rows[i].work, rows[i].n, NULL, 0, control, &best, err);
         if (rc != RC_OK)
             return rc;

@@ -272,9 +272,8 @@ static void refresh(struct rpc_worker *w)
     uint64_t now = clock_mono_ms();
     if (w->ask >= 0)
         ask(w);
-    else if (w->knock >= 0)
-        knock(w);
-    else if (now >= w->retry_ms && (!w->known || w->retry_ms || now - w->asked_ms >= REST_MS))
+    else if (w->knock >= 0 ||
+             (now >= w->retry_ms && (!w->known || w->retry_ms || now - w->asked_ms >= REST_MS)))
         knock(w);
 }
 

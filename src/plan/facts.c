@@ -277,7 +277,7 @@ static bool latent_complete(const struct facts *f, const int32_t *t)
 static enum rc check_tensors(const struct facts *f, struct err *err)
 {
     static const enum role need[] = {ROLE_O, ROLE_ATTN_NORM}; /* the last unless norms come after */
-    size_t n = TABLE_COUNT(need) - ((f->arch->flags & NORMS_AFTER) || f->headless);
+    size_t n = (f->arch->flags & NORMS_AFTER) || f->headless ? 1 : TABLE_COUNT(need);
     for (uint32_t il = 0; il < f->n_layer_run; il++) {
         const int32_t *t = f->layers[il].tensor;
         if (!gemma_complete(f, t))
