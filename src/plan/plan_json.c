@@ -123,6 +123,17 @@ static void add_utilization(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct
     }
 }
 
+static void add_reasons(yyjson_mut_doc *doc, yyjson_mut_val *o, const char *key,
+                        const struct plan_reason *list, uint32_t n)
+{
+    yyjson_mut_val *rows = yyjson_mut_obj_add_arr(doc, o, key);
+    for (uint32_t i = 0; i < n; i++) {
+        yyjson_mut_val *r = yyjson_mut_arr_add_obj(doc, rows);
+        add_text(doc, r, "code", list[i].code);
+        add_text(doc, r, "text", list[i].text);
+    }
+}
+
 yyjson_mut_val *plan_json(yyjson_mut_doc *doc, const struct model *m, const struct plan *p)
 {
     yyjson_mut_val *o = plan_estimate_json(doc, m, &p->estimate);
@@ -141,18 +152,8 @@ yyjson_mut_val *plan_json(yyjson_mut_doc *doc, const struct model *m, const stru
     yyjson_mut_obj_add_uint(doc, speed, "prefill_samples", p->speed.prefill_samples);
     add_utilization(doc, o, &p->estimate);
     yyjson_mut_obj_add_arr(doc, o, "victims");
-    yyjson_mut_val *reasons = yyjson_mut_obj_add_arr(doc, o, "reasons");
-    for (uint32_t i = 0; i < p->n_reasons; i++) {
-        yyjson_mut_val *r = yyjson_mut_arr_add_obj(doc, reasons);
-        add_text(doc, r, "code", p->reasons[i].code);
-        add_text(doc, r, "text", p->reasons[i].text);
-    }
-    yyjson_mut_val *rejected = yyjson_mut_obj_add_arr(doc, o, "rejected");
-    for (uint32_t i = 0; i < p->n_rejected; i++) {
-        yyjson_mut_val *r = yyjson_mut_arr_add_obj(doc, rejected);
-        add_text(doc, r, "code", p->rejected[i].code);
-        add_text(doc, r, "text", p->rejected[i].text);
-    }
+    add_reasons(doc, o, "reasons", p->reasons, p->n_reasons);
+    add_reasons(doc, o, "rejected", p->rejected, p->n_rejected);
     yyjson_mut_obj_add_uint(doc, o, "threads", p->threads);
     yyjson_mut_val *others = yyjson_mut_obj_add_arr(doc, o, "alternatives");
     for (uint32_t i = 0; i < p->n_alternatives; i++) {

@@ -1,9 +1,10 @@
 /* From demand to a running instance: see pool_priv.h.
  *
  *   load_begin       the preparation starts (prepare.c)
- *   load_try_room    the planner is asked; there is room, or victims make it, or the model waits, or it never
- * fits load_room_made   the victims are gone: the process starts load_ready       GET /health said 200:
- * everybody who waited is served load_failed      another port, the next step of the ladder, or back-off
+ *   load_try_room    the planner is asked: room, victims that make it, a wait, or never
+ *   load_room_made   the victims are gone: the process starts
+ *   load_ready       GET /health said 200: everybody who waited is served
+ *   load_failed      another port, the next step of the ladder, or back-off
  *
  * A failure is kept with its cause: until its back-off is over a request is refused with that cause at once.
  */
