@@ -81,6 +81,7 @@ task() {
 
 # linked_in DIR PREFIX: the programs that a build folder would link below a path, as ninja names them.
 linked_in() {
+  ninja -C "$1" build.ninja >/dev/null # it may be older than the list of programs
   ninja -C "$1" -t targets all | sed -n "s,^\($2[^:]*\): c_LINKER.*,\1,p"
 }
 
