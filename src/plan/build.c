@@ -12,9 +12,9 @@ int32_t build_weight(struct build *b, int32_t weight)
         return 0;
     }
     const struct tensor *t = b->f->weights[weight].t;
-    int dev = l->weight_device[weight];
-    unsigned flags = GF_WEIGHT | (dev == layout_host(l) && !l->weight_repacked[weight] ? GF_HOST : 0u);
-    return graph_stored(b->g, t->type, t->ne, dev, flags);
+    struct weight_place p = layout_weight(l, (uint32_t)weight);
+    unsigned flags = GF_WEIGHT | (p.device == layout_host(l) && !p.repacked ? GF_HOST : 0u);
+    return graph_stored(b->g, t->type, t->ne, p.device, flags);
 }
 
 int32_t build_product(struct build *b, int32_t weight, int32_t cur)
@@ -128,7 +128,7 @@ static int32_t output_matrix(struct build *b)
     int32_t embd = b->f->global[ROLE_TOKEN_EMBD];
     if (!b->f->tied)
         return build_weight(b, b->f->global[ROLE_OUTPUT]);
-    if (l->output_device == l->weight_device[embd] && !l->output_repacked)
+    if (l->output_device == layout_weight(l, (uint32_t)embd).device && !l->output_repacked)
         return b->token_embd;
     const struct tensor *t = b->f->weights[embd].t;
     unsigned flags = GF_WEIGHT | (l->output_device == layout_host(l) && !l->output_repacked ? GF_HOST : 0u);
@@ -166,38 +166,36 @@ void build_head(struct build *b, int32_t cur)
 
 /* ---- which layers ---- */
 
-static uint64_t mix(uint64_t h, uint64_t v)
+/* Of where a layer's weights lie, one by one, where that does not follow from the layer's device. */
+static uint64_t mix_places(const struct layout *l, uint32_t il, uint64_t h)
 {
-    h ^= v + 0x9e3779b97f4a7c15ull + (h << 6) + (h >> 2);
-    return h * 0xff51afd7ed558ccdull;
+    const struct layer_facts *lf = &l->f->layers[il];
+    for (uint32_t k = 0; k < lf->n_own; k++) {
+        uint32_t i = l->f->by_layer[lf->first_own + k];
+        struct weight_place p = layout_weight(l, i);
+        h = facts_mix(h, (uint64_t)(uint8_t)p.device << 1 | p.repacked);
+        for (uint32_t a = 0; a < l->n_adapters; a++) {
+            const struct adapter_pair *pair = &l->adapters[(size_t)a * l->f->n_weights + i];
+            h = facts_mix(h, pair->a ? pair->a->ne[1] : 0);
+        }
+    }
+    return h;
 }
 
-/* Layers with equal signatures need equal memory in equal order. Sizes of weights count only where weights
- * may be copied to a device, which is for those in plain host memory. */
+/* Layers with equal signatures need equal memory in equal order. Types and bytes of weights count only where
+ * they may be copied to a device, which is for those in plain host memory. */
 static uint64_t signature(const struct layout *l, uint32_t il, bool copies)
 {
     const struct layer_facts *lf = &l->f->layers[il];
-    uint64_t h = mix((uint64_t)lf->n_head << 32 | lf->n_head_kv, (uint64_t)lf->d_k << 32 | lf->d_v);
-    h = mix(h, (uint64_t)(uint8_t)l->layer_device[il] << 8 | (uint64_t)lf->sparse << 4 |
-                   (uint64_t)lf->cached << 3 | (uint64_t)lf->rotated << 2 | (uint64_t)lf->sliding << 1 |
-                   lf->recurrent);
-    for (unsigned r = 0; r < ROLE_COUNT; r++) {
-        int32_t i = lf->tensor[r];
-        if (i < 0)
-            continue;
-        const struct tensor *t = l->f->weights[i].t;
-        /* packed weights are never copied: without a device that copies it is all the same */
-        h = mix(h, (uint64_t)r << 16 | (uint64_t)(uint8_t)l->weight_device[i] << 1 |
-                       (copies && l->weight_repacked[i]));
-        h = mix(h, t->ne[1]);
-        for (uint32_t k = 0; k < l->n_adapters; k++) {
-            const struct adapter_pair *pair = &l->adapters[(size_t)k * l->f->n_weights + (size_t)i];
-            h = mix(h, pair->a ? pair->a->ne[1] : 0);
-        }
-        if (copies && l->weight_device[i] == layout_host(l))
-            h = mix(h, t->bytes);
-    }
-    return h;
+    int dev = l->layer_device[il];
+    bool on_host = dev == layout_host(l), experts_moved = il < l->p->n_cpu_moe,
+         refused = !on_host && l->f->classes[lf->cls].in[l->devices[dev].backend].some_refused;
+    uint64_t h =
+        facts_mix(lf->form, (uint64_t)(uint8_t)dev << 16 |
+                                (uint64_t)(uint8_t)l->layer_device[lf->cache_layer] << 8 | experts_moved);
+    if (copies && (on_host || experts_moved || refused || l->p->n_overrides))
+        h = facts_mix(h, l->f->classes[lf->cls].id);
+    return l->p->n_overrides || l->n_adapters || refused ? mix_places(l, il, h) : h;
 }
 
 #define MAX_PERIOD 12

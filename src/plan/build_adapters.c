@@ -5,7 +5,7 @@
 
 static int32_t matrix(struct build *b, int32_t weight, const struct tensor *t)
 {
-    int dev = b->l->weight_device[weight];
+    int dev = layout_weight(b->l, (uint32_t)weight).device;
     return graph_stored(b->g, t->type, t->ne, dev, GF_WEIGHT | (dev == layout_host(b->l) ? GF_HOST : 0u));
 }
 

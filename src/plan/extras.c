@@ -156,7 +156,7 @@ static void add_adapters(const struct extras *x, const struct layout *l, struct 
             const struct adapter_pair *p = &x->pairs[(size_t)k * l->f->n_weights + i];
             if (!p->a)
                 continue;
-            int dev = l->weight_device[i];
+            int dev = layout_weight(l, i).device;
             uint64_t n = dev == layout_host(l) ? backend_host_bytes(HOST_ALIGNMENT, p->a) +
                                                      backend_host_bytes(HOST_ALIGNMENT, p->b)
                                                : backend_stored_bytes(l->devices[dev].backend, p->a) +

@@ -365,7 +365,8 @@ static enum rc load(struct facts *f, struct err *err)
     sliding_shape(f);
     share_caches(f);
     rotary_shape(f);
-    return attention_shape(f, err);
+    rc = attention_shape(f, err);
+    return rc ? rc : facts_classes(f, err);
 }
 
 /* Layers at the end that only draft further tokens: they are in the file, and loaded for drafting alone. */
@@ -407,6 +408,10 @@ void facts_release(struct facts *f)
 {
     free(f->layers);
     free(f->weights);
+    free(f->by_layer);
+    free(f->classes);
     f->layers = NULL;
     f->weights = NULL;
+    f->by_layer = NULL;
+    f->classes = NULL;
 }

@@ -89,7 +89,26 @@ struct layer_facts {
     bool cached;          /* keys and values are kept */
     bool recurrent;       /* states are kept */
     uint8_t mixer;
+    uint16_t cls;               /* index into facts.classes */
+    uint64_t form;              /* equal for layers with the same operations on results of the same sizes */
+    uint32_t first_own, n_own;  /* its weights in facts.by_layer */
     int32_t tensor[ROLE_COUNT]; /* index into weights, -1 = the layer has none */
+};
+
+/* Where weights may be stored: on each kind of device (enum plan_backend), or on the host in memory of one
+ * alignment or the other. */
+enum { FACTS_HOST_32 = 6, FACTS_HOST_64, FACTS_STORES };
+
+struct class_bytes {
+    uint64_t plain, experts; /* experts: of what --n-cpu-moe moves */
+    bool some_refused;       /* the device cannot compute with one of them, which stays on the host */
+};
+
+/* Layers with equal weights and equal operations. */
+struct layer_class {
+    uint64_t id;
+    uint32_t layer; /* the first of them */
+    struct class_bytes in[FACTS_STORES];
 };
 
 /* How a token chooses its experts. */
@@ -150,6 +169,10 @@ struct facts {
     struct layer_facts *layers;
     struct weight_facts *weights;
     uint32_t n_weights;
+    uint32_t *by_layer;     /* indices of the weights, sorted by layer; from first_outside on: in no layer */
+    uint32_t first_outside; /* … up to n_weights */
+    struct layer_class *classes;
+    uint32_t n_classes;
     int32_t global[ROLE_COUNT]; /* weights outside the layers */
     bool parallel;              /* attention and feed-forward read the same state */
     bool headless;              /* no logits */
@@ -169,6 +192,18 @@ void facts_release(struct facts *f);
 
 /* facts_recurrent.c: mixers, states and needed weights of a hybrid model's layers. After the weights. */
 enum rc facts_recurrent(struct facts *f, struct err *err);
+/* classes.c: fills by_layer, classes, and each layer's form and class. Last of all. RC_NOMEM. */
+enum rc facts_classes(struct facts *f, struct err *err);
+/* A weight named blk.N., of a layer that the model has. */
+static inline bool facts_in_layer(const struct facts *f, uint32_t weight)
+{
+    int32_t il = f->weights[weight].t->layer;
+    return il >= 0 && (uint32_t)il < f->n_layer;
+}
+/* A device holds only what it can compute with. */
+struct backend_traits;
+bool facts_device_takes(const struct facts *f, const struct weight_facts *w, const struct backend_traits *b);
+uint64_t facts_mix(uint64_t h, uint64_t v); /* a hash of what was mixed before and v */
 /* A number of the architecture, 1 to max; RC_INVALID if it is missing or outside. */
 enum rc arch_need_u32(const struct model *m, const char *suffix, uint32_t max, uint32_t *ret,
                       struct err *err);

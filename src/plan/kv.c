@@ -4,9 +4,9 @@
  * lies, or on the host. */
 #include "plan/layout.h"
 
-static uint64_t round_up(uint64_t n, uint32_t to)
+static uint64_t round_up(uint64_t n, uint32_t to) /* a power of two */
 {
-    return (n + to - 1) / to * to;
+    return (n + to - 1) & ~((uint64_t)to - 1);
 }
 
 static bool add(uint64_t *sum, uint64_t rows, uint64_t row_bytes, uint32_t alignment)
@@ -42,6 +42,8 @@ static void rotate_cache(struct layout *l, int side)
 {
     const struct ggml_type_info *k = ggml_type_info(l->p->type_k), *v = ggml_type_info(l->p->type_v);
     const struct layer_facts *first = NULL;
+    if (k->block == 1 && v->block == 1)
+        return;
     bool uniform = !l->f->latent.cached && !(l->f->arch->flags & IDLE_CACHE);
     for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         const struct layer_facts *lf = &l->f->layers[il];
@@ -54,21 +56,47 @@ static void rotate_cache(struct layout *l, int side)
     l->v_rotated[side] = first && uniform && v->block > 1 && first->d_v % 64 == 0;
 }
 
-enum rc layout_cache(struct layout *l, struct err *err)
+static bool layer_bytes(struct layout *l, uint32_t il, uint32_t alignment, uint64_t *ret)
 {
-    for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
-        const struct layer_facts *lf = &l->f->layers[il];
-        int dev = layout_cache_device(l, il);
-        uint32_t alignment = dev == layout_host(l) ? 32 : backend_traits(l->devices[dev].backend)->alignment;
-        uint64_t before = l->context_bytes[dev];
-        bool ok = (!lf->recurrent || recurrent_layer(l, &l->context_bytes[dev], alignment)) &&
-                  (!lf->cached || attention_layer(l, il, &l->context_bytes[dev], alignment));
-        if (!ok)
+    const struct layer_facts *lf = &l->f->layers[il];
+    *ret = 0;
+    return (!lf->recurrent || recurrent_layer(l, ret, alignment)) &&
+           (!lf->cached || attention_layer(l, il, ret, alignment));
+}
+
+/* Layers of one form in memory of one alignment take the same; a model has a few forms. */
+struct known {
+    uint64_t form, bytes;
+    uint32_t alignment;
+};
+
+static enum rc one_layer(struct layout *l, uint32_t il, struct known *known, struct err *err)
+{
+    const struct layer_facts *lf = &l->f->layers[il];
+    int dev = layout_cache_device(l, il);
+    uint32_t alignment = dev == layout_host(l) ? 32 : backend_traits(l->devices[dev].backend)->alignment;
+    struct known *k = &known[lf->form % 4];
+    if (k->form != lf->form || k->alignment != alignment) {
+        if (!layer_bytes(l, il, alignment, &k->bytes))
             return err_set(err, RC_INVALID, "%s: the cache of layer %u has no sensible size", l->f->m->path,
                            il);
-        if (lf->recurrent || (lf->sliding && !l->p->swa_full)) /* what a snapshot of one slot holds */
-            l->checkpoint_bytes +=
-                (l->context_bytes[dev] - before) / (lf->recurrent ? l->n_seqs : l->n_streams);
+        k->form = lf->form;
+        k->alignment = alignment;
+    }
+    if (__builtin_add_overflow(l->context_bytes[dev], k->bytes, &l->context_bytes[dev]))
+        return err_set(err, RC_INVALID, "the caches of %s have no sensible size", l->f->m->path);
+    if (lf->recurrent || (lf->sliding && !l->p->swa_full)) /* what a snapshot of one slot holds */
+        l->checkpoint_bytes += k->bytes / (lf->recurrent ? l->n_seqs : l->n_streams);
+    return RC_OK;
+}
+
+enum rc layout_cache(struct layout *l, struct err *err)
+{
+    struct known known[4] = {0};
+    for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
+        enum rc rc = one_layer(l, il, known, err);
+        if (rc)
+            return rc;
     }
     rotate_cache(l, 0);
     rotate_cache(l, 1);

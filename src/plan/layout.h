@@ -10,6 +10,12 @@
 
 #define LAYOUT_MAX_BACKENDS (PLAN_MAX_DEVICES + 1)
 
+struct weight_place {
+    int8_t device; /* that holds it, n_devices = host */
+    bool forced;   /* there by an option, not by its layer */
+    bool repacked;
+};
+
 struct layout {
     const struct facts *f;
     const struct plan_params *p; /* as asked */
@@ -26,9 +32,8 @@ struct layout {
         v_rotated[2]; /* quantised caches are written through a Hadamard product; [1]: the sliding cache */
     int8_t layer_device[FACTS_MAX_LAYERS + 1]; /* [n_layer] = the output's */
     /* weights */
-    int8_t *weight_device; /* [n_weights] of the device that holds it, n_devices = host */
-    bool *weight_repacked; /* [n_weights] */
-    int8_t output_device;  /* where the output matrix lies (a tied one may be a second copy) */
+    struct weight_place *places; /* [n_weights], valid only with overrides: see layout_weight */
+    int8_t output_device;        /* where the output matrix lies (a tied one may be a second copy) */
     bool output_repacked;
     uint64_t model_bytes[LAYOUT_MAX_BACKENDS];
     uint64_t repack_bytes;
@@ -39,8 +44,7 @@ struct layout {
     uint32_t n_adapters;
 };
 
-/* Memory of the two arrays is the caller's (n_weights each). RC_INVALID for combinations the runtime refuses.
- */
+/* Memory of `places` is the caller's. RC_INVALID for combinations the runtime refuses. */
 enum rc layout_init(struct layout *l, const struct facts *f, const struct plan_params *p,
                     const struct plan_device *devices, size_t n_devices, struct err *err);
 /* host.c: what lies on the host beside the three parts; compute_bytes is set before. */
@@ -48,6 +52,9 @@ void host_parts(const struct layout *l, struct plan_part *host);
 /* layout.c's steps */
 enum rc layout_weights(struct layout *l, struct err *err);
 enum rc layout_cache(struct layout *l, struct err *err);
+
+/* Where a weight lies; of one that every buffer has a copy of, the first layer's. */
+struct weight_place layout_weight(const struct layout *l, uint32_t weight);
 
 /* The split as layers a device: the same layout for whoever repeats it. */
 void layout_shares(const struct layout *l, struct plan_params *p);

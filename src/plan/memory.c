@@ -11,8 +11,7 @@
 void estimator_release(struct estimator *e)
 {
     facts_release(&e->facts);
-    free(e->layout.weight_device);
-    free(e->layout.weight_repacked);
+    free(e->layout.places);
     graph_release(&e->graph);
     extras_free(e->extras);
     *e = (struct estimator){0};
@@ -25,9 +24,8 @@ enum rc estimator_init(struct estimator *e, const struct model *m, struct err *e
     if (rc)
         return rc;
     size_t n = e->facts.n_weights ? e->facts.n_weights : 1;
-    e->layout.weight_device = mem_try_array(n, sizeof(int8_t));
-    e->layout.weight_repacked = mem_try_array(n, sizeof(bool));
-    if (!e->layout.weight_device || !e->layout.weight_repacked) {
+    e->layout.places = mem_try_array(n, sizeof *e->layout.places);
+    if (!e->layout.places) {
         estimator_release(e);
         return err_set(err, RC_NOMEM, "no memory to plan %s", m->path);
     }
@@ -73,7 +71,7 @@ static void fill(const struct estimator *e, const uint64_t *compute, struct plan
     for (int d = 0; d <= l->n_devices; d++) {
         struct plan_part *p = &ret->parts[d];
         if (d < l->n_devices) {
-            snprintf(p->name, sizeof p->name, "%s", l->devices[d].name);
+            memcpy(p->name, l->devices[d].name, sizeof p->name);
             p->kind = backend_traits(l->devices[d].backend)->kind;
             p->total_bytes = l->devices[d].total_bytes;
             p->free_bytes = l->devices[d].free_bytes;

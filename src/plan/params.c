@@ -148,10 +148,11 @@ static enum rc check_cache_types(const struct layout *l, struct err *err)
         return err_set(err, RC_INVALID,
                        "one cache serves keys and values of %s: its types must be equal, not %s and %s",
                        l->f->m->path, type_word(p->type_k), type_word(p->type_v));
-    for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
+    const struct ggml_type_info *k = ggml_type_info(p->type_k), *v = ggml_type_info(p->type_v);
+    bool blocks = k && v && (k->block > 1 || v->block > 1);
+    for (uint32_t il = 0; il < l->f->n_layer_run && blocks; il++) {
         const struct layer_facts *lf = &l->f->layers[il];
-        const struct ggml_type_info *k = ggml_type_info(p->type_k), *v = ggml_type_info(p->type_v);
-        if (lf->cached && k && v && (lf->d_k % k->block || lf->d_v % v->block))
+        if (lf->cached && (lf->d_k % k->block || lf->d_v % v->block))
             return err_set(
                 err, RC_INVALID,
                 "heads of %u and %u values cannot be cached as %s and %s: the blocks do not divide them",
@@ -210,13 +211,15 @@ static enum rc split_layers(struct layout *l, struct err *err)
     }
     if (l->n_devices && !(sum > 0))
         return err_set(err, RC_INVALID, "no device has free memory to split the layers by");
+    for (int i = 0; i < l->n_devices; i++)
+        share[i] /= sum;
     int32_t start = n + 1 - l->gpu_layers > 0 ? n + 1 - l->gpu_layers : 0;
+    int d = 0; /* shares are cumulative: never back */
     for (int32_t il = 0; il <= n; il++) {
         int8_t dev = (int8_t)layout_host(l);
         if (l->n_devices && il >= start && il - start < l->gpu_layers) {
             float at = (float)(il - start) / (float)l->gpu_layers;
-            int d = 0;
-            while (d < l->n_devices - 1 && !(at < share[d] / sum))
+            while (d < l->n_devices - 1 && !(at < share[d]))
                 d++;
             dev = (int8_t)d;
         }
@@ -240,16 +243,13 @@ void layout_shares(const struct layout *l, struct plan_params *p)
 enum rc layout_init(struct layout *l, const struct facts *f, const struct plan_params *p,
                     const struct plan_device *devices, size_t n_devices, struct err *err)
 {
-    int8_t *weight_device = l->weight_device;
-    bool *weight_repacked = l->weight_repacked;
     *l = (struct layout){.f = f,
                          .p = p,
                          .devices = devices,
                          .n_devices = (int)n_devices,
+                         .places = l->places,
                          .adapters = l->adapters,
                          .n_adapters = l->n_adapters};
-    l->weight_device = weight_device;
-    l->weight_repacked = weight_repacked;
     if (n_devices > PLAN_MAX_DEVICES)
         return err_set(err, RC_INVALID, "%zu devices: at most %d", n_devices, PLAN_MAX_DEVICES);
     enum rc rc = check_ranges(p, err);

@@ -123,12 +123,13 @@ static void weigh_devices(const struct layout *l, const struct plan_host *host, 
     for (uint32_t i = 0; i < f->n_weights; i++) {
         const struct weight_facts *w = &f->weights[i];
         double touched, used = share_used(l, w, batch, &touched);
-        int d = l->weight_device[i];
+        struct weight_place place = layout_weight(l, i);
+        int d = place.device;
         if (w->layer == LAYER_INPUT)
             load[d].stored_bytes += (double)w->t->bytes;
         else
-            add_weight(&load[d], host, d == h, l->weight_repacked[i], w->layer == (int32_t)f->n_layer, used,
-                       touched, w->t);
+            add_weight(&load[d], host, d == h, place.repacked, w->layer == (int32_t)f->n_layer, used, touched,
+                       w->t);
     }
     if (f->tied)
         add_weight(&load[l->output_device], host, l->output_device == h, l->output_repacked, true, 1, 1,

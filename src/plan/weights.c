@@ -110,7 +110,6 @@ static bool packs(const struct layout *l)
 static void per_layer_copies(struct layout *l, uint32_t i)
 {
     bool seen[LAYOUT_MAX_BACKENDS] = {false};
-    l->weight_device[i] = l->layer_device[0];
     for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         int dev = l->layer_device[il];
         if (!seen[dev])
@@ -119,54 +118,86 @@ static void per_layer_copies(struct layout *l, uint32_t i)
     }
 }
 
-/* Would the device run the scan that reads this weight? Asked with the model's own shapes. */
-static bool takes_scan(const struct layout *l, const struct backend_traits *b, const struct tensor *w)
+/* The expert matrices of the first layers, which --n-cpu-moe moves. */
+static bool moved(const struct layout *l, const struct weight_facts *w)
 {
-    const struct facts *f = l->f;
-    uint64_t heads = w->ne[1] ? w->ne[1] : 1;
-    struct gtensor t[] = {
-        {.op = OP_SSM_SCAN, .src = {1, 1, 1, 2, -1}},
-        {.ne = {w->ne[0] == 1 ? f->ssm_state : w->ne[0], f->ssm_inner / heads, heads, 1}},
-        {.ne = {w->ne[0], heads, 1, 1}},
-    };
-    struct graph g = {.t = t, .n_t = TABLE_COUNT(t)};
-    return !b->refuses || !b->refuses(&g, &t[0]);
+    return w->offloadable_experts && w->layer >= 0 && (uint32_t)w->layer < l->p->n_cpu_moe;
 }
 
-/* A device holds only what it can compute with. */
-static bool device_takes(const struct layout *l, int dev, const struct weight_facts *w)
+/* By rule; overridden: the device that an override names, or -1. */
+static struct weight_place place_of(const struct layout *l, const struct weight_facts *w, int overridden)
 {
-    const struct backend_traits *b = backend_traits(l->devices[dev].backend);
-    bool scanned = w->role == ROLE_SSM_A && w->layer >= 0 && w->layer < (int32_t)l->f->n_layer &&
-                   l->f->layers[w->layer].mixer != MIXER_DELTA;
-    return w->t->bytes <= b->max_tensor && (!scanned || takes_scan(l, b, w->t));
-}
-
-static void place_weight(struct layout *l, const struct overrides *o, uint32_t i)
-{
-    const struct weight_facts *w = &l->f->weights[i];
     int host = layout_host(l), dev = host;
-    if (w->layer == LAYER_UNLOADED) {
-        l->weight_device[i] = (int8_t)host;
-        return;
-    }
+    struct weight_place p = {.device = (int8_t)host};
+    if (w->layer == LAYER_UNLOADED)
+        return p;
     if (w->per_layer_copy) {
-        per_layer_copies(l, i);
-        return;
+        p.device = l->layer_device[0];
+        return p;
     }
     if (w->layer != LAYER_INPUT)
         dev = l->layer_device[w->layer];
-    int forced = overridden(o, w);
-    if (forced < 0 && w->offloadable_experts && w->layer >= 0 && (uint32_t)w->layer < l->p->n_cpu_moe)
-        forced = host;
+    int forced = overridden < 0 && moved(l, w) ? host : overridden;
     if (forced >= 0)
         dev = forced;
-    if (dev != host && !device_takes(l, dev, w))
+    if (dev != host && !facts_device_takes(l->f, w, backend_traits(l->devices[dev].backend)))
         dev = host;
-    l->weight_device[i] = (int8_t)dev;
-    l->weight_repacked[i] =
-        dev == host && packs(l) && repackable(w->t, role_kind((enum role)w->role), l->p->host_isa);
-    count(l, dev, forced >= 0, l->weight_repacked[i], w->t);
+    p.device = (int8_t)dev;
+    p.forced = forced >= 0;
+    p.repacked = dev == host && packs(l) && repackable(w->t, role_kind((enum role)w->role), l->p->host_isa);
+    return p;
+}
+
+struct weight_place layout_weight(const struct layout *l, uint32_t i)
+{
+    return l->p->n_overrides ? l->places[i] : place_of(l, &l->f->weights[i], -1);
+}
+
+static void count_weight(struct layout *l, uint32_t i)
+{
+    const struct weight_facts *w = &l->f->weights[i];
+    if (w->per_layer_copy) {
+        per_layer_copies(l, i);
+    } else if (w->layer != LAYER_UNLOADED) {
+        struct weight_place p = layout_weight(l, i);
+        count(l, p.device, p.forced, p.repacked, w->t);
+    }
+}
+
+static unsigned host_store(const struct layout *l, bool forced)
+{
+    return host_alignment(l, forced) == 64 ? FACTS_HOST_64 : FACTS_HOST_32;
+}
+
+/* A layer whose weights lie by rule: the sums of its class. False if it must be counted weight by weight. */
+static bool count_class(struct layout *l, uint32_t il)
+{
+    const struct layer_class *c = &l->f->classes[l->f->layers[il].cls];
+    int host = layout_host(l), dev = l->layer_device[il];
+    bool experts_moved = il < l->p->n_cpu_moe;
+    if (dev == host ? packs(l) : c->in[l->devices[dev].backend].some_refused || (experts_moved && packs(l)))
+        return false;
+    unsigned store = dev == host ? host_store(l, false) : l->devices[dev].backend;
+    l->model_bytes[dev] += c->in[store].plain;
+    if (experts_moved)
+        l->model_bytes[host] += c->in[host_store(l, true)].experts;
+    else
+        l->model_bytes[dev] += c->in[store].experts;
+    return true;
+}
+
+static void count_weights(struct layout *l)
+{
+    const struct facts *f = l->f;
+    for (uint32_t il = 0; il < f->n_layer_run; il++) {
+        const struct layer_facts *lf = &f->layers[il];
+        if (!l->p->n_overrides && count_class(l, il))
+            continue;
+        for (uint32_t k = 0; k < lf->n_own; k++)
+            count_weight(l, f->by_layer[lf->first_own + k]);
+    }
+    for (uint32_t k = f->first_outside; k < f->n_weights; k++)
+        count_weight(l, f->by_layer[k]);
 }
 
 /* A model without an output matrix uses its embeddings again: the same memory only if both want the same
@@ -179,8 +210,14 @@ static void place_tied_output(struct layout *l)
     bool repacked = dev == layout_host(l) && packs(l) && repackable(t, KIND_PRODUCT, l->p->host_isa);
     l->output_device = (int8_t)dev;
     l->output_repacked = repacked;
-    if (dev != l->weight_device[i] || repacked || l->f->copies_tied)
+    if (dev != layout_weight(l, (uint32_t)i).device || repacked || l->f->copies_tied)
         count(l, dev, false, repacked, t);
+}
+
+static void place_overridden(struct layout *l, const struct overrides *o)
+{
+    for (uint32_t i = 0; i < l->f->n_weights; i++)
+        l->places[i] = place_of(l, &l->f->weights[i], overridden(o, &l->f->weights[i]));
 }
 
 enum rc layout_weights(struct layout *l, struct err *err)
@@ -188,16 +225,15 @@ enum rc layout_weights(struct layout *l, struct err *err)
     struct overrides o;
     enum rc rc = overrides_init(&o, l, err);
     if (!rc) {
-        for (uint32_t i = 0; i < l->f->n_weights; i++) {
-            l->weight_repacked[i] = false;
-            place_weight(l, &o, i);
-        }
+        if (l->p->n_overrides)
+            place_overridden(l, &o);
+        count_weights(l);
         if (l->f->tied) {
             place_tied_output(l);
         } else if (!l->f->headless) {
-            int32_t i = l->f->global[ROLE_OUTPUT];
-            l->output_device = l->weight_device[i];
-            l->output_repacked = l->weight_repacked[i];
+            struct weight_place p = layout_weight(l, (uint32_t)l->f->global[ROLE_OUTPUT]);
+            l->output_device = p.device;
+            l->output_repacked = p.repacked;
         }
     }
     overrides_release(&o);
