@@ -104,6 +104,13 @@ static void check_target(struct conn *c)
     c->target = t;
 }
 
+/* llhttp takes a request line that ends behind its target for HTTP/0.9. */
+static bool names_version(const struct msg *m)
+{
+    const char *nl = memchr(m->data, '\n', m->n);
+    return nl && memmem(m->data, (size_t)(nl - m->data), " HTTP/", 6);
+}
+
 static int on_headers_complete(llhttp_t *p)
 {
     struct conn *c = p->data;
@@ -113,7 +120,9 @@ static int on_headers_complete(llhttp_t *p)
     c->http10 = p->http_major == 1 && p->http_minor == 0;
     c->head_only = c->method == HTTP_HEAD;
     c->keep_alive = llhttp_should_keep_alive(p) != 0;
-    if (p->http_major != 1 || p->http_minor > 1)
+    if (!p->http_major && !names_version(c->in))
+        refuse(c, 400, RC_INVALID, "the request line names no version of HTTP");
+    else if (p->http_major != 1 || p->http_minor > 1)
         refuse(c, 505, RC_UNSUPPORTED, "only HTTP/1.0 and HTTP/1.1 are spoken here");
     if (c->method == HTTP_CONNECT)
         refuse(c, 405, RC_UNSUPPORTED, "CONNECT is not supported");
