@@ -51,7 +51,7 @@ if [[ $only != unit ]]; then
     "$python" -c 'import venv, ensurepip' 2>/dev/null || python=/usr/bin/python3
     rm -rf "$venv"
     "$python" -m venv "$venv" || give_up "python's venv module does not work"
-    task "installing pytest and the openai and anthropic clients into $venv" \
+    task "installing pytest and the openai, anthropic and ollama clients into $venv" \
       "$venv/bin/python" -m pip --disable-pip-version-check install -r tests/requirements.txt ||
       give_up "pip could not install tests/requirements.txt: check its configuration and the network"
     touch "$stamp"

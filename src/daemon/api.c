@@ -1,7 +1,7 @@
 /* The control API. Layer daemon; loop thread; reads of the history on the work pool.
  *
- * An answer that comes later is a struct later: it lives until both the work has ended and the exchange is
- * answered or gone. */
+ * An answer that the pool gives later is a struct later: it lives until both the command has ended and the
+ * exchange is answered or gone. */
 #include "daemon/daemon_priv.h"
 
 #include <stdio.h>
@@ -12,22 +12,14 @@
 
 /* ---- answers that come later ---- */
 
-typedef enum rc (*history_fn)(struct store *s, struct str model, unsigned limit, struct buf *out,
-                              struct err *err);
-
 struct later {
     struct daemon *d;
     struct http_exchange *ex; /* NULL once the client is gone */
-    uv_work_t work;
-    uv_timer_t timer;
-    /* a read of the history; a plan keeps its body in out and its tries in limit */
-    history_fn read;
-    const char *member; /* of the answer's object */
     char model[256];
-    unsigned limit;
-    struct buf out;
-    enum rc rc;
-    struct err err;
+    /* of a plan */
+    uv_timer_t timer;
+    struct buf body;
+    unsigned tries; /* left */
 };
 
 static void on_gone(void *arg)
@@ -40,14 +32,13 @@ static struct later *later_new(struct daemon *d, struct http_exchange *ex)
     struct later *l = mem_new(struct later);
     l->d = d;
     l->ex = ex;
-    l->work.data = l;
     http_on_abort(ex, on_gone, l);
     return l;
 }
 
 static void later_free(struct later *l)
 {
-    buf_release(&l->out);
+    buf_release(&l->body);
     free(l);
 }
 
@@ -118,7 +109,7 @@ void api_logs(void *daemon, struct http_exchange *ex)
         return;
     }
     if (http_query(ex, "follow", follow, sizeof follow) && strcmp(follow, "1") == 0) {
-        listeners_follow(d, ex, str_from(id));
+        listeners_follow(d, ex, LISTEN_LINES, str_from(id), true);
         return;
     }
     if (pool_log(d->pool, str_from(id), &tail, &err) != RC_OK) {
@@ -135,23 +126,24 @@ void api_logs(void *daemon, struct http_exchange *ex)
 
 /* ---- history ---- */
 
-static void read_history(uv_work_t *work)
-{
-    struct later *l = work->data;
-    buf_printf(&l->out, "{\"%s\":", l->member);
-    l->rc = l->read(l->d->store, str_from(l->model), l->limit, &l->out, &l->err);
-    buf_puts(&l->out, "}");
-}
+typedef enum rc (*history_fn)(struct store *s, struct str model, unsigned limit, struct buf *out,
+                              struct err *err);
 
-static void answer_history(uv_work_t *work, int status)
+struct history {
+    struct store *store;
+    history_fn read;
+    const char *member; /* of the answer's object */
+    char model[256];
+    unsigned limit;
+};
+
+static enum rc read_history(void *arg, struct buf *out, struct err *err)
 {
-    struct later *l = work->data;
-    (void)status;
-    if (l->ex && l->rc == RC_OK)
-        http_reply(l->ex, 200, "application/json", buf_str(&l->out));
-    else if (l->ex)
-        http_reply_err(l->ex, &l->err, 0);
-    later_free(l);
+    const struct history *h = arg;
+    buf_printf(out, "{\"%s\":", h->member);
+    enum rc rc = h->read(h->store, str_from(h->model), h->limit, out, err);
+    buf_puts(out, "}");
+    return rc;
 }
 
 static void history(struct daemon *d, struct http_exchange *ex, history_fn read, const char *member)
@@ -163,13 +155,11 @@ static void history(struct daemon *d, struct http_exchange *ex, history_fn read,
         reply_invalid(ex, "limit is not a number up to 10000", "?limit=100");
         return;
     }
-    struct later *l = later_new(d, ex);
+    struct history *h = mem_new(struct history);
+    *h = (struct history){.store = d->store, .read = read, .member = member, .limit = (unsigned)n};
     const char *known = model[0] ? pool_resolve(d->pool, str_from(model)) : NULL;
-    snprintf(l->model, sizeof l->model, "%s", known ? known : model);
-    l->limit = (unsigned)n;
-    l->read = read;
-    l->member = member;
-    uv_queue_work(d->loop, &l->work, read_history, answer_history);
+    snprintf(h->model, sizeof h->model, "%s", known ? known : model);
+    background_answer(d, ex, read_history, h);
 }
 
 void api_decisions(void *daemon, struct http_exchange *ex)
@@ -333,7 +323,7 @@ static bool plan_answer(struct later *l, bool last)
     struct err err;
     struct plan_policy policy;
     bool any = false;
-    if (json_parse(buf_str(&l->out), "the request's body", &body, &err) != RC_OK) {
+    if (json_parse(buf_str(&l->body), "the request's body", &body, &err) != RC_OK) {
         http_reply_err(l->ex, &err, 0);
         return true;
     }
@@ -368,8 +358,8 @@ static void on_plan_timer(uv_timer_t *t)
 {
     struct later *l = t->data;
     l->d->doing = "POST plan";
-    if (l->ex && !l->d->stopping && !plan_answer(l, l->limit == 0)) {
-        l->limit--;
+    if (l->ex && !l->d->stopping && !plan_answer(l, l->tries == 0)) {
+        l->tries--;
         return;
     }
     if (l->ex && l->d->stopping)
@@ -387,13 +377,13 @@ void api_plan(void *daemon, struct http_exchange *ex)
         return;
     yyjson_doc_free(body);
     struct later *l = later_new(d, ex);
-    buf_put_str(&l->out, http_body(ex));
+    buf_put_str(&l->body, http_body(ex));
     if (plan_answer(l, false)) {
         later_free(l);
         return;
     }
     /* Right after the start the runtime is still being probed: ask again until it is known. */
-    l->limit = PLAN_TRIES;
+    l->tries = PLAN_TRIES;
     uv_timer_init(d->loop, &l->timer);
     l->timer.data = l;
     uv_timer_start(&l->timer, on_plan_timer, PLAN_RETRY_MS, PLAN_RETRY_MS);

@@ -5,7 +5,11 @@
  *   route.c     the proxy's abstract route over the pool
  *   routes.c    the table of paths; data.c answers those of the data plane, api.c those of the control API
  *   events.c    decisions: to the log, the store, metrics and the listeners of /events
- *   listeners.c clients that listen to decisions or to an instance's log
+ *   router.c    llama.cpp's router: models with their states, load, unload, looks at an instance
+ *   swap.c      llama-swap's endpoints: what runs, unloading, an instance under /upstream, logs
+ *   ollama.c    Ollama's endpoints that are answered here, ollama_show.c the long one of them
+ *   listeners.c clients that listen to decisions, to models' states or to logs
+ *   background.c answers that the work pool makes
  *   telemetry.c metrics and the joined status
  *   watchdog.c  turns of the loop that take too long; the service manager's watchdog */
 #ifndef DAEMON_DAEMON_PRIV_H
@@ -90,25 +94,57 @@ void route_ops_init(struct daemon *d, struct route_ops *ret_ops);
 /* routes.c; the array belongs to the daemon that it was made for. */
 const struct http_route *routes_make(struct daemon *d, size_t *ret_n);
 
-/* data.c and api.c: see routes.def */
+/* data.c and its like: see routes.def */
 void reply_doc(struct http_exchange *ex, yyjson_mut_doc *doc); /* frees doc */
 yyjson_mut_doc *doc_new(yyjson_mut_val **ret_root);
+void reply_unknown_model(struct daemon *d, struct http_exchange *ex, struct str id); /* 404, nearest names */
+/* A GET that acts, asked for by a page of another origin, which sends no Origin with it: answered with 403.
+ */
+bool refused_to_page(struct http_exchange *ex);
 #define ROUTE_GET(path, fn, control, open)  void fn(void *daemon, struct http_exchange *ex);
 #define ROUTE_POST(path, fn, control, open) void fn(void *daemon, struct http_exchange *ex);
+#define ROUTE_ANY(path, fn)                 void fn(void *daemon, struct http_exchange *ex);
 #include "daemon/routes.def" /* undefines them */
+
+/* ollama.c: shared with ollama_show.c */
+yyjson_mut_val *ollama_details(yyjson_mut_doc *doc, const struct model *m); /* m may be NULL */
+
+/* router.c */
+/* A GET that names a model in its query is one for the model's instance, if it is loaded: true if it was. */
+bool router_look(struct daemon *d, struct http_exchange *ex);
+void router_decision(struct daemon *d, const struct pool_decision *p); /* tells those that listen to states */
 
 /* events.c */
 void events_decision(void *daemon, const struct pool_decision *decision);
 void events_request(void *daemon, const struct http_record *r);
 
-/* listeners.c: clients that listen to decisions (of NULL), or to the log of a model or an instance */
-/* Begins the answer with first; false: it was answered with an error, or the client is gone. */
-bool listeners_add(struct daemon *d, struct http_exchange *ex, const char *of, struct str first);
-bool listeners_has(const struct daemon *d, const char *model, const char *instance);
-void listeners_tell(struct daemon *d, const char *model, const char *instance, struct str event);
+/* background.c: arg is freed with free() behind make's end; fn runs on the work pool and appends a JSON
+ * document, or fails. */
+typedef enum rc (*background_fn)(void *arg, struct buf *out, struct err *err);
+void background_answer(struct daemon *d, struct http_exchange *ex, background_fn fn, void *arg);
+
+/* listeners.c: what clients listen to */
+enum listen {
+    LISTEN_DECISIONS, /* events of the control API */
+    LISTEN_STATES,    /* llama.cpp's events of models' states */
+    LISTEN_LINES,     /* of a model's or an instance's log, as events */
+    LISTEN_TEXT,      /* the same as text */
+    LISTEN_ALL_TEXT,  /* of all logs, each line with its instance */
+    LISTEN_OWN_TEXT,  /* the daemon's decisions as text */
+    LISTENS
+};
+/* of: a model or an instance, NULL = all. Begins the answer with first; false: it was answered with an error,
+ * or the client is gone. */
+bool listeners_add(struct daemon *d, struct http_exchange *ex, enum listen what, const char *of,
+                   struct str first);
+bool listeners_has(const struct daemon *d, enum listen what, const char *model, const char *instance);
+void listeners_tell(struct daemon *d, enum listen what, const char *model, const char *instance,
+                    struct str bytes);
 void listeners_end(struct daemon *d); /* ends all of them */
 void listeners_line(void *daemon, const char *model, const char *instance, struct str line);
-void listeners_follow(struct daemon *d, struct http_exchange *ex, struct str id);
+/* Of one log, LISTEN_LINES or LISTEN_TEXT, with what it has so far. */
+void listeners_follow(struct daemon *d, struct http_exchange *ex, enum listen what, struct str id,
+                      bool history);
 
 /* telemetry.c */
 void telemetry_text(struct daemon *d, struct buf *out);

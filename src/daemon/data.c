@@ -23,14 +23,38 @@ void reply_doc(struct http_exchange *ex, yyjson_mut_doc *doc)
     yyjson_mut_doc_free(doc);
 }
 
+bool refused_to_page(struct http_exchange *ex)
+{
+    struct err err;
+    if (!str_eq_c(http_header(ex, "sec-fetch-site"), "cross-site"))
+        return false;
+    (void)err_set(&err, RC_DENIED, "pages of other origins may not ask for this");
+    err_hint(&err, "use POST from an origin that cors_origin allows, or open the address itself");
+    http_reply_err(ex, &err, 0);
+    return true;
+}
+
+/* Ollama's clients ask here whether it is there, and know it by these words. */
+static bool is_a_page(struct http_exchange *ex)
+{
+    return str_find(http_header(ex, "accept"), STR("text/html")) >= 0;
+}
+
 void data_root(void *daemon, struct http_exchange *ex)
 {
     struct daemon *d = daemon;
     struct buf out = {0};
+    if (!is_a_page(ex)) {
+        http_reply(ex, 200, "text/plain; charset=utf-8", STR("Ollama is running"));
+        return;
+    }
     buf_printf(&out,
                "arriero " ARRIERO_VERSION " serves %zu model%s.\n\n"
                "  OpenAI API  /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings\n"
                "  Anthropic   /v1/messages, /v1/messages/count_tokens\n"
+               "  Ollama      /api/tags, /api/show, /api/ps, /api/version\n"
+               "  llama.cpp   /models, /models/load, /models/unload, /props, /slots, /completion, /infill\n"
+               "  llama-swap  /running, /unload, /upstream/MODEL/, /logs\n"
                "  State       /health, /status, /metrics\n",
                d->set->n, d->set->n == 1 ? "" : "s");
     http_reply(ex, 200, "text/plain; charset=utf-8", buf_str(&out));
@@ -64,6 +88,8 @@ void data_metrics(void *daemon, struct http_exchange *ex)
     struct daemon *d = daemon;
     struct buf out = {0};
     d->doing = "GET /metrics";
+    if (router_look(d, ex))
+        return;
     telemetry_text(d, &out);
     http_reply(ex, 200, METRICS_CONTENT_TYPE, buf_str(&out));
     buf_release(&out);
@@ -76,7 +102,7 @@ void data_models(void *daemon, struct http_exchange *ex)
 }
 
 /* 404 with the nearest names, in the words of the catalog. */
-static void unknown_model(struct daemon *d, struct http_exchange *ex, struct str id)
+void reply_unknown_model(struct daemon *d, struct http_exchange *ex, struct str id)
 {
     const char *near[3];
     struct err err;
@@ -109,6 +135,6 @@ void data_model(void *daemon, struct http_exchange *ex)
     if (known && model_set_one_json(d->set, str_from(known), &out))
         http_reply(ex, 200, "application/json", buf_str(&out));
     else
-        unknown_model(d, ex, id);
+        reply_unknown_model(d, ex, id);
     buf_release(&out);
 }

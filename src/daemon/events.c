@@ -31,6 +31,21 @@ static void log_decision(const struct pool_decision *p)
     buf_release(&text);
 }
 
+/* The same for those who follow it as text. */
+static void tell_text(struct daemon *d, const struct pool_decision *p)
+{
+    char at[40];
+    struct buf text = {0};
+    if (!listeners_has(d, LISTEN_OWN_TEXT, p->model, p->instance))
+        return;
+    buf_printf(&text, "%s %s %s", clock_rfc3339(p->wall_ms, at, sizeof at), p->kind, p->model);
+    for (size_t i = 0; i < p->n_reasons; i++)
+        buf_printf(&text, "%s%s", i ? "; " : ": ", p->reasons[i].text);
+    buf_puts(&text, "\n");
+    listeners_tell(d, LISTEN_OWN_TEXT, p->model, p->instance, buf_str(&text));
+    buf_release(&text);
+}
+
 static void put_reasons(const struct pool_decision *p, struct buf *out)
 {
     buf_puts(out, "[");
@@ -98,10 +113,8 @@ static void post_measures(struct daemon *d, const struct pool_decision *p, yyjso
 
 static const char *path_of(const struct daemon *d, const char *model)
 {
-    for (size_t i = 0; d->set && i < d->set->n; i++)
-        if (strcmp(d->set->models[i].id, model) == 0)
-            return d->set->models[i].path;
-    return "";
+    size_t i = d->set ? model_set_index(d->set, str_from(model)) : SIZE_MAX;
+    return i == SIZE_MAX ? "" : d->set->models[i].path;
 }
 
 static void post_instance(struct daemon *d, const struct pool_decision *p)
@@ -175,10 +188,12 @@ void events_decision(void *daemon, const struct pool_decision *p)
                                  .seconds = p->seconds};
     store_post_decision(d->store, &row);
     post_instance(d, p);
-    if (listeners_has(d, NULL, NULL)) {
+    if (listeners_has(d, LISTEN_DECISIONS, p->model, p->instance)) {
         put_event(d, p, buf_str(&reasons), buf_str(&plan), &event);
-        listeners_tell(d, NULL, NULL, buf_str(&event));
+        listeners_tell(d, LISTEN_DECISIONS, p->model, p->instance, buf_str(&event));
     }
+    tell_text(d, p);
+    router_decision(d, p);
     buf_release(&reasons);
     buf_release(&plan);
     buf_release(&event);
@@ -186,7 +201,7 @@ void events_decision(void *daemon, const struct pool_decision *p)
 
 void api_events(void *daemon, struct http_exchange *ex)
 {
-    (void)listeners_add(daemon, ex, NULL, STR("retry: 2000\n\n"));
+    (void)listeners_add(daemon, ex, LISTEN_DECISIONS, NULL, STR("retry: 2000\n\n"));
 }
 
 /* ---- requests ---- */

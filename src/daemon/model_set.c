@@ -156,11 +156,26 @@ static int by_id(const void *a, const void *b)
     return strcmp(((const struct pool_model *)a)->id, ((const struct pool_model *)b)->id);
 }
 
-static size_t index_of(const struct model_set *s, const char *id)
+static int compare_id(struct str id, const char *other)
 {
-    for (size_t i = 0; i < s->n; i++)
-        if (strcmp(s->models[i].id, id) == 0)
-            return i;
+    size_t n = strlen(other);
+    int c = memcmp(id.p, other, id.n < n ? id.n : n);
+    return c ? c : (id.n > n) - (id.n < n);
+}
+
+size_t model_set_index(const struct model_set *s, struct str id)
+{
+    size_t low = 0, high = s->n;
+    while (id.n && low < high) {
+        size_t mid = low + (high - low) / 2;
+        int c = compare_id(id, s->models[mid].id);
+        if (c == 0)
+            return mid;
+        if (c > 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
     return SIZE_MAX;
 }
 
@@ -236,7 +251,7 @@ static void drop_clashing_aliases(struct model_set *s)
         const char **kept = arena_array(&s->arena, p->n_aliases ? p->n_aliases : 1, sizeof *kept);
         size_t n = 0;
         for (size_t k = 0; kept && k < p->n_aliases; k++) {
-            if (index_of(s, p->aliases[k]) == SIZE_MAX)
+            if (model_set_index(s, str_from(p->aliases[k])) == SIZE_MAX)
                 kept[n++] = p->aliases[k];
             else
                 warn(s, "the alias %s of %s is the id of another model and is left out", p->aliases[k],
@@ -296,17 +311,18 @@ void model_set_free(struct model_set *s)
 
 /* ---- OpenAI's objects ---- */
 
-static yyjson_mut_val *model_json(yyjson_mut_doc *doc, const struct pool_model *p,
-                                  const struct catalog_entry *e)
+yyjson_mut_val *model_set_json(const struct model_set *s, size_t i, yyjson_mut_doc *doc)
 {
+    const struct pool_model *p = &s->models[i];
+    const struct catalog_entry *e = s->entries[i];
     yyjson_mut_val *o = yyjson_mut_obj(doc);
     yyjson_mut_obj_add_str(doc, o, "id", p->id);
     yyjson_mut_obj_add_str(doc, o, "object", "model");
     yyjson_mut_obj_add_int(doc, o, "created", e ? e->mtime_ns / 1000000000 : 0);
     yyjson_mut_obj_add_str(doc, o, "owned_by", e ? e->source : "configuration");
     yyjson_mut_val *aliases = yyjson_mut_obj_add_arr(doc, o, "aliases");
-    for (size_t i = 0; i < p->n_aliases; i++)
-        yyjson_mut_arr_add_str(doc, aliases, p->aliases[i]);
+    for (size_t k = 0; k < p->n_aliases; k++)
+        yyjson_mut_arr_add_str(doc, aliases, p->aliases[k]);
     if (!e)
         return o;
     yyjson_mut_val *meta = yyjson_mut_obj_add_obj(doc, o, "meta");
@@ -330,20 +346,18 @@ void model_set_list_json(const struct model_set *s, struct buf *out)
     yyjson_mut_obj_add_str(doc, root, "object", "list");
     yyjson_mut_val *data = yyjson_mut_obj_add_arr(doc, root, "data");
     for (size_t i = 0; i < s->n; i++)
-        yyjson_mut_arr_append(data, model_json(doc, &s->models[i], s->entries[i]));
+        yyjson_mut_arr_append(data, model_set_json(s, i, doc));
     (void)json_write(doc, false, out, NULL); /* fails only with out->failed */
     yyjson_mut_doc_free(doc);
 }
 
 bool model_set_one_json(const struct model_set *s, struct str id, struct buf *out)
 {
-    size_t i = 0;
-    while (i < s->n && !str_eq_c(id, s->models[i].id))
-        i++;
-    if (i == s->n)
+    size_t i = model_set_index(s, id);
+    if (i == SIZE_MAX)
         return false;
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
-    yyjson_mut_doc_set_root(doc, model_json(doc, &s->models[i], s->entries[i]));
+    yyjson_mut_doc_set_root(doc, model_set_json(s, i, doc));
     (void)json_write(doc, false, out, NULL);
     yyjson_mut_doc_free(doc);
     return true;

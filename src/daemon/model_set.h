@@ -31,6 +31,10 @@ bool model_set_why_not(const struct model_set *s, struct str id, struct err *err
 
 /* Turns a model's settings into a policy of the planner. */
 void model_set_policy(const struct config_model *m, struct plan_policy *ret_policy);
+/* Where the model of that id is; SIZE_MAX if there is none. */
+size_t model_set_index(const struct model_set *s, struct str id);
+/* OpenAI's object of a model. Strings are borrowed from the set. */
+yyjson_mut_val *model_set_json(const struct model_set *s, size_t i, yyjson_mut_doc *doc);
 /* OpenAI's list of models as JSON text; with an id, that one object or false. */
 void model_set_list_json(const struct model_set *s, struct buf *out);
 bool model_set_one_json(const struct model_set *s, struct str id, struct buf *out);

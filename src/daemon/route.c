@@ -60,6 +60,19 @@ static bool choose_model(struct daemon *d, struct str *model, struct err *err)
     return rc == RC_OK;
 }
 
+/* A look takes what is ready, and gives nothing back. */
+static enum route_answer observe(struct daemon *d, struct str model, struct str asked,
+                                 struct route_lease *ret_lease, struct route_refusal *ret_refusal)
+{
+    struct pool_lease lease;
+    if (!pool_observe(d->pool, model, &lease, &ret_refusal->err)) {
+        ret_refusal->retry_after_s = 0;
+        return ROUTE_REFUSED;
+    }
+    lease_from(&lease, asked, ret_lease);
+    return ROUTE_GRANTED;
+}
+
 static enum route_answer acquire(void *ctx, const struct route_request *req, route_cb cb, void *arg,
                                  struct route_lease *ret_lease, void **ret_wait,
                                  struct route_refusal *ret_refusal)
@@ -75,6 +88,10 @@ static enum route_answer acquire(void *ctx, const struct route_request *req, rou
         *ret_refusal = refusal;
         free(w);
         return ROUTE_REFUSED;
+    }
+    if (req->observe) {
+        free(w);
+        return observe(d, model, req->model, ret_lease, ret_refusal);
     }
     struct pool_lease lease;
     enum pool_answer answer =

@@ -4,7 +4,9 @@
 static const struct http_route table[] = {
 #define ROUTE_GET(path, fn, control, open)  {path, HTTP_M_GET, fn, NULL, control, open},
 #define ROUTE_POST(path, fn, control, open) {path, HTTP_M_POST, fn, NULL, control, open},
-#define ROUTE_RELAY(path)                   {path, HTTP_M_POST, NULL, NULL, false, false},
+#define ROUTE_ANY(path, fn)                                                                                  \
+    {path, HTTP_M_GET | HTTP_M_POST | HTTP_M_PUT | HTTP_M_DELETE, fn, NULL, false, false},
+#define ROUTE_RELAY(path) {path, HTTP_M_POST, NULL, NULL, false, false},
 #include "daemon/routes.def"
 };
 

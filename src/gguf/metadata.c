@@ -1,4 +1,5 @@
-/* Look-ups in a model's metadata: the model_key_ and model_arch_ functions of model.h. Layer gguf; pure. */
+/* Look-ups in a model's metadata: the model_key_ and model_arch_ functions of model.h. Layer gguf; pure but
+ * for model_read_text. */
 #include "gguf/model_priv.h"
 
 #include <endian.h>
@@ -145,4 +146,84 @@ bool model_key_array_n(const struct model *m, const char *key, uint64_t *ret_n)
         return false;
     *ret_n = kv->n;
     return true;
+}
+
+/* ---- all of it ---- */
+
+static bool is_signed(unsigned kind)
+{
+    return kind == GGUF_I8 || kind == GGUF_I16 || kind == GGUF_I32 || kind == GGUF_I64;
+}
+
+static void number_of(const struct gguf_kv *kv, struct model_value *v)
+{
+    double real;
+    if (kv->kind == GGUF_F32 || kv->kind == GGUF_F64) {
+        v->kind = MODEL_REAL;
+        v->real = gguf_kv_f64(kv, 0, &real) ? real : (double)NAN;
+    } else if (gguf_kv_u64(kv, 0, &v->u)) {
+        v->kind = kv->kind == GGUF_BOOL ? MODEL_BOOL : MODEL_UINT;
+    } else {
+        uint64_t bits = 0;
+        v->kind = is_signed(kv->kind) ? MODEL_INT : MODEL_UINT;
+        (void)element_bits(kv, 0, &bits);
+        unsigned unused = 64 - gguf_kind_bytes(kv->kind) * 8;
+        v->i = (int64_t)(bits << unused) >> unused;
+    }
+}
+
+bool model_key_at(const struct model *m, uint32_t i, struct model_value *ret_value)
+{
+    if (i >= m->priv->n_kvs)
+        return false;
+    const struct gguf_kv *kv = &m->priv->kvs[i];
+    struct model_value v = {.key = kv->key};
+    if (kv->array) {
+        v.kind = MODEL_ARRAY;
+        v.n = kv->n;
+    } else if (kv->kind != GGUF_STRING) {
+        number_of(kv, &v);
+    } else if (string_of(kv, &v.text)) {
+        v.kind = MODEL_TEXT;
+    } else {
+        v.kind = MODEL_LONG_TEXT;
+        v.n = kv->n;
+    }
+    *ret_value = v;
+    return true;
+}
+
+static enum rc read_text(const struct gguf_source *src, const struct model_file *f, const struct gguf_kv *kv,
+                         struct buf *out, struct err *err)
+{
+    if (src->size != f->size || src->mtime_ns != f->mtime_ns)
+        return err_set(err, RC_TRUNCATED, "%s has changed since it was read", f->path);
+    if (!buf_reserve(out, (size_t)kv->n))
+        return err_set(err, RC_NOMEM, "no memory for the text %.200s", kv->key.p);
+    ssize_t n = src->read_at(src, out->data + out->n, (size_t)kv->n, kv->at);
+    if (n < 0)
+        return err_sys(err, RC_IO, "cannot read %s", f->path);
+    struct str text = {out->data + out->n, (size_t)n};
+    if (text.n != kv->n)
+        return err_set(err, RC_TRUNCATED, "%s has changed since it was read", f->path);
+    out->n += text.n;
+    out->data[out->n] = '\0';
+    return RC_OK;
+}
+
+enum rc model_read_text(const struct model *m, const char *key, size_t max, struct buf *out, struct err *err)
+{
+    const struct gguf_kv *kv = model_kv(m, str_from(key));
+    if (!kv || kv->array || kv->kind != GGUF_STRING)
+        return err_set(err, RC_NOT_FOUND, "%s has no text %s", m->path, key);
+    if (kv->n > max)
+        return err_set(err, RC_LIMIT, "the text %s of %s has %llu bytes (%zu at most)", key, m->path,
+                       (unsigned long long)kv->n, max);
+    struct gguf_source src;
+    enum rc rc = gguf_source_open(m->priv->files[0].path, &src, err);
+    if (rc != RC_OK)
+        return rc;
+    rc = read_text(&src, &m->priv->files[0], kv, out, err);
+    gguf_source_close(&src);
+    return rc;
 }

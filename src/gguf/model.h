@@ -6,8 +6,8 @@
 #ifndef GGUF_MODEL_H
 #define GGUF_MODEL_H
 
+#include "base/buf.h"
 #include "base/err.h"
-#include "base/str.h"
 
 #include <stdint.h>
 
@@ -121,6 +121,34 @@ bool model_arch_str(const struct model *m, const char *suffix, struct str *ret_v
 bool model_arch_layer_u64(const struct model *m, const char *suffix, uint32_t layer, uint64_t *ret_value);
 /* Length of an array key; false if absent or not an array. */
 bool model_key_array_n(const struct model *m, const char *key, uint64_t *ret_n);
+
+/* The i-th key of the file, in its order, with its value; false past the end. Arrays are told by their length
+ * only, and so are strings that were not kept. Borrowed from the model. */
+enum model_value_kind {
+    MODEL_UINT,
+    MODEL_INT,
+    MODEL_REAL,
+    MODEL_BOOL,
+    MODEL_TEXT,
+    MODEL_LONG_TEXT,
+    MODEL_ARRAY
+};
+struct model_value {
+    struct str key;
+    enum model_value_kind kind;
+    union {
+        uint64_t u; /* MODEL_UINT, MODEL_BOOL */
+        int64_t i;
+        double real; /* finite or not, as in the file */
+        struct str text;
+        uint64_t n; /* bytes of a long text, elements of an array */
+    };
+};
+bool model_key_at(const struct model *m, uint32_t i, struct model_value *ret_value);
+/* Reads a text of any length out of the file again, a chat template for one. Blocking I/O. RC_NOT_FOUND if
+ * there is no such text, RC_LIMIT if it has more than max bytes, RC_TRUNCATED if the file has changed since
+ * it was opened, RC_IO. The bytes are those of the file: not checked for UTF-8. */
+enum rc model_read_text(const struct model *m, const char *key, size_t max, struct buf *out, struct err *err);
 
 /* Finds a tensor by its full name (hashed); NULL if there is none. */
 const struct tensor *model_tensor(const struct model *m, const char *name);

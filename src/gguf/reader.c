@@ -79,7 +79,8 @@ static enum rc read_string_value(struct reader *r, struct gguf_kv *kv)
     enum rc rc = cursor_u64(&r->cur, &kv->n);
     if (rc)
         return rc;
-    /* Templates are long and nobody here reads them: their presence is enough. */
+    kv->at = r->cur.at;
+    /* Templates are long and seldom asked for: where they are is enough (model_read_text). */
     if (kv->n > GGUF_MAX_KEPT_STRING || str_starts(kv->key, "tokenizer.chat_template"))
         return cursor_skip(&r->cur, kv->n);
     const unsigned char *p;

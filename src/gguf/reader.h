@@ -45,6 +45,7 @@ struct gguf_kv {
     uint8_t kind;   /* enum gguf_kind: of the value, or of the elements */
     bool array;
     uint64_t n;       /* bytes of a string, elements of an array, 1 for a number */
+    uint64_t at;      /* of a string: where its bytes begin in the file */
     const void *data; /* little-endian as in the file, strings NUL-terminated; NULL when it was not kept */
 };
 

@@ -55,6 +55,7 @@ struct pool_instance *instance_new(struct entry *e, const struct admission *a)
     snprintf(i->model, sizeof i->model, "%s", e->id);
     i->state = POOL_PLANNED;
     i->since_ms = i->last_used_ms = p->deps.now_ms();
+    i->keep_ms = e->ttl_ms ? e->ttl_ms : UINT64_MAX;
     /* the next load reads them anew: the files may have changed */
     i->facts = a->plan.smaller >= 0 ? take_ptr(e->smaller.list[a->plan.smaller]) : take_ptr(e->facts);
     if (e->facts)
@@ -413,8 +414,8 @@ void instance_idle(struct pool_instance *i)
 {
     if (i->state == POOL_DRAINING && i->busy == 0)
         terminate(i, SIGTERM);
-    else if (i->state == POOL_READY && i->busy == 0 && !i->suspect && i->entry && i->entry->ttl_ms > 0)
-        set_timer(i, TIMER_TTL, i->entry->ttl_ms);
+    else if (i->state == POOL_READY && i->busy == 0 && !i->suspect && i->entry)
+        set_timer(i, i->keep_ms == UINT64_MAX ? TIMER_NONE : TIMER_TTL, i->keep_ms);
 }
 
 static void healthy(struct pool_instance *i)
@@ -510,7 +511,8 @@ void instance_check(struct pool_instance *i)
 static void unload_idle(struct pool_instance *i)
 {
     struct plan_reason r;
-    reason_set(&r, "ttl", "idle for %llu s", (unsigned long long)(i->entry->ttl_ms / 1000));
+    reason_set(&r, i->kept ? "keep_alive" : "ttl", "idle for %llu s%s",
+               (unsigned long long)(i->keep_ms / 1000), i->kept ? ", as a client asked" : "");
     decide(i->pool, "unload", i->entry, i, &r, 1, NULL, 0);
     instance_detach(i);
     instance_stop(i, STOP_DRAIN);

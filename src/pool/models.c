@@ -117,7 +117,7 @@ static void names_build(struct pool *p)
     qsort(p->names, p->n_names, sizeof *p->names, by_text);
 }
 
-struct entry *entry_find(const struct pool *p, struct str name)
+static struct entry *find_exact(const struct pool *p, struct str name)
 {
     size_t low = 0, high = p->n_names;
     struct entry *found = NULL;
@@ -140,6 +140,27 @@ struct entry *entry_find(const struct pool *p, struct str name)
             high = mid;
     }
     return NULL;
+}
+
+/* "name" and "name:latest" are the same model to Ollama's clients, who add the tag or leave it out. */
+static struct entry *find_tagged(const struct pool *p, struct str name)
+{
+    static const char latest[] = ":latest";
+    size_t n = sizeof latest - 1;
+    char tagged[256];
+    if (str_ends(name, latest))
+        return find_exact(p, (struct str){name.p, name.n - n});
+    if (name.n + n > sizeof tagged || memchr(name.p, ':', name.n))
+        return NULL;
+    memcpy(tagged, name.p, name.n);
+    memcpy(tagged + name.n, latest, n);
+    return find_exact(p, (struct str){tagged, name.n + n});
+}
+
+struct entry *entry_find(const struct pool *p, struct str name)
+{
+    struct entry *e = find_exact(p, name);
+    return e || !name.n ? e : find_tagged(p, name);
 }
 
 static bool contains_ignoring_case(struct str hay, struct str needle)

@@ -134,6 +134,14 @@ void pool_cancel(struct pool *p, struct pool_wait *w);
 /* upstream_broken: the connection failed or died; the pool then checks the instance's health itself. */
 void pool_release(struct pool *p, struct pool_lease *lease, bool upstream_broken);
 
+/* What a client wishes of the instance that its lease is of, in place of the model's ttl: to stay so long
+ * without use, 0 = until it is idle, UINT64_MAX = for ever. One that is pinned does not leave sooner for it.
+ */
+void pool_keep(struct pool *p, const struct pool_lease *lease, uint64_t ms);
+/* A lease on a model that is ready, without waiting; it need not be given back, and the instance may end any
+ * time: for looks that must not count as use. RC_NOT_FOUND, RC_INVALID. */
+bool pool_observe(struct pool *p, struct str model, struct pool_lease *ret_lease, struct err *err);
+
 /* What the runtime told of a request that an instance has answered: a lesson, if it ran alone. */
 void pool_timing(struct pool *p, const char *instance, const struct plan_timing *t, uint64_t total_ms);
 
@@ -155,7 +163,8 @@ yyjson_mut_val *pool_rebalance(struct pool *p, yyjson_mut_doc *doc);
 
 /* ---- views ---- */
 /* Array of instances: id, model, state, pid, port, busy, waiting, since_ms, idle_ms, pinned, devices
- * (predicted and measured bytes), params, argv, speed, last_error {message, hint, code}, loads, log_path. */
+ * (predicted and measured bytes), expires_ms (until it leaves unused; null = never), params, argv, speed,
+ * last_error {message, hint, code}, loads, log_path. */
 yyjson_mut_val *pool_json(struct pool *p, yyjson_mut_doc *doc);
 /* Array of models: id, aliases, path, state (of its instance or "unloaded"). */
 yyjson_mut_val *pool_models_json(struct pool *p, yyjson_mut_doc *doc);

@@ -9,6 +9,7 @@
  *   admit.c     the machine as a load sees it, and the question whether there is room
  *   instance.c  one instance: states, process, timers, end
  *   wait.c      callers that wait for a model
+ *   keep.c      how long an instance stays, looks that do not count as use
  *   health.c    GET /health on the loop, and free ports
  *   views.c     JSON, counters, decisions
  *   dryrun.c    the question of a load without the load
@@ -222,8 +223,11 @@ struct pool_instance {
     double load_seconds;
     /* use */
     uint32_t busy;
-    uint64_t leases; /* given out so far */
-    bool suspect;    /* its health is being checked: no new lease until it is known */
+    uint64_t leases;  /* given out so far */
+    uint64_t keep_ms; /* it stays so long without use: the model's ttl, or what a client asked for; UINT64_MAX
+                       * = for ever */
+    bool kept;        /* keep_ms is a client's wish */
+    bool suspect;     /* its health is being checked: no new lease until it is known */
     unsigned check_failures;
     uint64_t check_ticks, check_ok_ms; /* at the latest check; the latest sign of life while it is checked */
     struct err cause;
@@ -297,6 +301,7 @@ void wait_remove(struct pool_wait *w); /* frees it */
 void wait_grant_all(struct entry *e);  /* current is ready */
 void wait_fail_all(struct entry *e, enum rc rc, const struct err *err, uint32_t retry_after_s);
 void wait_expire(struct entry *e);
+void lease_describe(const struct pool_instance *i, struct pool_lease *ret_lease);
 void lease_fill(struct pool_instance *i, struct pool_lease *ret_lease); /* counts it */
 
 char **strings_copy(const char *const *list, size_t n);

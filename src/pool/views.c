@@ -99,6 +99,13 @@ static void add_error(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct err *
         yyjson_mut_obj_add_val(doc, o, "last_error", json_err(doc, err));
 }
 
+/* Use puts it off: while there is any, the whole time is left. */
+static uint64_t expires_ms(const struct pool_instance *i, uint64_t now)
+{
+    uint64_t idle = i->busy || i->state != POOL_READY ? 0 : now - i->last_used_ms;
+    return i->keep_ms > idle ? i->keep_ms - idle : 0;
+}
+
 static yyjson_mut_val *instance_json(const struct pool_instance *i, yyjson_mut_doc *doc)
 {
     const struct pool *p = i->pool;
@@ -116,6 +123,10 @@ static yyjson_mut_val *instance_json(const struct pool_instance *i, yyjson_mut_d
     yyjson_mut_obj_add_uint(doc, o, "waiting", i->entry ? i->entry->n_waiting : 0);
     yyjson_mut_obj_add_uint(doc, o, "since_ms", now - i->since_ms);
     yyjson_mut_obj_add_uint(doc, o, "idle_ms", i->busy || i->state != POOL_READY ? 0 : now - i->last_used_ms);
+    if (i->keep_ms == UINT64_MAX)
+        yyjson_mut_obj_add_null(doc, o, "expires_ms");
+    else
+        yyjson_mut_obj_add_uint(doc, o, "expires_ms", expires_ms(i, now));
     yyjson_mut_obj_add_bool(doc, o, "pinned", i->entry && i->entry->pinned);
     yyjson_mut_obj_add_real(doc, o, "progress", i->progress);
     yyjson_mut_obj_add_real(doc, o, "load_seconds", i->load_seconds);

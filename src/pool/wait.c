@@ -47,7 +47,7 @@ void wait_remove(struct pool_wait *w)
     pool_retime(p);
 }
 
-void lease_fill(struct pool_instance *i, struct pool_lease *l)
+void lease_describe(const struct pool_instance *i, struct pool_lease *l)
 {
     *l = (struct pool_lease){.port = i->port,
                              .serial = i->serial,
@@ -57,6 +57,11 @@ void lease_fill(struct pool_instance *i, struct pool_lease *l)
     snprintf(l->instance, sizeof l->instance, "%s", i->id);
     snprintf(l->model, sizeof l->model, "%s", i->model);
     snprintf(l->host, sizeof l->host, "127.0.0.1");
+}
+
+void lease_fill(struct pool_instance *i, struct pool_lease *l)
+{
+    lease_describe(i, l);
     i->busy++;
     i->leases++;
     i->last_used_ms = i->pool->deps.now_ms();

@@ -136,7 +136,7 @@ void conn_lost(struct conn *c, const char *outcome, bool abort)
     } else if (was >= PHASE_LEASE && was <= PHASE_RELAY) {
         relay_cancel(c, was);
     }
-    if (c->route && !c->route->local && was >= PHASE_BODY && was <= PHASE_FLUSH)
+    if (conn_relays(c) && was >= PHASE_BODY && was <= PHASE_FLUSH)
         relay_record(c);
     close_socket(c, abort);
 }
@@ -310,7 +310,7 @@ static void linger(struct conn *c)
 
 static void finish(struct conn *c)
 {
-    if (c->route && !c->route->local)
+    if (conn_relays(c))
         relay_record(c);
     if (c->keep_alive && !c->s->draining && !c->half_closed) {
         next_request(c);

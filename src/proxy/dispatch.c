@@ -258,6 +258,11 @@ struct str http_path(const struct http_exchange *ex)
     return conn_of(ex)->path;
 }
 
+struct str http_target(const struct http_exchange *ex)
+{
+    return conn_of(ex)->target;
+}
+
 struct str http_header(const struct http_exchange *ex, const char *lower_name)
 {
     const struct conn *c = conn_of(ex);

@@ -88,7 +88,8 @@ const char *http_server_address(const struct http_server *s, size_t i);
 
 /* ---- local routes ---- */
 struct str http_method(const struct http_exchange *ex);
-struct str http_path(const struct http_exchange *ex); /* decoded path without query */
+struct str http_path(const struct http_exchange *ex);   /* decoded path without query */
+struct str http_target(const struct http_exchange *ex); /* path and query as they came */
 bool http_query(const struct http_exchange *ex, const char *key, char *out,
                 size_t cap);                                                    /* decoded; false = absent */
 struct str http_header(const struct http_exchange *ex, const char *lower_name); /* empty = absent */
@@ -96,6 +97,16 @@ struct str http_body(const struct http_exchange *ex);
 void http_reply(struct http_exchange *ex, int status, const char *content_type, struct str body);
 /* {"error":{"message","type","code","param":null,"hint"}} with the status of the code. */
 void http_reply_err(struct http_exchange *ex, const struct err *err, uint32_t retry_after_s);
+/* 301, 302, 307 or 308; location is a path of this server. */
+void http_redirect(struct http_exchange *ex, int status, struct str location);
+/* In place of an answer: hands the request on to an instance, as a relayed route does, with the words of the
+ * client's. To be called by the local function itself, not later. */
+struct http_forward {
+    struct str model; /* as the client wrote it; copied */
+    size_t skip;      /* bytes of http_path that the backend does not see; what is left begins with a slash */
+    bool observe;     /* see route_request */
+};
+void http_forward(struct http_exchange *ex, const struct http_forward *how);
 /* Called when the client goes away before the answer; the exchange is gone after it. */
 void http_on_abort(struct http_exchange *ex, void (*fn)(void *arg), void *arg);
 /* A long-lived answer (SSE, log tail): head now, chunks later, end. stream_write returns false when the

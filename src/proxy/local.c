@@ -112,6 +112,25 @@ void http_reply(struct http_exchange *ex, int status, const char *content_type, 
         local_reply(c, status, content_type, "", body);
 }
 
+void http_redirect(struct http_exchange *ex, int status, struct str location)
+{
+    struct conn *c = conn_of(ex);
+    if (conn_settle(c))
+        return;
+    struct buf fields = {0};
+    buf_puts(&fields, "Location: ");
+    for (size_t i = 0; i < location.n; i++) { /* what a header field may not hold as it is */
+        unsigned char ch = (unsigned char)location.p[i];
+        if (ch > ' ' && ch < 0x7f)
+            buf_append(&fields, &location.p[i], 1);
+        else
+            buf_printf(&fields, "%%%02X", ch);
+    }
+    buf_puts(&fields, "\r\n");
+    local_reply(c, status, "", fields.data, (struct str){"", 0});
+    buf_release(&fields);
+}
+
 void http_on_abort(struct http_exchange *ex, void (*fn)(void *arg), void *arg)
 {
     struct conn *c = conn_of(ex);

@@ -125,6 +125,7 @@ struct conn {
     /* relay */
     void *wait;
     bool leased, lease_broken, recorded;
+    bool forwarded, observe; /* by a local function, see forward.c */
     uint8_t attempts;
     struct account usage;
     struct str model;
@@ -142,6 +143,12 @@ static inline struct conn *conn_of(const struct http_exchange *ex)
 static inline struct http_exchange *exchange_of(struct conn *c)
 {
     return (struct http_exchange *)(void *)c;
+}
+
+/* Whether its answer comes from an instance, so that it is accounted for. */
+static inline bool conn_relays(const struct conn *c)
+{
+    return c->forwarded || (c->route && !c->route->local);
 }
 
 enum up_state { UP_CONNECTING, UP_BUSY, UP_IDLE };
@@ -301,6 +308,7 @@ void errors_refuse(struct conn *c,
 
 /* ---- relay.c ---- */
 void relay_begin(struct conn *c);
+void relay_start(struct conn *c); /* the same with c->model found already */
 void relay_connected(struct up *u);
 void relay_continue_send(struct up *u);
 void relay_send_now(struct up *u);

@@ -477,7 +477,8 @@ static void acquire(struct conn *c)
     struct route_refusal refusal;
     refusal.retry_after_s = 0;
     (void)err_set(&refusal.err, RC_INTERNAL, "the request was refused");
-    const struct route_request req = {.model = c->model, .key_id = str_from(c->key_id)};
+    const struct route_request req = {
+        .model = c->model, .key_id = str_from(c->key_id), .observe = c->observe};
     const struct route_ops *ops = &c->s->opt.route;
     c->attempts++;
     c->phase = PHASE_LEASE;
@@ -522,6 +523,11 @@ void relay_begin(struct conn *c)
         errors_reply(c, 400, &err, 0);
         return;
     }
+    relay_start(c);
+}
+
+void relay_start(struct conn *c)
+{
     c->s->count.relayed_total++;
     acquire(c);
 }

@@ -12,6 +12,7 @@
 struct route_request {
     struct str model;  /* as the client wrote it, unescaped; empty = none given */
     struct str key_id; /* of the authenticated key; empty without keys */
+    bool observe;      /* it only looks: nothing is loaded for it, and it does not count as use */
 };
 
 struct route_lease {

@@ -116,6 +116,17 @@ class Wire:
     def body(self):
         return b"".join(self.chunks())
 
+    def read_until(self, mark):
+        """The body from where it was read to, up to the piece that completes the mark."""
+        self.stream = getattr(self, "stream", None) or self.chunks()
+        got = b""
+        while mark not in got:
+            piece = next(self.stream, None)
+            if piece is None:
+                raise BrokenStream(f"ended before {mark!r}; had {got[:500]!r}")
+            got += piece
+        return got
+
     def events(self):
         """Yields the data of each server-sent event, as text."""
         rest = b""

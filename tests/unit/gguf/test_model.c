@@ -521,6 +521,60 @@ static void test_threads(void **state)
     test_remove(dir);
 }
 
+static void test_every_key(void **state)
+{
+    (void)state;
+    struct writer w;
+    struct model_value v;
+    int16_t minus = -3;
+    float real = 2.5f;
+    const char yes = 1;
+    auto_free char *dir = test_dir();
+    auto_free char *path = test_path(dir, "a.gguf");
+    struct buf text = {0}, long_text = {0};
+    struct err err;
+    struct model *m;
+    while (long_text.n < GGUF_MAX_KEPT_STRING + 1)
+        buf_puts(&long_text, "0123456789");
+    writer_init(&w);
+    writer_llama(&w, 1);
+    uint32_t first = (uint32_t)w.n_kvs;
+    writer_number(&w, "x.minus", GGUF_I16, &minus, 2);
+    writer_number(&w, "x.real", GGUF_F32, &real, 4);
+    writer_number(&w, "x.yes", GGUF_BOOL, &yes, 1);
+    writer_array(&w, "x.list", GGUF_I16, 1, &minus, 2);
+    writer_str(&w, "x.long", long_text.data);
+    writer_str(&w, "tokenizer.chat_template", "{{ tools }}");
+    writer_save(&w, path);
+    writer_release(&w);
+    assert_int_equal(model_open(path, &m, &err), RC_OK);
+    assert_true(model_key_at(m, 0, &v));
+    assert_int_equal(v.kind, MODEL_TEXT);
+    assert_true(str_eq_c(v.key, "general.architecture") && str_eq_c(v.text, "llama"));
+    assert_true(model_key_at(m, first, &v) && v.kind == MODEL_INT && v.i == -3);
+    assert_true(model_key_at(m, first + 1, &v) && v.kind == MODEL_REAL && v.real > 2.4 && v.real < 2.6);
+    assert_true(model_key_at(m, first + 2, &v) && v.kind == MODEL_BOOL && v.u == 1);
+    assert_true(model_key_at(m, first + 3, &v) && v.kind == MODEL_ARRAY && v.n == 1);
+    assert_true(model_key_at(m, first + 4, &v) && v.kind == MODEL_LONG_TEXT && v.n == long_text.n);
+    assert_false(model_key_at(m, first + 6, &v));
+
+    assert_int_equal(model_read_text(m, "x.long", 8192, &text, &err), RC_OK);
+    assert_string_equal(text.data, long_text.data);
+    assert_int_equal(model_read_text(m, "tokenizer.chat_template", 8192, &text, &err), RC_OK);
+    assert_int_equal(text.n, long_text.n + strlen("{{ tools }}"));
+    assert_int_equal(model_read_text(m, "x.long", 100, &text, &err), RC_LIMIT);
+    assert_int_equal(model_read_text(m, "x.list", 100, &text, &err), RC_NOT_FOUND);
+    assert_int_equal(model_read_text(m, "x.none", 100, &text, &err), RC_NOT_FOUND);
+    test_text(path, "another file");
+    assert_int_equal(model_read_text(m, "x.long", 8192, &text, &err), RC_TRUNCATED);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(model_read_text(m, "x.long", 8192, &text, &err), RC_IO);
+    model_unref(m);
+    buf_release(&text);
+    buf_release(&long_text);
+    test_remove(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -532,6 +586,7 @@ int main(void)
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_floats_and_strings),
         cmocka_unit_test(test_arrays),
+        cmocka_unit_test(test_every_key),
         cmocka_unit_test(test_classes),
         cmocka_unit_test(test_sums_and_lookup),
         cmocka_unit_test(test_type_table),
