@@ -7,17 +7,18 @@ import sys
 BELOW = {
     'base': [],
     'os': ['base'],
+    'dialect': ['base'],
     'gguf': ['base', 'os'],
     'hw': ['base', 'os'],
     'plan': ['base', 'os', 'gguf', 'hw'],
     'store': ['base', 'os'],
     'watch': ['base', 'os'],
-    'runtime': ['base', 'os', 'gguf', 'hw', 'plan'],
+    'runtime': ['base', 'os', 'dialect', 'gguf', 'hw', 'plan'],
     'launch': ['base', 'os'],
-    'pool': ['base', 'os', 'gguf', 'hw', 'plan', 'runtime', 'launch'],
-    'proxy': ['base', 'os'],
+    'pool': ['base', 'os', 'dialect', 'gguf', 'hw', 'plan', 'runtime', 'launch'],
+    'proxy': ['base', 'os', 'dialect'],
     'foresee': ['base', 'os', 'store'],
-    'daemon': ['base', 'os', 'gguf', 'hw', 'plan', 'store', 'watch', 'runtime', 'launch', 'pool', 'proxy', 'foresee'],
+    'daemon': ['base', 'os', 'dialect', 'gguf', 'hw', 'plan', 'store', 'watch', 'runtime', 'launch', 'pool', 'proxy', 'foresee'],
     'cli': None,  # the program: sees everything, a client of the control API
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)

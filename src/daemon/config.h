@@ -70,8 +70,9 @@ struct config {
     const char *half_close;
     bool collect_plain;
     const char *llama_server;
-    struct config_list rpc; /* HOST:PORT */
-    uint64_t reserve_host;  /* UINT64_MAX = auto */
+    struct config_list dialects; /* names of src/dialect's; empty = the runtime's own */
+    struct config_list rpc;      /* HOST:PORT */
+    uint64_t reserve_host;       /* UINT64_MAX = auto */
     struct config_budget *budgets;
     size_t n_budgets;
     uint64_t max_body, body_budget;

@@ -187,6 +187,8 @@ static bool append(const struct context *x, const char *item, struct config_list
 static bool from_item(const struct context *x, struct str text, void *field)
 {
     const char *item;
+    if (x->key->choices && !is_choice(x->key->choices, text))
+        return false;
     return text.n > 0 && from_string(x, text, &item) && append(x, item, field);
 }
 

@@ -15,7 +15,17 @@ struct waiting {
     char asked[256]; /* the client's spelling, to tell whether it must be replaced */
 };
 
-static void lease_from(const struct pool_lease *from, struct str asked, struct route_lease *ret)
+/* The runtime's own, unless the configuration says otherwise; OpenAI's all of them speak. */
+static unsigned speaks(const struct config_list *configured, unsigned own)
+{
+    unsigned bits = DIALECT_BIT(OPENAI);
+    for (size_t i = 0; i < configured->n; i++)
+        bits |= 1u << dialect_find(str_from(configured->items[i]));
+    return configured->n ? bits : own;
+}
+
+static void lease_from(const struct daemon *d, const struct pool_lease *from, struct str asked,
+                       struct route_lease *ret)
 {
     struct pool_lease *own = mem_new(struct pool_lease);
     *own = *from;
@@ -23,7 +33,8 @@ static void lease_from(const struct pool_lease *from, struct str asked, struct r
                                 .ref = own,
                                 .wake_member = from->wake_member,
                                 .wake_event = from->wake_event,
-                                .collect_members = from->collect_members};
+                                .collect_members = from->collect_members,
+                                .speaks = speaks(&d->config->dialects, from->speaks)};
     snprintf(ret->host, sizeof ret->host, "%s", from->host);
     snprintf(ret->model, sizeof ret->model, "%s", from->model);
     snprintf(ret->instance, sizeof ret->instance, "%s", from->instance);
@@ -37,7 +48,7 @@ static void on_acquired(void *arg, enum rc rc, const struct pool_lease *lease, c
     w->d->doing = "a lease for a waiting request";
     if (rc == RC_OK) {
         struct route_lease out;
-        lease_from(lease, str_from(w->asked), &out);
+        lease_from(w->d, lease, str_from(w->asked), &out);
         w->cb(w->arg, &out, NULL);
     } else {
         struct route_refusal refusal = {.err = *err, .retry_after_s = retry_after_s};
@@ -69,7 +80,7 @@ static enum route_answer observe(struct daemon *d, struct str model, struct str 
         ret_refusal->retry_after_s = 0;
         return ROUTE_REFUSED;
     }
-    lease_from(&lease, asked, ret_lease);
+    lease_from(d, &lease, asked, ret_lease);
     return ROUTE_GRANTED;
 }
 
@@ -101,7 +112,7 @@ static enum route_answer acquire(void *ctx, const struct route_request *req, rou
         return ROUTE_WAITING;
     }
     if (answer == POOL_GRANTED)
-        lease_from(&lease, str_from(w->asked), ret_lease);
+        lease_from(d, &lease, str_from(w->asked), ret_lease);
     else
         *ret_refusal = refusal;
     free(w);

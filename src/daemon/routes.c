@@ -1,22 +1,41 @@
-/* The table of paths as the proxy wants it. Layer daemon. */
+/* The table of paths as the proxy wants it: the calls of every dialect, which go to instances, and what is
+ * answered here. Layer daemon. */
 #include "daemon/daemon_priv.h"
 
 static const struct http_route table[] = {
-#define ROUTE_GET(path, fn, control, open)  {path, HTTP_M_GET, fn, NULL, control, open},
-#define ROUTE_POST(path, fn, control, open) {path, HTTP_M_POST, fn, NULL, control, open},
+#define ROUTE_GET(path, fn, control, open) {path, HTTP_M_GET, fn, NULL, control, open, DIALECT_OPENAI, NULL},
+#define ROUTE_POST(path, fn, control, open)                                                                  \
+    {path, HTTP_M_POST, fn, NULL, control, open, DIALECT_OPENAI, NULL},
 #define ROUTE_ANY(path, fn)                                                                                  \
-    {path, HTTP_M_GET | HTTP_M_POST | HTTP_M_PUT | HTTP_M_DELETE, fn, NULL, false, false},
-#define ROUTE_RELAY(path) {path, HTTP_M_POST, NULL, NULL, false, false},
+    {path, HTTP_M_GET | HTTP_M_POST | HTTP_M_PUT | HTTP_M_DELETE, fn, NULL, false, false, DIALECT_OPENAI,    \
+     NULL},
 #include "daemon/routes.def"
 };
 
+static size_t count_calls(void)
+{
+    size_t n = 0;
+    for (unsigned id = 0; id < DIALECTS; id++)
+        n += dialect_at((enum dialect_id)id)->n_calls;
+    return n;
+}
+
 const struct http_route *routes_make(struct daemon *d, size_t *ret_n)
 {
-    struct http_route *routes = mem_calloc(TABLE_COUNT(table), sizeof *routes);
-    for (size_t i = 0; i < TABLE_COUNT(table); i++) {
-        routes[i] = table[i];
-        routes[i].arg = d;
+    struct http_route *routes = mem_calloc(count_calls() + TABLE_COUNT(table), sizeof *routes);
+    size_t n = 0;
+    for (unsigned id = 0; id < DIALECTS; id++) {
+        const struct dialect *dialect = dialect_at((enum dialect_id)id);
+        for (size_t i = 0; i < dialect->n_calls; i++)
+            routes[n++] = (struct http_route){.path = dialect->calls[i].path,
+                                              .methods = HTTP_M_POST,
+                                              .dialect = (enum dialect_id)id,
+                                              .call = &dialect->calls[i]};
     }
-    *ret_n = TABLE_COUNT(table);
+    for (size_t i = 0; i < TABLE_COUNT(table); i++) {
+        routes[n] = table[i];
+        routes[n++].arg = d;
+    }
+    *ret_n = n;
     return routes;
 }

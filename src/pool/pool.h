@@ -118,6 +118,7 @@ struct pool_lease {
     uint64_t serial; /* internal; 0 = given back */
     const char *wake_member, *wake_event,
         *collect_members; /* of the runtime, see runtime.h; static or NULL */
+    unsigned speaks;      /* of the runtime */
 };
 struct pool_wait; /* a waiting acquire */
 enum pool_answer { POOL_GRANTED, POOL_WAITING, POOL_REFUSED };

@@ -53,7 +53,8 @@ void lease_describe(const struct pool_instance *i, struct pool_lease *l)
                              .serial = i->serial,
                              .wake_member = i->pool->deps.runtime->wake_member,
                              .wake_event = i->pool->deps.runtime->wake_event,
-                             .collect_members = i->pool->deps.runtime->collect_members};
+                             .collect_members = i->pool->deps.runtime->collect_members,
+                             .speaks = i->pool->deps.runtime->speaks};
     snprintf(l->instance, sizeof l->instance, "%s", i->id);
     snprintf(l->model, sizeof l->model, "%s", i->model);
     snprintf(l->host, sizeof l->host, "127.0.0.1");

@@ -84,7 +84,7 @@ static void release_parts(struct conn *c)
     c->out_n = c->out_at = c->out_cap = 0;
     free(c->tail);
     prefill_release(c);
-    plain_release(c);
+    made_release(c);
     c->tail = NULL;
     free(c->path_buf);
     c->path_buf = NULL;
@@ -133,7 +133,7 @@ void conn_lost(struct conn *c, const char *outcome, bool abort)
         c->owed = c->broken ? was == PHASE_STREAM : !c->abort_fn;
         if (c->abort_fn && !c->broken)
             c->abort_fn(c->abort_arg);
-    } else if (was >= PHASE_LEASE && was <= PHASE_RELAY) {
+    } else if (was >= PHASE_TRANSLATE && was <= PHASE_RELAY) {
         relay_cancel(c, was);
     }
     if (conn_relays(c) && was >= PHASE_BODY && was <= PHASE_FLUSH)
@@ -289,7 +289,7 @@ static void next_request(struct conn *c)
     free(c->path_buf);
     free(c->tail);
     prefill_release(c);
-    plain_release(c);
+    made_release(c);
     request_reset(c);
     c->phase = PHASE_HEAD;
     c->input_paused = false;

@@ -102,6 +102,14 @@ static bool route_matches(const struct conn *c, size_t i)
     return n == c->path.n && !memcmp(r->path, c->path.p, n);
 }
 
+const struct dialect_call *dispatch_call(const struct http_server *s, struct str path)
+{
+    for (size_t i = 0; i < s->opt.n_routes; i++)
+        if (s->opt.routes[i].call && str_eq_c(path, s->opt.routes[i].path))
+            return s->opt.routes[i].call;
+    return NULL;
+}
+
 static void find_route(struct conn *c)
 {
     unsigned bit = method_bit(c->method);
@@ -111,6 +119,7 @@ static void find_route(struct conn *c)
         c->allow |= c->s->opt.routes[i].methods;
         if (c->s->opt.routes[i].methods & bit) {
             c->route = &c->s->opt.routes[i];
+            c->call = c->route->call;
             return;
         }
     }

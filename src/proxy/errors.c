@@ -9,39 +9,39 @@
 
 static const struct {
     int status;
-    const char *reason, *type;
+    const char *reason;
 } statuses[] = {
-    {200, "OK", ""},
-    {201, "Created", ""},
-    {202, "Accepted", ""},
-    {204, "No Content", ""},
-    {206, "Partial Content", ""},
-    {301, "Moved Permanently", ""},
-    {302, "Found", ""},
-    {304, "Not Modified", ""},
-    {307, "Temporary Redirect", ""},
-    {308, "Permanent Redirect", ""},
-    {400, "Bad Request", "invalid_request_error"},
-    {401, "Unauthorized", "authentication_error"},
-    {403, "Forbidden", "permission_error"},
-    {404, "Not Found", "not_found_error"},
-    {405, "Method Not Allowed", "invalid_request_error"},
-    {408, "Request Timeout", "invalid_request_error"},
-    {409, "Conflict", "conflict_error"},
-    {413, "Content Too Large", "invalid_request_error"},
-    {415, "Unsupported Media Type", "invalid_request_error"},
-    {417, "Expectation Failed", "invalid_request_error"},
-    {422, "Unprocessable Content", "invalid_request_error"},
-    {429, "Too Many Requests", "rate_limit_error"},
-    {431, "Request Header Fields Too Large", "invalid_request_error"},
-    {499, "Client Closed Request", "invalid_request_error"},
-    {500, "Internal Server Error", "server_error"},
-    {501, "Not Implemented", "invalid_request_error"},
-    {502, "Bad Gateway", "upstream_error"},
-    {503, "Service Unavailable", "overloaded_error"},
-    {504, "Gateway Timeout", "timeout_error"},
-    {505, "HTTP Version Not Supported", "invalid_request_error"},
-    {507, "Insufficient Storage", "insufficient_memory_error"},
+    {200, "OK"},
+    {201, "Created"},
+    {202, "Accepted"},
+    {204, "No Content"},
+    {206, "Partial Content"},
+    {301, "Moved Permanently"},
+    {302, "Found"},
+    {304, "Not Modified"},
+    {307, "Temporary Redirect"},
+    {308, "Permanent Redirect"},
+    {400, "Bad Request"},
+    {401, "Unauthorized"},
+    {403, "Forbidden"},
+    {404, "Not Found"},
+    {405, "Method Not Allowed"},
+    {408, "Request Timeout"},
+    {409, "Conflict"},
+    {413, "Content Too Large"},
+    {415, "Unsupported Media Type"},
+    {417, "Expectation Failed"},
+    {422, "Unprocessable Content"},
+    {429, "Too Many Requests"},
+    {431, "Request Header Fields Too Large"},
+    {499, "Client Closed Request"},
+    {500, "Internal Server Error"},
+    {501, "Not Implemented"},
+    {502, "Bad Gateway"},
+    {503, "Service Unavailable"},
+    {504, "Gateway Timeout"},
+    {505, "HTTP Version Not Supported"},
+    {507, "Insufficient Storage"},
 };
 
 static size_t find(int status)
@@ -58,65 +58,14 @@ const char *errors_reason(int status)
     return i < TABLE_COUNT(statuses) ? statuses[i].reason : "Status";
 }
 
-static const char *error_type(int status)
-{
-    size_t i = find(status);
-    if (i < TABLE_COUNT(statuses) && *statuses[i].type)
-        return statuses[i].type;
-    return status >= 500 ? "server_error" : "invalid_request_error";
-}
-
-/* The words of Anthropic's API where they are not those above (its reference, "Errors"). */
-static const struct {
-    int status;
-    const char *type;
-} anthropic_types[] = {
-    {413, "request_too_large"}, {500, "api_error"}, {502, "api_error"}, {504, "timeout_error"}};
-
-static void put_hint(struct buf *out, const struct err *err)
-{
-    if (!*err->hint)
-        return;
-    (void)buf_puts(out, ",\"hint\":");
-    (void)buf_put_json(out, str_from(err->hint));
-}
-
-static void put_openai(const struct conn *c, int status, const struct err *err, struct buf *out)
-{
-    (void)c;
-    (void)buf_puts(out, "{\"error\":{\"message\":");
-    (void)buf_put_json(out, str_from(err->message));
-    (void)buf_printf(out, ",\"type\":\"%s\",\"code\":\"%s\",\"param\":null", error_type(status),
-                     rc_word(err->code));
-    put_hint(out, err);
-    (void)buf_puts(out, "}}\n");
-}
-
-static void put_anthropic(const struct conn *c, int status, const struct err *err, struct buf *out)
-{
-    const char *type = error_type(status);
-    for (size_t i = 0; i < TABLE_COUNT(anthropic_types); i++)
-        if (anthropic_types[i].status == status)
-            type = anthropic_types[i].type;
-    (void)buf_printf(out, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":", type);
-    (void)buf_put_json(out, str_from(err->message));
-    put_hint(out, err);
-    (void)buf_printf(out, "},\"request_id\":\"%s\"}\n", c->id_text);
-}
-
-static const struct {
-    const char *path; /* of the route */
-    void (*put)(const struct conn *c, int status, const struct err *err, struct buf *out);
-} forms[] = {{"/v1/messages", put_anthropic}, {"/v1/messages/count_tokens", put_anthropic}};
-
 static void put_error(const struct conn *c, int status, const struct err *err, struct buf *out)
 {
-    for (size_t i = 0; c->route && i < TABLE_COUNT(forms); i++)
-        if (!strcmp(c->route->path, forms[i].path)) {
-            forms[i].put(c, status, err, out);
-            return;
-        }
-    put_openai(c, status, err, out);
+    const struct dialect_error e = {.status = status,
+                                    .code = err->code,
+                                    .message = str_from(err->message),
+                                    .hint = str_from(err->hint),
+                                    .request_id = str_from(c->id_text)};
+    dialect_at(c->route ? c->route->dialect : DIALECT_OPENAI)->put_error(&e, out);
 }
 
 static void add_allow(const struct conn *c, struct buf *fields)

@@ -37,6 +37,7 @@ void http_forward(struct http_exchange *ex, const struct http_forward *how)
     c->path.p += how->skip;
     c->path.n -= how->skip;
     c->forwarded = true;
+    c->call = dispatch_call(c->s, c->path);
     c->observe = how->observe;
     snprintf(c->model_text, sizeof c->model_text, "%.*s", STR_ARG(how->model));
     c->model = str_from(c->model_text);

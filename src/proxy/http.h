@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "dialect/dialect.h"
 #include "proxy/route.h"
 
 #include <uv.h>
@@ -26,8 +27,10 @@ struct http_route {
     unsigned methods; /* enum http_method_set bits; HEAD is answered wherever GET is */
     http_local_fn local; /* NULL = relay */
     void *arg;
-    bool control; /* only on listeners marked control */
-    bool open;    /* answered without a key even where keys are set (health checks) */
+    bool control;                    /* only on listeners marked control */
+    bool open;                       /* answered without a key even where keys are set (health checks) */
+    enum dialect_id dialect;         /* of its errors, and of what is relayed */
+    const struct dialect_call *call; /* of a relay that backends may not speak; NULL = passed on as it is */
 };
 
 /* One finished (or broken) relayed request, for accounting; borrowed during the call. */

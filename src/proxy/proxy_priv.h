@@ -10,12 +10,13 @@
 #ifndef PROXY_PRIV_H
 #define PROXY_PRIV_H
 
+#include "dialect/answer.h"
 #include "proxy/account.h"
 #include "proxy/auth.h"
 #include "proxy/body_model.h"
-#include "proxy/collect.h"
 #include "proxy/head.h"
 #include "proxy/http.h"
+#include "proxy/put.h"
 #include "proxy/sock.h"
 #include "proxy/wheel.h"
 
@@ -53,15 +54,16 @@ struct msg {
 enum phase {
     PHASE_HEAD, /* idle, or a head is arriving */
     PHASE_BODY,
-    PHASE_LOCAL,   /* a local function owes the answer */
-    PHASE_STREAM,  /* a local function streams */
-    PHASE_LEASE,   /* the route makes us wait */
-    PHASE_CONNECT, /* to the backend */
-    PHASE_SEND,    /* the request is going out */
-    PHASE_PREFILL, /* sent; no complete head of an answer yet */
-    PHASE_RELAY,   /* the answer is passing through */
-    PHASE_FLUSH,   /* the answer is complete; bytes are pending */
-    PHASE_LINGER,  /* last word said; input is discarded until the client closes */
+    PHASE_LOCAL,     /* a local function owes the answer */
+    PHASE_STREAM,    /* a local function streams */
+    PHASE_TRANSLATE, /* the request is put into the backend's words, off the loop */
+    PHASE_LEASE,     /* the route makes us wait */
+    PHASE_CONNECT,   /* to the backend */
+    PHASE_SEND,      /* the request is going out */
+    PHASE_PREFILL,   /* sent; no complete head of an answer yet */
+    PHASE_RELAY,     /* the answer is passing through */
+    PHASE_FLUSH,     /* the answer is complete; bytes are pending */
+    PHASE_LINGER,    /* last word said; input is discarded until the client closes */
     PHASE_CLOSED
 };
 
@@ -102,10 +104,9 @@ struct conn {
     int status;
     struct up *up;
     struct account_tail *tail;
-    struct buf *held;        /* see prefill.c; NULL = no event is dropped */
-    struct collect *collect; /* see plain.c; NULL = the answer passes through */
-    size_t collect_counted;
-    bool awake; /* the answer has begun: nothing is held any more */
+    struct buf *held;  /* see prefill.c; NULL = no event is dropped */
+    struct made *made; /* see made.c; NULL = the answer passes through */
+    bool awake;        /* the answer has begun: nothing is held any more */
     uint64_t response_bytes;
     uint64_t t_body; /* these: monotonic µs; 0 = not reached; t_wait_us is a length */
     uint64_t t_head, t_wait_from, t_wait_us, t_sent, t_upstream_end;
@@ -113,7 +114,8 @@ struct conn {
     bool refusal_waits; /* for the end of the request: the connection can be kept */
     unsigned allow;     /* methods of the path, for a 405 */
     const struct http_route *route;
-    struct str target, path, query; /* in `in`, or path in path_buf */
+    const struct dialect_call *call; /* of what is relayed; NULL = none that is known */
+    struct str target, path, query;  /* in `in`, or path in path_buf */
     char *path_buf;
     uint64_t content_length; /* declared; UINT64_MAX = chunked */
     uint64_t request_bytes;
@@ -123,6 +125,7 @@ struct conn {
     void (*abort_fn)(void *arg);
     void *abort_arg;
     /* relay */
+    struct translation *job;
     void *wait;
     bool leased, lease_broken, recorded;
     bool forwarded, observe; /* by a local function, see forward.c */
@@ -292,6 +295,9 @@ void dispatch_head(struct conn *c);
 /* Called when the whole request is there. */
 void dispatch_request(struct conn *c);
 
+/* The call at a path; NULL if there is none. */
+const struct dialect_call *dispatch_call(const struct http_server *s, struct str path);
+
 /* ---- local.c, errors.c ---- */
 /* Status line and the fields that every answer of our own has, ending before the empty line. */
 size_t local_head(struct conn *c, int status, const char *content_type, char *out, size_t cap);
@@ -317,6 +323,11 @@ void relay_upstream_died(struct up *u, int sys_errno);
 void relay_answer_done(struct conn *c); /* upstream's part is over: gives lease and connection back */
 void relay_cancel(struct conn *c, enum phase was); /* the client is gone */
 void relay_fail(struct conn *c, int status, const char *outcome, const struct err *err);
+/* The same, leaving the backend in the middle of its answer. */
+void relay_leave(struct conn *c, int status, const char *outcome, const struct err *err);
+/* Leaves the backend, whose answer the client has in part. */
+void relay_break_off(struct conn *c);
+void relay_again(struct up *u);    /* this answer is read: another request goes out on the same lease */
 void relay_record(struct conn *c); /* accounts for a request that ended */
 void relay_timeout(struct conn *c);
 
@@ -334,17 +345,55 @@ struct edit {
     struct str text;
 };
 
-/* ---- plain.c ---- */
-/* The change that asks for a stream where the client asked for none; false if there is none. If there is, the
- * answer will be collected. */
-bool plain_edit(struct conn *c, struct edit *ret);
-/* The head is there: whether the answer is a stream to collect; if not, it passes through from here on. */
-bool plain_begin(struct up *u);
-enum plain_step { PLAIN_MORE, PLAIN_ANSWER, PLAIN_FAILED };
-/* Collects what the server's segments hold. PLAIN_ANSWER: body and status are what the client gets;
- * PLAIN_FAILED: the request was failed, u is gone. */
-enum plain_step plain_feed(struct up *u, struct buf *body, int *ret_status);
-void plain_release(struct conn *c);
+/* ---- translate.c ---- */
+enum translate_step { TRANSLATE_READY, TRANSLATE_LATER, TRANSLATE_REFUSED };
+/* Translates the request of a call that wants it before a model is chosen (early), or that the lease's
+ * backend does not speak. READY: go on, translated or as it is; LATER: go_on is called when it is; REFUSED:
+ * *err says why. */
+enum translate_step translate_request(struct conn *c, bool early, void (*go_on)(struct conn *c),
+                                      struct err *err);
+void translate_cancel(struct conn *c); /* the client left meanwhile */
+
+/* ---- made.c ---- */
+struct made;
+/* ---- its request ---- */
+/* The answer will be made, of what comes for this request; takes *ask over. */
+void made_take(struct conn *c, const struct dialect_call *call, struct dialect_ask *ask);
+/* The change of the client's own body that asks for a stream where it asked for none; false if there is none.
+ * If there is, a plain answer will be made. */
+bool made_splice(struct conn *c, struct edit *ret);
+/* Whether the backend gets a request of our own: then where, its body, the change that it needs (its text
+ * goes into `text`), and whether the backend is asked at all. */
+bool made_translated(const struct conn *c);
+struct str made_target(const struct conn *c); /* of any request: the client's own, if it is not ours */
+struct str made_body(const struct conn *c);
+void made_body_edit(struct conn *c, struct put *text, struct edit *ret);
+bool made_nothing(const struct conn *c);
+/* What the client asks of the model beside an answer; NULL = nothing. */
+const struct dialect_wish *made_wish(const struct conn *c);
+void made_start(
+    struct conn *c); /* a request is about to be sent: what comes back is read from its beginning */
+/* ---- its answer ---- */
+/* The answer where the backend is not asked. */
+void made_answer_now(struct conn *c, struct buf *out);
+/* The head is there: whether the answer is made; if not, it passes through from here on. */
+bool made_begin(struct up *u);
+bool made_until_eof(const struct conn *c); /* its end is that of the connection */
+bool made_is_done(const struct conn *c);   /* the end mark came: what is still to come is framing */
+bool made_streams(const struct conn *c);   /* the client gets the stream form */
+const char *made_type(const struct conn *c);
+enum made_step {
+    MADE_MORE,  /* `out` goes to the client, if there is anything */
+    MADE_WHOLE, /* it is the last */
+    MADE_AGAIN, /* another request must be sent: relay_again */
+    MADE_FAILED /* the request was failed or its stream broken off; u is gone */
+};
+/* Takes what the server's segments hold. status is what the client's head says, if it has none yet. */
+enum made_step made_feed(struct up *u, struct buf *out, int *ret_status);
+/* The backend is gone in the middle of a stream that the client has the head of. */
+void made_broken(struct conn *c, const char *outcome, const struct err *err);
+void made_account(struct conn *c); /* tokens and times, for the record */
+void made_release(struct conn *c);
 
 /* ---- prefill.c ---- */
 /* The change that makes a stream report its progress; false if there is none. If there is, events will be
@@ -357,6 +406,11 @@ void prefill_release(struct conn *c);
 /* ---- response.c ---- */
 void response_start(struct up *u);
 void response_readable(struct up *u);
+/* An answer made here is whole but for the backend's framing, which will not come. */
+void response_end_made(struct up *u);
+/* Ends a stream made here with its last words (READ_HEADROOM bytes in), and with a connection that breaks
+ * off. */
+void response_break_off(struct conn *c, const char *outcome, struct buf *last_words);
 /* Sends a part of an answer and takes the step that follows from it. */
 void response_send(struct conn *c, const struct iovec *iov, int n);
 

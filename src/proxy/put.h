@@ -41,6 +41,19 @@ static inline void put_u64(struct put *w, uint64_t v)
     } while (v);
     put_bytes(w, text + at, sizeof text - at);
 }
+/* Quoted as in JSON; control characters, which no name of ours has, are left out. */
+static inline void put_json_string(struct put *w, const char *s)
+{
+    put_lit(w, "\"");
+    for (; *s; s++) {
+        unsigned char ch = (unsigned char)*s;
+        if (ch == '"' || ch == '\\')
+            put_lit(w, "\\");
+        if (ch >= 0x20)
+            put_bytes(w, s, 1);
+    }
+    put_lit(w, "\"");
+}
 static inline void put_hex(struct put *w, uint64_t v)
 {
     char text[16];

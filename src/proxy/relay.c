@@ -18,6 +18,7 @@
 #define REQUEST_BLOCK (MSG_BYTES + 8192u)
 
 static void acquire(struct conn *c);
+static void connect_upstream(struct conn *c, bool fresh);
 
 /* ---- the end of things ---- */
 
@@ -50,8 +51,22 @@ static void drop_upstream(struct conn *c)
     up_close(u);
 }
 
+void relay_leave(struct conn *c, int status, const char *outcome, const struct err *err)
+{
+    drop_upstream(c);
+    relay_fail(c, status, outcome, err);
+}
+
+void relay_break_off(struct conn *c)
+{
+    drop_upstream(c);
+    give_lease_back(c, c->lease_broken);
+}
+
 void relay_cancel(struct conn *c, enum phase was)
 {
+    if (was == PHASE_TRANSLATE)
+        translate_cancel(c);
     if (was == PHASE_LEASE && c->wait) {
         void *wait = c->wait;
         c->wait = NULL;
@@ -112,30 +127,37 @@ void relay_answer_done(struct conn *c)
     give_lease_back(c, false);
 }
 
-/* ---- sending ---- */
-
-static void put_json_string(struct put *w, const char *s)
+void relay_again(struct up *u)
 {
-    put_lit(w, "\"");
-    for (; *s; s++) {
-        unsigned char ch = (unsigned char)*s;
-        if (ch == '"' || ch == '\\')
-            put_lit(w, "\\");
-        if (ch >= 0x20)
-            put_bytes(w, s, 1);
-    }
-    put_lit(w, "\"");
+    struct conn *c = u->c;
+    c->up = NULL;
+    u->c = NULL;
+    msg_put(u->s, u->in);
+    u->in = NULL;
+    if (u->keep_alive)
+        upstream_park(u);
+    else
+        up_close(u);
+    connect_upstream(c, false);
 }
 
+/* ---- sending ---- */
+
 /* Where the door has keys, they are no business of the backend. */
-static const bool key_fields[HDR_COUNT] = {[HDR_AUTHORIZATION] = true, [HDR_X_API_KEY] = true};
+static void dropped_fields(const struct conn *c, bool drop[HDR_COUNT])
+{
+    drop[HDR_AUTHORIZATION] = drop[HDR_X_API_KEY] = auth_needed(c->s->auth);
+    drop[HDR_CONTENT_TYPE] = made_translated(c);
+}
 
 static void put_request_head(struct conn *c, struct put *w, uint64_t body_n)
 {
     const struct msg *m = c->in;
+    bool drop[HDR_COUNT] = {false};
+    dropped_fields(c, drop);
     put_cstr(w, request_method_name(c));
     put_lit(w, " ");
-    put_str(w, c->target);
+    put_str(w, made_target(c));
     put_lit(w, " HTTP/1.1\r\nHost: ");
     bool v6 = strchr(c->lease.host, ':') != NULL;
     if (v6)
@@ -146,7 +168,9 @@ static void put_request_head(struct conn *c, struct put *w, uint64_t body_n)
     put_lit(w, ":");
     put_u64(w, c->lease.port);
     put_lit(w, "\r\n");
-    head_copy(&m->head, m->data, HEAD_TO_UPSTREAM, auth_needed(c->s->auth) ? key_fields : NULL, w);
+    head_copy(&m->head, m->data, HEAD_TO_UPSTREAM, drop, w);
+    if (drop[HDR_CONTENT_TYPE])
+        put_lit(w, "Content-Type: application/json\r\n");
     put_lit(w, "Accept-Encoding: identity\r\nX-Request-Id: ");
     put_cstr(w, c->id_text);
     if (body_n || c->method == HTTP_POST || c->method == HTTP_PUT) {
@@ -178,16 +202,23 @@ static struct edit name_edit(const struct conn *c, struct put *name)
     return e;
 }
 
-/* The changes that the body needs, in the order of their places; returns how many. */
-static int edits_of(struct conn *c, struct put *name, struct edit edits[2])
+/* The body, and the changes that it needs in the order of their places; returns how many. */
+static int edits_of(struct conn *c, struct put *text, struct edit edits[2], struct str *ret_body)
 {
+    const struct msg *m = c->in;
     int n = 0;
+    *ret_body = (struct str){m->data + m->head_n, m->body_n};
+    if (made_translated(c)) {
+        *ret_body = made_body(c);
+        made_body_edit(c, text, &edits[0]);
+        return 1;
+    }
     if (!c->scan_json)
         return 0;
-    if (prefill_edit(c, &edits[0]) || plain_edit(c, &edits[0]))
+    if (prefill_edit(c, &edits[0]) || made_splice(c, &edits[0]))
         n++;
     if (c->lease.replace_model)
-        edits[n++] = name_edit(c, name);
+        edits[n++] = name_edit(c, text);
     if (n == 2 && edits[1].at < edits[0].at) {
         struct edit first = edits[1];
         edits[1] = edits[0];
@@ -268,22 +299,20 @@ static void add_piece(struct up *u, const char *p, size_t n)
 
 /* Puts the body with its edits behind the head that w holds; true if all of it is there. If it does not fit,
  * u->iov lists the pieces. */
-static bool put_body(struct up *u, struct put *w, size_t head_n, size_t body_n, const struct edit *edits,
-                     int n_edits)
+static bool put_body(struct up *u, struct put *w, size_t head_n, size_t body_n, struct str body,
+                     const struct edit *edits, int n_edits)
 {
-    const struct msg *m = u->c->in;
-    const char *body = m->data + m->head_n;
     bool whole = (size_t)(w->end - w->p) >= body_n; /* one block is cheaper than a list */
     u->n_iov = 0;
     if (!whole)
         add_piece(u, w->p - head_n, head_n);
     size_t at = 0;
     for (int i = 0; i <= n_edits; i++) {
-        struct edit e = i < n_edits ? edits[i] : (struct edit){.at = m->body_n};
+        struct edit e = i < n_edits ? edits[i] : (struct edit){.at = body.n};
         if (whole)
-            put_bytes(w, body + at, e.at - at);
+            put_bytes(w, body.p + at, e.at - at);
         else
-            add_piece(u, body + at, e.at - at);
+            add_piece(u, body.p + at, e.at - at);
         const char *text = w->p; /* the edit's own text does not outlive the call */
         put_str(w, e.text);
         if (!whole)
@@ -299,8 +328,10 @@ static void send_request(struct conn *c)
     char name_text[1024];
     struct put name = {name_text, name_text + sizeof name_text, false};
     struct edit edits[2];
-    int n_edits = edits_of(c, &name, edits);
-    size_t body_n = c->in->body_n;
+    struct str body;
+    int n_edits = edits_of(c, &name, edits, &body);
+    made_start(c);
+    size_t body_n = body.n;
     for (int i = 0; i < n_edits; i++)
         body_n += edits[i].text.n - edits[i].n;
     char *block = batch_room(c->s, REQUEST_BLOCK);
@@ -315,7 +346,7 @@ static void send_request(struct conn *c)
         return;
     }
     c->phase = PHASE_SEND;
-    if (!put_body(u, &w, head_n, body_n, edits, n_edits)) {
+    if (!put_body(u, &w, head_n, body_n, body, edits, n_edits)) {
         relay_send_now(u);
         return;
     }
@@ -403,21 +434,39 @@ void relay_timeout(struct conn *c)
     connect_failed(c, ETIMEDOUT);
 }
 
+/* The client has a part of the answer. */
+static void broke_off(struct conn *c)
+{
+    struct err err;
+    c->lease_broken = true;
+    c->s->count.upstream_errors++;
+    if (!c->made) {
+        drop_upstream(c);
+        conn_lost(c, "truncated", true);
+        return;
+    }
+    (void)err_set(&err, RC_BACKEND, "the backend of model %s broke its answer off", c->lease.model);
+    err_hint(&err, "see the instance's log: arriero logs %s", c->lease.model);
+    made_broken(c, "truncated", &err);
+}
+
 void relay_upstream_died(struct up *u, int sys_errno)
 {
     struct conn *c = u->c;
-    bool connecting = u->state == UP_CONNECTING, begun = c->collect && u->head_done,
+    if (u->head_done && made_is_done(c)) {
+        response_end_made(u);
+        return;
+    }
+    bool connecting = u->state == UP_CONNECTING, begun = c->made && u->head_done,
          again = u->reused && !u->got_bytes && c->attempts < RELAY_ATTEMPTS;
+    c->t_upstream_end = clock_mono_us();
+    if (c->phase == PHASE_RELAY) {
+        broke_off(c);
+        return;
+    }
     drop_upstream(c);
     if (connecting) {
         connect_failed(c, sys_errno);
-        return;
-    }
-    c->t_upstream_end = clock_mono_us();
-    if (c->phase == PHASE_RELAY) {
-        c->lease_broken = true;
-        c->s->count.upstream_errors++;
-        conn_lost(c, "truncated", true);
         return;
     }
     if (again) {
@@ -451,11 +500,36 @@ static void refused(struct conn *c, const struct route_refusal *r)
     errors_reply(c, status, &err, r->retry_after_s);
 }
 
+/* The model is ready, and that was all that was asked for. */
+static void answer_without_backend(struct conn *c)
+{
+    struct buf body = {0};
+    made_answer_now(c, &body);
+    give_lease_back(c, false);
+    c->phase = PHASE_LOCAL;
+    local_reply(c, 200, made_type(c), "", buf_str(&body));
+    buf_release(&body);
+}
+
+/* The request is in words that the backend understands. */
+static void go_to_backend(struct conn *c)
+{
+    if (made_nothing(c))
+        answer_without_backend(c);
+    else
+        connect_upstream(c, false);
+}
+
 static void granted(struct conn *c)
 {
+    struct err err;
     c->leased = true;
     c->s->count.relaying++;
-    connect_upstream(c, false);
+    switch (translate_request(c, false, go_to_backend, &err)) {
+    case TRANSLATE_READY: go_to_backend(c); break;
+    case TRANSLATE_LATER: break;
+    case TRANSLATE_REFUSED: relay_fail(c, rc_http_status(err.code), "refused", &err); break;
+    }
 }
 
 static void on_lease(void *arg, const struct route_lease *lease, const struct route_refusal *refusal)
@@ -478,7 +552,7 @@ static void acquire(struct conn *c)
     refusal.retry_after_s = 0;
     (void)err_set(&refusal.err, RC_INTERNAL, "the request was refused");
     const struct route_request req = {
-        .model = c->model, .key_id = str_from(c->key_id), .observe = c->observe};
+        .model = c->model, .key_id = str_from(c->key_id), .observe = c->observe, .wish = made_wish(c)};
     const struct route_ops *ops = &c->s->opt.route;
     c->attempts++;
     c->phase = PHASE_LEASE;
@@ -528,6 +602,11 @@ void relay_begin(struct conn *c)
 
 void relay_start(struct conn *c)
 {
+    struct err err;
     c->s->count.relayed_total++;
-    acquire(c);
+    switch (translate_request(c, true, acquire, &err)) {
+    case TRANSLATE_READY: acquire(c); break;
+    case TRANSLATE_LATER: break;
+    case TRANSLATE_REFUSED: relay_fail(c, rc_http_status(err.code), "refused", &err); break;
+    }
 }

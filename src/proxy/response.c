@@ -185,9 +185,12 @@ static void put_head(struct up *u, struct put *w)
     put_lit(w, " ");
     put_cstr(w, errors_reason(c->status));
     put_lit(w, "\r\n");
-    head_copy(h, m->data, HEAD_TO_CLIENT, c->collect ? type_field : NULL, w);
-    if (c->collect)
-        put_lit(w, "Content-Type: application/json; charset=utf-8\r\n");
+    head_copy(h, m->data, HEAD_TO_CLIENT, c->made ? type_field : NULL, w);
+    if (c->made) {
+        put_lit(w, "Content-Type: ");
+        put_cstr(w, made_type(c));
+        put_lit(w, "\r\n");
+    }
     if (u->framing == FRAME_LENGTH ||
         (u->framing == FRAME_NONE && h->seen[HDR_CONTENT_LENGTH] && c->head_only)) {
         put_lit(w, "Content-Length: ");
@@ -223,12 +226,13 @@ static void begin_answer(struct up *u, int status, struct put *w)
     struct conn *c = u->c;
     struct str type = head_get(&u->in->head, u->in->data, HDR_CONTENT_TYPE);
     c->status = status;
-    c->streamed = !c->collect && type.n >= 17 && str_ieq((struct str){type.p, 17}, STR("text/event-stream"));
+    c->streamed = c->made ? made_streams(c)
+                          : type.n >= 17 && str_ieq((struct str){type.p, 17}, STR("text/event-stream"));
     bool chunked = u->framing == FRAME_CHUNKED || u->framing == FRAME_EOF;
     if ((c->http10 && chunked) || c->s->draining)
         c->keep_alive = false;
     put_head(u, w);
-    u->cut = u->n_iov > 0;
+    u->cut = u->cut || u->n_iov > 0;
     u->n_iov = 0; /* what the request's bytes were kept for */
     c->phase = PHASE_RELAY;
     conn_release_input(c);
@@ -291,6 +295,25 @@ static bool ends_clean(const struct up *u, struct str raw, bool first)
     return str_eq(rest, after[u->message_done]);
 }
 
+/* The payload as one chunk, in place, and behind it the last one. In front of a payload there is room: the
+ * headroom, or the head that was parsed and is written anew. Behind it there is the tailroom. */
+static struct str frame_chunk(struct str payload, bool last)
+{
+    char *p = (char *)(uintptr_t)payload.p, size[24];
+    struct put w = {size, size + sizeof size, false};
+    struct put tail = {p + payload.n, p + payload.n + READ_TAILROOM, false};
+    if (payload.n) {
+        put_hex(&w, payload.n);
+        put_lit(&w, "\r\n");
+        put_lit(&tail, "\r\n");
+        p -= w.p - size;
+        memmove(p, size, (size_t)(w.p - size));
+    }
+    if (last)
+        put_lit(&tail, "0\r\n\r\n");
+    return (struct str){p, (size_t)(tail.p - p)};
+}
+
 /* The bytes that go out for the segments of one read, contiguous, framed for the client. raw covers the read.
  */
 static struct str frame_body(struct up *u, struct str raw, bool first)
@@ -307,23 +330,7 @@ static struct str frame_body(struct up *u, struct str raw, bool first)
     struct str out = {raw.p + raw.n, 0}; /* where there is room for the last chunk */
     if (s->n_segments)
         out = (struct str){s->segments[0].p, s->segments[0].n};
-    if (!chunked)
-        return out;
-    /* In front of a payload there is room: the headroom, or the head that was parsed and is written anew.
-     * Behind it there is the tailroom. */
-    char *p = (char *)(uintptr_t)out.p, size[24];
-    struct put w = {size, size + sizeof size, false}, tail = {p + out.n, p + out.n + READ_TAILROOM, false};
-    if (out.n) {
-        put_hex(&w, out.n);
-        put_lit(&w, "\r\n");
-        put_lit(&tail, "\r\n");
-        p -= w.p - size;
-        memmove(p, size, (size_t)(w.p - size));
-    }
-    if (u->message_done)
-        put_lit(&tail, "0\r\n\r\n");
-    out = (struct str){p, (size_t)(tail.p - p)};
-    return out;
+    return chunked ? frame_chunk(out, u->message_done) : out;
 }
 
 static void answer_complete(struct conn *c)
@@ -385,35 +392,91 @@ static void pass_on_first(struct up *u, struct str raw)
     msg_put(s, m);
 }
 
-/* A collected answer, which is whole. */
-static void answer_collected(struct up *u, int status, struct str body)
+/* ---- answers made here ---- */
+
+/* A buffer whose content begins behind the headroom. */
+static struct buf with_headroom(void)
+{
+    struct buf b = {0};
+    (void)buf_append(&b, (const char[READ_HEADROOM]){0}, READ_HEADROOM);
+    return b;
+}
+
+static struct str made_payload(struct conn *c, struct buf *out, bool last)
+{
+    (void)buf_reserve(out, READ_TAILROOM);
+    struct str payload = {out->data + READ_HEADROOM, out->n - READ_HEADROOM};
+    return c->streamed && !c->http10 ? frame_chunk(payload, last) : payload;
+}
+
+/* A piece of an answer that is made here, or all of it; before the first one its head. */
+static void send_made(struct up *u, int status, struct buf *out)
 {
     struct conn *c = u->c;
     struct http_server *s = u->s;
-    struct msg *m = u->in;
+    struct msg *head = NULL;
     char *block = batch_room(s, ANSWER_BLOCK);
     struct put w = {block, block + ANSWER_BLOCK, false};
-    size_t tail = body.n < ACCOUNT_WINDOW ? body.n : ACCOUNT_WINDOW;
-    u->framing = FRAME_LENGTH;
-    u->length = body.n;
-    c->t_body = c->t_upstream_end = clock_mono_us();
-    begin_answer(u, status, &w);
-    plain_release(c);
-    if (status == 200)
-        account_read((struct str){body.p + body.n - tail, tail}, &c->usage);
-    u->in = NULL; /* the connection may be gone when the body was sent */
-    send_first(u, &w, block, body);
-    msg_put(s, m);
+    if (c->phase != PHASE_RELAY) {
+        head = u->in;
+        u->framing = made_streams(c) ? FRAME_CHUNKED : FRAME_LENGTH;
+        u->length = out->n - READ_HEADROOM;
+        c->t_body = clock_mono_us();
+        begin_answer(u, status, &w);
+        u->in = NULL; /* the connection may be gone when the bytes were sent */
+    }
+    if (u->message_done)
+        made_account(c);
+    send_first(u, &w, block, made_payload(c, out, u->message_done));
+    msg_put(s, head);
 }
 
-static void collect(struct up *u)
+static void make(struct up *u)
 {
-    struct buf body = {0};
+    struct conn *c = u->c;
+    struct buf out = with_headroom();
     int status = 0;
-    if (plain_feed(u, &body, &status) == PLAIN_ANSWER)
-        answer_collected(u, status, buf_str(&body));
-    buf_release(&body);
+    if (u->message_done)
+        c->t_upstream_end = clock_mono_us();
+    switch (made_feed(u, &out, &status)) {
+    case MADE_MORE:
+        if (out.n > READ_HEADROOM && made_streams(c))
+            send_made(u, status, &out);
+        break;
+    case MADE_WHOLE: send_made(u, status, &out); break;
+    case MADE_AGAIN: relay_again(u); break;
+    case MADE_FAILED: break;
+    }
+    buf_release(&out);
 }
+
+void response_end_made(struct up *u)
+{
+    u->keep_alive = false;
+    u->message_done = true;
+    u->s->n_segments = 0;
+    make(u);
+}
+
+void response_break_off(struct conn *c, const char *outcome, struct buf *last_words)
+{
+    batch_flush_conn(c);
+    if (c->phase == PHASE_CLOSED)
+        return;
+    relay_break_off(c);
+    c->keep_alive = false;
+    c->outcome = outcome;
+    struct str words = made_payload(c, last_words, false);
+    struct iovec iov = {(void *)(uintptr_t)words.p, words.n};
+    if (words.n && !conn_write(c, &iov, 1))
+        return;
+    if (c->http10) /* whose end would look like any other */
+        conn_lost(c, outcome, true);
+    else
+        conn_answered(c);
+}
+
+/* ---- answers passed on ---- */
 
 /* Passes on what one read brought; it lies in the turn's block. */
 static void pass_on(struct up *u, struct str raw)
@@ -445,10 +508,8 @@ static void note_time(struct up *u)
 static void on_eof(struct up *u)
 {
     struct conn *c = u->c;
-    if (c->collect && u->head_done && u->framing == FRAME_EOF) {
-        u->message_done = true;
-        u->s->n_segments = 0;
-        collect(u);
+    if (u->head_done && made_until_eof(c)) {
+        response_end_made(u);
         return;
     }
     if (!u->head_done || u->framing != FRAME_EOF ||
@@ -508,8 +569,8 @@ static void feed(struct up *u, char *p, size_t n)
             u->keep_alive = false;
         n = used;
     }
-    if (u->c->collect && u->head_done && (!first || plain_begin(u))) {
-        collect(u);
+    if (u->c->made && u->head_done && (!first || made_begin(u))) {
+        make(u);
         return;
     }
     if (u->c->held && u->head_done)

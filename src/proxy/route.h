@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "dialect/dialect.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@ struct route_request {
     struct str model;  /* as the client wrote it, unescaped; empty = none given */
     struct str key_id; /* of the authenticated key; empty without keys */
     bool observe;      /* it only looks: nothing is loaded for it, and it does not count as use */
+    const struct dialect_wish *wish; /* borrowed during the call; NULL = none */
 };
 
 struct route_lease {
@@ -27,9 +29,10 @@ struct route_lease {
      * text by which the events are known that it then sends before those of the answer: they are dropped. */
     const char *wake_member, *wake_event;
     /* The same for requests that do not stream: members, beginning with "stream":true, each with a comma
-     * behind it, with which it answers in events that a plain answer can be made of (see collect.h). NULL =
+     * behind it, with which it answers in events that a plain answer can be made of (see made.c). NULL =
      * it is not asked to. */
     const char *collect_members;
+    unsigned speaks; /* DIALECT_BITs: requests in others are translated; 0 = not known, all are passed on */
 };
 
 struct route_refusal {

@@ -4,6 +4,7 @@
 #define RUNTIME_RUNTIME_H
 
 #include "base/mem.h"
+#include "dialect/dialect.h"
 #include "plan/plan.h"
 
 /* What one binary can do: probed once per (path, size, mtime). Value type. */
@@ -98,6 +99,7 @@ struct runtime_ops {
     const char *wake_member, *wake_event;
     /* The same for requests that do not stream; see route.h of the proxy. */
     const char *collect_members;
+    unsigned speaks; /* DIALECT_BITs of the APIs that it answers itself; OPENAI is always among them */
     /* Pure: one log line, with its newline cut off; updates *measured and returns a progress 0…1, or -1. */
     double (*log_line)(struct str line, struct runtime_measured *measured);
     /* Pure: why it died, from its wait status and the tail of its log; message for a person, and a hint

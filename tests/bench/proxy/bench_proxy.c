@@ -44,7 +44,8 @@ static void record(void *arg, const struct http_record *r)
 
 int main(int argc, char **argv)
 {
-    static const struct http_route routes[] = {{.path = "/v1/chat/completions", .methods = HTTP_M_POST}};
+    const struct dialect_call *call = dialect_at(DIALECT_OPENAI)->calls; /* chat */
+    const struct http_route routes[] = {{.path = call->path, .methods = HTTP_M_POST, .call = call}};
     if (argc != 2 && argc != 3)
         return 2;
     members = argc == 3 ? argv[2] : NULL;

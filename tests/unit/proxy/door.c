@@ -113,6 +113,7 @@ static void fill_lease(struct door *d, struct route_lease *l)
     (void)snprintf(l->instance, sizeof l->instance, "inst-1");
     l->replace_model = d->setup.replace_model;
     l->ref = d;
+    l->speaks = d->setup.speaks;
     if (d->setup.wake) {
         l->wake_member = ",\"wake\":1";
         l->wake_event = "\"dawn\"";
@@ -319,6 +320,18 @@ static void on_open_stream(void *arg, struct http_exchange *ex)
     (void)http_stream_write(ex, STR("first\n"));
 }
 
+static void fill_call(struct http_route *r)
+{
+    for (unsigned id = 0; id < DIALECTS; id++) {
+        const struct dialect *dialect = dialect_at((enum dialect_id)id);
+        for (size_t i = 0; i < dialect->n_calls; i++)
+            if (!strcmp(dialect->calls[i].path, r->path)) {
+                r->dialect = (enum dialect_id)id;
+                r->call = &dialect->calls[i];
+            }
+    }
+}
+
 static void fill_routes(struct door *d)
 {
     const struct http_route routes[] = {
@@ -340,6 +353,8 @@ static void fill_routes(struct door *d)
     };
     memcpy(d->routes, routes, sizeof routes);
     d->n_routes = TABLE_COUNT(routes);
+    for (size_t i = 0; i < d->n_routes; i++)
+        fill_call(&d->routes[i]);
 }
 
 /* ---- the loop thread ---- */

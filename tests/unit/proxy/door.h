@@ -17,6 +17,7 @@ struct door_setup {
     bool replace_model;
     bool wake;             /* leases ask for "wake":1 and drop events with "dawn" */
     bool collect;          /* leases have collect_members */
+    unsigned speaks;       /* of leases */
     const char *canonical; /* model of the lease; NULL = "canon" */
     enum rc refuse_code;
     uint32_t retry_after_s;

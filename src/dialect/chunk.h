@@ -1,7 +1,7 @@
-/* One event of a streamed completion, in OpenAI's form as llama.cpp's server writes it. Layer proxy; any
+/* One event of a streamed completion, in OpenAI's form as llama.cpp's server writes it. Layer dialect; any
  * thread. What reads such a stream, to collect or to translate it, works on these views. */
-#ifndef PROXY_CHUNK_H
-#define PROXY_CHUNK_H
+#ifndef DIALECT_CHUNK_H
+#define DIALECT_CHUNK_H
 
 #include "base/json.h"
 
@@ -22,8 +22,8 @@ struct chunk {
     yyjson_doc *doc;
     struct str id, model, fingerprint;
     uint64_t created;
-    yyjson_val *choices; /* an array */
-    yyjson_val *usage, *timings, *error;
+    yyjson_val *choices;                            /* an array */
+    yyjson_val *usage, *timings, *progress, *error; /* progress: llama.cpp's, of the prompt */
 };
 
 struct chunk_choice {

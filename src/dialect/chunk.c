@@ -1,5 +1,5 @@
-/* Events of a completion: see chunk.h. Layer proxy; any thread. */
-#include "proxy/chunk.h"
+/* Events of a completion: see chunk.h. Layer dialect; any thread. */
+#include "dialect/chunk.h"
 
 static struct str text_of(yyjson_val *obj, const char *key)
 {
@@ -37,6 +37,7 @@ void chunk_read(struct str data, struct chunk *ret)
     ret->created = json_u64(root, "created", 0);
     ret->usage = object_of(root, "usage");
     ret->timings = object_of(root, "timings");
+    ret->progress = object_of(root, "prompt_progress");
     ret->kind = CHUNK_DELTA;
 }
 

@@ -1,10 +1,5 @@
-/* Plain answers made of streams: the collector alone, and through the door with every way in which a stream
- * can go wrong. */
+/* Answers made at the door: plain ones of streams, with every way in which a stream can go wrong. */
 #include "door.h"
-
-#include "base/json.h"
-#include "base/mem.h"
-#include "proxy/collect.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,138 +32,6 @@
 #define SMALL_PLAIN                                                                                          \
     "{\"choices\":[{\"finish_reason\":\"stop\",\"index\":0,\"message\":{\"role\":\"assistant\","             \
     "\"content\":\"héllo\\n\"}}" REST
-
-/* Fed in steps; the state, and the answer if there is one. */
-static enum collect_state collect(enum collect_form form, const char *stream, size_t step, size_t max,
-                                  struct buf *answer)
-{
-    struct collect *c = collect_new(form, max);
-    enum collect_state state = COLLECT_MORE;
-    for (size_t at = 0, n = strlen(stream); at < n; at += step)
-        state = collect_feed(c, (struct str){stream + at, n - at < step ? n - at : step});
-    assert_true(collect_bytes(c) > 0);
-    buf_clear(answer);
-    if (state == COLLECT_ERROR)
-        assert_true(buf_printf(answer, "%d ", collect_error(c, answer)));
-    else if (!collect_answer(c, answer))
-        buf_clear(answer);
-    collect_free(c);
-    return state;
-}
-
-static void expect(enum collect_form form, const char *stream, const char *want)
-{
-    struct buf b = {0};
-    static const size_t steps[] = {1, 7, 100000};
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
-        assert_int_equal(collect(form, stream, steps[i], 100000, &b), COLLECT_DONE);
-        assert_string_equal(b.n ? b.data : "", want);
-        yyjson_doc *doc = yyjson_read(b.data, b.n, 0);
-        assert_true(!b.n || doc);
-        yyjson_doc_free(doc);
-    }
-    buf_release(&b);
-}
-
-static void test_chat(void **state)
-{
-    (void)state;
-    expect(COLLECT_CHAT, SMALL, SMALL_PLAIN);
-    /* what was thought, and a refusal */
-    expect(COLLECT_CHAT,
-           START CHAT(0, "\"reasoning_content\":\"a\"") CHAT(0, "\"reasoning_content\":\"b\"")
-               CHAT(0, "\"refusal\":\"no\"") FINISH(0, "length") USAGE(2) DONE_MARK,
-           "{\"choices\":[{\"finish_reason\":\"length\",\"index\":0,\"message\":{\"role\":\"assistant\","
-           "\"content\":\"\",\"reasoning_content\":\"ab\",\"refusal\":\"no\"}}" REST);
-    /* the choices interleaved, the second one done first: usage is the first one's */
-    expect(COLLECT_CHAT,
-           CHAT(1, "\"content\":\"B\"") START CHAT(0, "\"content\":\"A\"") FINISH(1, "stop") USAGE(9)
-               FINISH(0, "length") USAGE(2) DONE_MARK,
-           "{\"choices\":[{\"finish_reason\":\"length\",\"index\":0,\"message\":{\"role\":\"assistant\","
-           "\"content\":\"A\"}},{\"finish_reason\":\"stop\",\"index\":1,\"message\":{\"role\":\"assistant\","
-           "\"content\":\"B\"}}" REST);
-}
-
-static void test_tools(void **state)
-{
-    (void)state;
-    expect(
-        COLLECT_CHAT,
-        START CHAT(0, "\"tool_calls\":[{\"index\":0,\"id\":\"t0\",\"type\":\"function\",\"function\":{"
-                      "\"name\":\"get\"}}]")
-            CHAT(0, "\"tool_calls\":[{\"index\":0,\"id\":\"t0\",\"type\":\"function\",\"function\":{\"name\":"
-                    "\"get_it\",\"arguments\":\"{\\\"a\\\"\"}}]")
-                CHAT(0, "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\":1}\"}}]") CHAT(
-                    0,
-                    "\"tool_calls\":[{\"index\":1,\"function\":{\"name\":\"other\",\"arguments\":\"{}\"}}]")
-                    FINISH(0, "tool_calls") USAGE(2) DONE_MARK,
-        "{\"choices\":[{\"finish_reason\":\"tool_calls\",\"index\":0,\"message\":{\"role\":\"assistant\","
-        "\"content\":\"\",\"tool_calls\":[{\"type\":\"function\",\"function\":{\"name\":\"get_it\","
-        "\"arguments\":\"{\\\"a\\\":1}\"},\"id\":\"t0\"},{\"type\":\"function\",\"function\":"
-        "{\"name\":\"other\",\"arguments\":\"{}\"}}]}}" REST);
-}
-
-static void test_text(void **state)
-{
-    (void)state;
-    expect(COLLECT_TEXT,
-           "data: {\"choices\":[{\"text\":\"a\",\"index\":0,\"logprobs\":null,\"finish_reason\":null}]" TAIL
-           "data: "
-           "{\"choices\":[{\"text\":\"b\",\"index\":0,\"finish_reason\":\"stop\"}],\"usage\":{\"n\":1}" TAIL
-               DONE_MARK,
-           "{\"choices\":[{\"text\":\"ab\",\"index\":0,\"logprobs\":null,\"finish_reason\":\"stop\"}],"
-           "\"created\":7,\"model\":\"m\",\"system_fingerprint\":\"b1\",\"object\":\"text_completion\","
-           "\"usage\":{\"n\":1},\"id\":\"c1\"}");
-}
-
-/* Done, but not whole: no answer is made of it. */
-static void test_not_whole(void **state)
-{
-    (void)state;
-    expect(COLLECT_CHAT, DONE_MARK, "");
-    expect(COLLECT_CHAT, START DONE_MARK, "");
-    expect(COLLECT_CHAT, START USAGE(2) DONE_MARK, "");
-    expect(COLLECT_CHAT, FINISH(1, "stop") USAGE(2) DONE_MARK, ""); /* the first choice is missing */
-    expect(COLLECT_CHAT, START FINISH(0, "") DONE_MARK, "");
-    struct buf b = {0};
-    assert_int_equal(collect(COLLECT_CHAT, START FINISH(0, "stop") USAGE(2), 9, 1000, &b), COLLECT_MORE);
-    assert_int_equal(b.n, 0);
-    buf_release(&b);
-}
-
-static void test_broken(void **state)
-{
-    (void)state;
-    static const char *const streams[] = {
-        "data: {\n\n",
-        "data: []\n\n",
-        "data: {}\n\n",
-        "data: {\"choices\":{}}\n\n",
-        "data: {\"choices\":[1]}\n\n",
-        "data: {\"choices\":[{\"index\":-1}]}\n\n",
-        "data: {\"choices\":[{\"index\":256}]}\n\n",
-        "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":1024}]}}]}\n\n",
-        "data: {\"choices\":[{\"delta\":{\"tool_calls\":[1]}}]}\n\n",
-        "data: {\"choices\":[{\"delta\":{\"content\":\"\xff\"}}]}\n\n",
-    };
-    struct buf b = {0};
-    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
-        if (collect(COLLECT_CHAT, streams[i], 5, 1000, &b) != COLLECT_BROKEN)
-            fail_msg("%s was taken", streams[i]);
-    assert_int_equal(collect(COLLECT_CHAT, "data: {\"error\":{\"code\":503,\"m\":1}}\n\n", 4, 1000, &b),
-                     COLLECT_ERROR);
-    assert_string_equal(b.data, "{\"error\":{\"code\":503,\"m\":1}}503 ");
-    assert_int_equal(collect(COLLECT_CHAT, START "data: {\"error\":\"x\"}\n\n", 4, 1000, &b), COLLECT_ERROR);
-    assert_string_equal(b.data, "{\"error\":\"x\"}500 ");
-    assert_int_equal(collect(COLLECT_CHAT, "data: {\"error\":{\"code\":200}}\n\n", 4, 1000, &b),
-                     COLLECT_ERROR);
-    assert_string_equal(b.data, "{\"error\":{\"code\":200}}500 ");
-    assert_int_equal(collect(COLLECT_CHAT, SMALL, 4, 20, &b), COLLECT_LARGE);
-    buf_release(&b);
-    collect_free(NULL);
-}
-
-/* ---- through the door ---- */
 
 #define STREAM_HEAD                                                                                          \
     "HTTP/1.1 200 OK\r\nServer: s\r\nContent-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n"           \
@@ -379,7 +242,7 @@ static void test_leave(void **state)
     }
 }
 
-/* What goes through as it is: the reasons are in option.def and plain.c. */
+/* What goes through as it is: the reasons are in option.def and made.c. */
 static void test_untouched(void **state)
 {
     (void)state;
@@ -453,11 +316,6 @@ static void test_with_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chat),
-        cmocka_unit_test(test_tools),
-        cmocka_unit_test(test_text),
-        cmocka_unit_test(test_not_whole),
-        cmocka_unit_test(test_broken),
         cmocka_unit_test(test_answer),
         cmocka_unit_test(test_answer_until_the_end),
         cmocka_unit_test(test_error_before_and_within),

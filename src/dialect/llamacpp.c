@@ -1,0 +1,12 @@
+/* llama.cpp's own paths, relayed to backends that are llama.cpp's server. Layer dialect; pure. */
+#include "base/mem.h"
+#include "dialect/errors.h"
+
+static const struct dialect_call calls[] = {
+    {.path = "/completions"}, {.path = "/embeddings"}, {.path = "/completion"}, {.path = "/embedding"},
+    {.path = "/infill"},      {.path = "/tokenize"},   {.path = "/detokenize"}, {.path = "/apply-template"},
+};
+
+extern const struct dialect dialect_llamacpp;
+const struct dialect dialect_llamacpp = {
+    .name = "llamacpp", .put_error = dialect_put_openai_error, .calls = calls, .n_calls = TABLE_COUNT(calls)};

@@ -1,0 +1,103 @@
+/* OpenAI's API, in which the door itself thinks: its calls are relayed, never translated. Layer dialect;
+ * pure.
+ *
+ * A plain answer may be made of a stream (docs/adr/0006): the members and their order are those of
+ * llama.cpp's server (0.7.0). */
+#include "base/mem.h"
+#include "dialect/errors.h"
+
+static void put_text(struct buf *out, const char *before, const struct buf *text)
+{
+    (void)buf_puts(out, before);
+    (void)buf_put_json(out, buf_str(text));
+}
+
+static void put_calls(const struct completion_choice *o, struct buf *out)
+{
+    (void)buf_puts(out, ",\"tool_calls\":[");
+    for (uint32_t i = 0; i < o->n_calls; i++) {
+        const struct completion_call *call = &o->calls[i];
+        (void)buf_puts(out, i ? ",{\"type\":" : "{\"type\":");
+        (void)buf_put_json(out, call->type.n ? buf_str(&call->type) : STR("function"));
+        put_text(out, ",\"function\":{\"name\":", &call->name);
+        put_text(out, ",\"arguments\":", &call->arguments);
+        (void)buf_puts(out, "}");
+        if (call->id.n)
+            put_text(out, ",\"id\":", &call->id);
+        (void)buf_puts(out, "}");
+    }
+    (void)buf_puts(out, "]");
+}
+
+static void put_chat_choice(const struct completion_choice *o, uint32_t i, struct buf *out)
+{
+    put_text(out, "{\"finish_reason\":", &o->finish);
+    (void)buf_printf(out, ",\"index\":%u,\"message\":{\"role\":", i);
+    (void)buf_put_json(out, o->role.n ? buf_str(&o->role) : STR("assistant"));
+    put_text(out, ",\"content\":", &o->content);
+    if (o->reasoning.n)
+        put_text(out, ",\"reasoning_content\":", &o->reasoning);
+    if (o->refusal.n)
+        put_text(out, ",\"refusal\":", &o->refusal);
+    if (o->n_calls)
+        put_calls(o, out);
+    (void)buf_puts(out, "}}");
+}
+
+static void put_text_choice(const struct completion_choice *o, uint32_t i, struct buf *out)
+{
+    put_text(out, "{\"text\":", &o->content);
+    (void)buf_printf(out, ",\"index\":%u,\"logprobs\":null", i);
+    put_text(out, ",\"finish_reason\":", &o->finish);
+    (void)buf_puts(out, "}");
+}
+
+static void put_plain(const struct completion *c, const char *object,
+                      void (*put_choice)(const struct completion_choice *o, uint32_t i, struct buf *out),
+                      struct buf *out)
+{
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        (void)buf_puts(out, i ? "," : "{\"choices\":[");
+        put_choice(&c->choices[i], i, out);
+    }
+    (void)buf_printf(out, "],\"created\":%llu", (unsigned long long)c->created);
+    put_text(out, ",\"model\":", &c->model);
+    if (c->fingerprint.n)
+        put_text(out, ",\"system_fingerprint\":", &c->fingerprint);
+    (void)buf_printf(out, ",\"object\":\"%s\"", object);
+    if (c->usage.n)
+        (void)buf_printf(out, ",\"usage\":%s", c->usage.data);
+    put_text(out, ",\"id\":", &c->id);
+    if (c->timings.n)
+        (void)buf_printf(out, ",\"timings\":%s", c->timings.data);
+    (void)buf_puts(out, "}");
+}
+
+static void plain_chat(void *state, const struct completion *sum, struct buf *out)
+{
+    (void)state;
+    put_plain(sum, "chat.completion", put_chat_choice, out);
+}
+
+static void plain_text(void *state, const struct completion *sum, struct buf *out)
+{
+    (void)state;
+    put_plain(sum, "text_completion", put_text_choice, out);
+}
+
+#define JSON "application/json; charset=utf-8"
+
+static const struct dialect_call calls[] = {
+    {.path = "/v1/chat/completions", .plain_type = JSON, .plain = plain_chat},
+    {.path = "/v1/completions", .plain_type = JSON, .plain = plain_text},
+    {.path = "/v1/embeddings"},
+    {.path = "/v1/rerank"},
+    {.path = "/v1/reranking"},
+    {.path = "/chat/completions", .plain_type = JSON, .plain = plain_chat},
+    {.path = "/rerank"},
+    {.path = "/reranking"},
+};
+
+extern const struct dialect dialect_openai;
+const struct dialect dialect_openai = {
+    .name = "openai", .put_error = dialect_put_openai_error, .calls = calls, .n_calls = TABLE_COUNT(calls)};
