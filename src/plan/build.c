@@ -20,6 +20,9 @@ int32_t build_weight(struct build *b, int32_t weight)
 int32_t build_product(struct build *b, int32_t weight, int32_t cur)
 {
     int32_t out = graph_mul_mat(b->g, build_weight(b, weight), cur);
+    int32_t scale = weight < 0 ? -1 : b->f->weights[weight].scale;
+    if (scale >= 0)
+        out = graph_binary(b->g, OP_MUL, out, build_weight(b, scale));
     return b->l->n_adapters ? build_adapted(b, weight, cur, -1, out) : out;
 }
 
@@ -95,7 +98,7 @@ int32_t build_embeddings(struct build *b)
     int32_t embd = build_token_rows(b);
     if (b->f->scales_input)
         embd = graph_unary(g, OP_SCALE, embd);
-    if (b->f->arch->flags & SCALES_BY_KEY) /* not left to the first layer */
+    if (b->f->arch->flags & (SCALES_BY_KEY | SCALES_ENDS)) /* not left to the first layer */
         graph_expand(g, embd);
     if (b->f->arch->flags & ROWS_SCALED)
         embd = graph_binary(g, OP_MUL, embd, graph_input(g, GGML_F32, 1, b->n_tokens, 1, 1));
@@ -105,6 +108,8 @@ int32_t build_embeddings(struct build *b)
             graph_get_rows(g, build_weight(b, b->f->global[ROLE_POSITIONS]), build_positions(b)));
     if (b->f->global[ROLE_EMBD_NORM] >= 0)
         embd = build_norm(b, embd, b->f->global[ROLE_EMBD_NORM], b->f->global[ROLE_EMBD_NORM_B]);
+    if (b->f->arch->flags & NORMS_INPUT)
+        embd = build_norm(b, embd, -1, -1);
     return embd;
 }
 
@@ -155,7 +160,7 @@ void build_head(struct build *b, int32_t cur)
         cur = graph_binary(g, OP_ADD, cur, build_weight(b, b->f->global[ROLE_OUTPUT_B]));
     if (b->f->scales_logits)
         cur = graph_unary(g, OP_SCALE, cur);
-    if (b->f->arch->flags & LOGIT_CAP) {
+    if (b->f->caps_logits) {
         cur = graph_unary(g, OP_SCALE, cur);
         cur = graph_unary(g, OP_UNARY, cur);
         cur = graph_unary(g, OP_SCALE, cur);
@@ -268,7 +273,9 @@ void build_graph(struct build *b, struct graph *g, const struct layout *l, bool 
                         .position_scale = -1,
                         .k_rows = {-1, -1},
                         .v_rows = {-1, -1},
-                        .mask = {-1, -1},
+                        .mask = {-1, -1, -1},
+                        .distances = -1,
+                        .encoded = -1,
                         .k_rot = {-1, -1},
                         .v_rot = {-1, -1},
                         .state_rows = -1,
@@ -283,6 +290,8 @@ void build_graph(struct build *b, struct graph *g, const struct layout *l, bool 
         build_rwkv(b);
     else if (l->f->arch->family == FAMILY_BERT)
         build_bert(b);
+    else if (l->f->arch->family == FAMILY_T5)
+        build_t5(b);
     else if (l->f->arch->family == FAMILY_GEMMA3N)
         build_gemma3n(b);
     else if (l->f->arch->family == FAMILY_GEMMA4)

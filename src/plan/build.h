@@ -11,6 +11,7 @@
  *   build_recurrent.c blocks that keep states
  *   build_models.c   the transformer family
  *   build_encoder.c  BERT, pooling
+ *   build_t5.c       T5: an encoder, or a decoder that reads one's result
  *   build_rwkv.c     RWKV
  *   build_gemma.c    gemma4
  *   build_gemma3n.c  gemma3n
@@ -29,11 +30,12 @@ struct build {
     const struct layout *l;
     const struct facts *f;
     uint32_t n_tokens, n_seqs;
-    /* graph inputs, made when first used; [1] = of the sliding cache */
-    int32_t positions, out_rows, position_scale, k_rows[2], v_rows[2], mask[2], k_rot[2], v_rot[2];
+    /* graph inputs, made when first used; [1] = of the sliding cache, [2] = of what an encoder made */
+    int32_t positions, out_rows, position_scale, k_rows[2], v_rows[2], mask[3], k_rot[2], v_rot[2];
     int32_t state_rows, state_main, state_extra; /* recurrent: which state each slot reads */
     int32_t rope_factors[LAYOUT_MAX_BACKENDS];
     int32_t token_embd, wide_input, first_part;
+    int32_t distances, encoded;      /* T5: pairs of tokens as classes of distance; the encoder's result */
     uint16_t emit[FACTS_MAX_LAYERS]; /* layers to build, ascending */
     uint32_t n_emit;
     /* runs of equal periods that were shortened: places in emit where the last two periods before the gap end
@@ -74,15 +76,23 @@ void build_head(struct build *b, int32_t cur);
 int32_t build_rope(struct build *b, int32_t cur, uint32_t il);
 /* q, k, v are [width, heads, tokens]; returns the output product's result, or what comes before it. */
 int32_t build_attention_heads(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il);
+/* … over keys and values that an encoder made, which no cache keeps. */
+int32_t build_attention_cross(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il);
 int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il);
 /* Queries, keys and values of latent attention: then build_attention. */
 void build_latent(struct build *b, int32_t cur, uint32_t il, int32_t *ret_q, int32_t *ret_k, int32_t *ret_v);
 int32_t build_ffn(struct build *b, int32_t cur, uint32_t il);
+/* … with the experts' logits made elsewhere; -1: cur's own. */
+int32_t build_ffn_routed(struct build *b, int32_t cur, int32_t logits, uint32_t il);
 int32_t build_dense(struct build *b, int32_t cur, uint32_t il);
-/* routed: what the router reads. */
-int32_t build_experts(struct build *b, int32_t cur, int32_t routed, uint32_t il);
+/* What the experts are chosen by, from `routed`. */
+int32_t build_router_logits(struct build *b, int32_t routed, uint32_t il);
+int32_t build_experts(struct build *b, int32_t cur, int32_t logits, uint32_t il);
 /* Weights of the chosen experts, [1, used, tokens]; *ret_chosen are their numbers. */
-int32_t build_router(struct build *b, int32_t cur, uint32_t il, int32_t *ret_chosen);
+int32_t build_router(struct build *b, int32_t logits, uint32_t il, int32_t *ret_chosen);
+/* What scores get for the distance of their tokens. cells: of the cache, or as many as a batch is padded to.
+ */
+int32_t build_position_bias(struct build *b, uint64_t cells, uint32_t il);
 /* Projections, norms and positions of q, k, v, then build_attention. */
 int32_t build_attend(struct build *b, int32_t cur, uint32_t il);
 /* Blocks that keep states: cur is the normed input [embd, tokens], the result has its shape. normed: the norm
@@ -101,6 +111,7 @@ void build_embedding(struct build *b, int32_t state);
 /* The way of pooling that applies: 0 = none, the server gives no embeddings or a row for every token. */
 uint32_t build_pooling(const struct build *b);
 void build_bert(struct build *b);
+void build_t5(struct build *b);
 void build_transformer(struct build *b);
 void build_gemma4(struct build *b);
 void build_gemma3n(struct build *b);

@@ -52,7 +52,7 @@ struct cache {             /* one layer's, as stored */
     int32_t k, v;          /* k: -1 when nothing is kept; v: -1 when the values are a part of the keys */
     uint64_t k_row, v_row; /* elements */
     uint64_t cells, streams;
-    int side; /* 1 = the sliding cache */
+    int side; /* 1 = the sliding cache, 2 = none: an encoder's result */
     bool v_transposed;
 };
 
@@ -60,7 +60,7 @@ static struct cache cache_of(struct build *b, uint32_t il)
 {
     const struct layout *l = b->l;
     const struct layer_facts *lf = &b->f->layers[b->f->layers[il].cache_layer];
-    struct cache c = {.side = lf->sliding, .streams = l->n_streams, .v_transposed = !l->p->flash_attn};
+    struct cache c = {.side = lf->sliding, .streams = l->n_streams, .v_transposed = !l->flash_attn};
     c.cells = lf->sliding ? l->cells_window : l->cells;
     if (!lf->cached || (b->f->arch->flags & IDLE_CACHE))
         return (struct cache){
@@ -127,7 +127,7 @@ static void store_v(struct build *b, const struct cache *c, int32_t v)
 static int32_t mask_of(struct build *b, const struct cache *c)
 {
     if (b->mask[c->side] < 0)
-        b->mask[c->side] = graph_input(b->g, b->l->p->flash_attn ? GGML_F16 : GGML_F32, c->cells,
+        b->mask[c->side] = graph_input(b->g, b->l->flash_attn ? GGML_F16 : GGML_F32, c->cells,
                                        b->n_tokens / c->streams, 1, c->streams);
     return b->mask[c->side];
 }
@@ -193,10 +193,16 @@ static int32_t expand_values(struct build *b, int32_t cur, uint32_t il)
     return graph_mul_mat(b->g, build_weight(b, layer_weight(b, il, ROLE_V_LATENT)), cur);
 }
 
+/* Scores that get something for the distance of their tokens are made in full. */
+static bool has_position_bias(const struct build *b, const struct cache *c)
+{
+    return b->f->arch->family == FAMILY_T5 && c->side == 0;
+}
+
 static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, uint32_t il)
 {
     struct graph *g = b->g;
-    if (c->v < 0) /* not stored transposed */
+    if (!c->v_transposed)
         v = graph_unary(g, OP_CONT, graph_transpose(g, v));
     int32_t kq = graph_mul_mat(g, k, q);
     if (b->f->arch->flags & SCORE_CAP) {
@@ -204,6 +210,8 @@ static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t
         kq = graph_unary(g, OP_UNARY, kq);
         kq = graph_unary(g, OP_SCALE, kq);
     }
+    if (has_position_bias(b, c))
+        kq = graph_binary(g, OP_ADD, kq, build_position_bias(b, c->cells, il));
     kq = graph_binary(g, OP_SOFT_MAX, kq, mask_of(b, c));
     int32_t sinks = layer_weight(b, il, ROLE_SINKS);
     if (sinks >= 0)
@@ -242,6 +250,14 @@ static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t 
     return graph_reshape(g, cur, t.ne[0] * t.ne[1], t.ne[2] * t.ne[3], 1, 1);
 }
 
+static int32_t attend(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, uint32_t il)
+{
+    int32_t cur =
+        b->l->flash_attn && !has_position_bias(b, c) ? flash(b, c, q, k, v, il) : scores(b, c, q, k, v, il);
+    graph_expand(b->g, cur);
+    return cur;
+}
+
 int32_t build_attention_heads(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il)
 {
     struct graph *g = b->g;
@@ -277,12 +293,23 @@ int32_t build_attention_heads(struct build *b, int32_t q, int32_t k, int32_t v, 
         keys = padded(b, k, c.cells);
         values = padded(b, v, c.cells);
     }
-    int32_t cur =
-        b->l->p->flash_attn ? flash(b, &c, heads, keys, values, il) : scores(b, &c, heads, keys, values, il);
-    graph_expand(g, cur);
+    int32_t cur = attend(b, &c, heads, keys, values, il);
     if (b->l->v_rotated[c.side])
         cur = rotate(b, cur, &b->v_rot[c.side], 64);
     return cur;
+}
+
+int32_t build_attention_cross(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il)
+{
+    struct graph *g = b->g;
+    struct cache c = {.k = -1, .v = -1, .side = 2, .streams = 1, .cells = g->t[k].ne[2]};
+    graph_expand(g, q);
+    graph_expand(g, k);
+    graph_expand(g, v);
+    struct gtensor t = g->t[q];
+    int32_t heads = graph_view(g, q, t.ne[0], t.ne[1], t.ne[2], 1, t.nb[1], t.nb[2], t.nb[3], 0);
+    heads = graph_permute(g, heads, 0, 2, 1, 3);
+    return attend(b, &c, heads, graph_permute(g, k, 0, 2, 1, 3), graph_permute(g, v, 0, 2, 1, 3), il);
 }
 
 int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il)

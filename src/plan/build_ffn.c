@@ -20,7 +20,8 @@ int32_t build_dense(struct build *b, int32_t cur, uint32_t il)
 {
     struct graph *g = b->g;
     const int32_t *t = b->f->layers[il].tensor;
-    if (t[ROLE_GATE] >= 0 && t[ROLE_GATE_B] < 0 && t[ROLE_UP_B] < 0 && t[ROLE_DOWN_B] < 0)
+    if (t[ROLE_GATE] >= 0 && t[ROLE_GATE_B] < 0 && t[ROLE_UP_B] < 0 && t[ROLE_DOWN_B] < 0 &&
+        t[ROLE_FFN_SUB_NORM] < 0)
         return gated(b, cur, t, ROLE_GATE, ROLE_UP, ROLE_DOWN);
     int32_t up = build_product_bias(b, t[ROLE_UP], t[ROLE_UP_B], cur), mid;
     uint64_t width = b->f->weights[t[ROLE_DOWN]].t->ne[0];
@@ -32,12 +33,28 @@ int32_t build_dense(struct build *b, int32_t cur, uint32_t il)
     } else {
         mid = activate(b, up);
     }
+    if (t[ROLE_FFN_SUB_NORM] >= 0)
+        mid = build_norm(b, mid, t[ROLE_FFN_SUB_NORM], -1);
     return build_product_bias(b, t[ROLE_DOWN], t[ROLE_DOWN_B], mid);
+}
+
+/* One factor a chosen expert. */
+static int32_t scales_of(struct build *b, int32_t weight, int32_t chosen, uint64_t n)
+{
+    struct graph *g = b->g;
+    uint64_t experts = b->f->n_expert;
+    int32_t row = graph_reshape(g, build_weight(b, weight), 1, experts, 1, 1);
+    int32_t each = graph_new(g, OP_REPEAT, GGML_F32, 1, experts, n, 1);
+    graph_src(g, each, row);
+    return graph_get_rows(g, each, chosen);
 }
 
 static int32_t experts_product(struct build *b, int32_t weight, int32_t bias, int32_t cur, int32_t chosen)
 {
     int32_t out = graph_mul_mat_id(b->g, build_weight(b, weight), cur, chosen);
+    int32_t scale = b->f->weights[weight].scale;
+    if (scale >= 0)
+        out = graph_binary(b->g, OP_MUL, out, scales_of(b, scale, chosen, b->g->t[cur].ne[2]));
     cur = b->l->n_adapters ? build_adapted(b, weight, cur, chosen, out) : out;
     if (bias >= 0) {
         cur = graph_binary(b->g, OP_ADD_ID, cur, build_weight(b, bias));
@@ -68,23 +85,12 @@ static int32_t experts_middle(struct build *b, int32_t rows, const int32_t *t, i
     return activate(b, up);
 }
 
-/* One factor a chosen expert. */
-static int32_t scales_of(struct build *b, int32_t weight, int32_t chosen, uint64_t n)
-{
-    struct graph *g = b->g;
-    uint64_t experts = b->f->n_expert;
-    int32_t row = graph_reshape(g, build_weight(b, weight), 1, experts, 1, 1);
-    int32_t each = graph_new(g, OP_REPEAT, GGML_F32, 1, experts, n, 1);
-    graph_src(g, each, row);
-    return graph_get_rows(g, each, chosen);
-}
-
-int32_t build_experts(struct build *b, int32_t cur, int32_t routed, uint32_t il)
+int32_t build_experts(struct build *b, int32_t cur, int32_t logits, uint32_t il)
 {
     struct graph *g = b->g;
     const int32_t *t = b->f->layers[il].tensor;
     uint64_t n = g->t[cur].ne[1], width = g->t[cur].ne[0], used = b->f->n_expert_used;
-    int32_t chosen, weights = build_router(b, routed, il, &chosen);
+    int32_t chosen, weights = build_router(b, logits, il, &chosen);
     int32_t rows = graph_reshape(g, cur, width, 1, n, 1);
     if (b->f->router.early) {
         int32_t each = graph_new(g, OP_REPEAT, GGML_F32, width, used, n, 1);
@@ -93,8 +99,6 @@ int32_t build_experts(struct build *b, int32_t cur, int32_t routed, uint32_t il)
     }
     int32_t mid = experts_middle(b, rows, t, chosen);
     int32_t down = experts_product(b, t[ROLE_DOWN_EXPS], t[ROLE_DOWN_EXPS_B], mid, chosen);
-    if (t[ROLE_DOWN_EXPS_SCALE] >= 0)
-        down = graph_binary(g, OP_MUL, down, scales_of(b, t[ROLE_DOWN_EXPS_SCALE], chosen, n));
     int32_t weighted = b->f->router.early ? down : graph_binary(g, OP_MUL, down, weights);
     graph_expand(g, weighted);
     uint64_t row = g->t[weighted].nb[1], token = g->t[weighted].nb[2];
@@ -133,13 +137,24 @@ static int32_t shared_expert(struct build *b, int32_t cur, const int32_t *t)
     return graph_binary(g, OP_MUL, out, open);
 }
 
+int32_t build_ffn_routed(struct build *b, int32_t cur, int32_t logits, uint32_t il)
+{
+    struct graph *g = b->g;
+    const int32_t *t = b->f->layers[il].tensor;
+    if (t[ROLE_ROUTER] < 0 || t[ROLE_EXPS_NORM] >= 0) /* experts that have a norm stand apart */
+        return build_dense(b, cur, il);
+    int32_t out = build_experts(b, cur, logits < 0 ? build_router_logits(b, cur, il) : logits, il);
+    if (t[ROLE_UP_SHEXP] >= 0 && t[ROLE_DOWN_SHEXP] >= 0) {
+        out = graph_binary(g, OP_ADD, out, shared_expert(b, cur, t));
+        if (b->f->arch->flags & HALVES_SHARED)
+            out = graph_unary(g, OP_SCALE, out);
+    } else if (t[ROLE_UP] >= 0 && t[ROLE_DOWN] >= 0) { /* a dense block beside the experts */
+        out = graph_unary(g, OP_SCALE, graph_binary(g, OP_ADD, build_dense(b, cur, il), out));
+    }
+    return out;
+}
+
 int32_t build_ffn(struct build *b, int32_t cur, uint32_t il)
 {
-    const int32_t *t = b->f->layers[il].tensor;
-    if (t[ROLE_ROUTER] < 0)
-        return build_dense(b, cur, il);
-    int32_t out = build_experts(b, cur, cur, il);
-    if (t[ROLE_UP_SHEXP] >= 0 && t[ROLE_DOWN_SHEXP] >= 0)
-        out = graph_binary(b->g, OP_ADD, out, shared_expert(b, cur, t));
-    return out;
+    return build_ffn_routed(b, cur, -1, il);
 }

@@ -58,7 +58,8 @@ static int32_t gemma4_experts(struct build *b, int32_t mid, uint32_t il)
     const int32_t *t = b->f->layers[il].tensor;
     int32_t routed = graph_unary(g, OP_SCALE, build_norm(b, mid, -1, -1));
     routed = graph_binary(g, OP_MUL, routed, build_weight(b, t[ROLE_ROUTER_SCALE]));
-    int32_t chosen = build_experts(b, build_norm(b, mid, t[ROLE_PRE_EXPS_NORM], -1), routed, il);
+    int32_t read = build_norm(b, mid, t[ROLE_PRE_EXPS_NORM], -1);
+    int32_t chosen = build_experts(b, read, build_router_logits(b, routed, il), il);
     int32_t dense = build_dense(b, build_norm(b, mid, t[ROLE_FFN_NORM], -1), il);
     dense = build_norm(b, dense, t[ROLE_POST_DENSE_NORM], -1);
     return graph_binary(g, OP_ADD, dense, build_norm(b, chosen, t[ROLE_POST_EXPS_NORM], -1));

@@ -27,7 +27,10 @@ static struct qkv project(struct build *b, int32_t cur, uint32_t il)
     uint64_t n = b->n_tokens;
     if (t[ROLE_QKV] >= 0) {
         int32_t all = clamp(b, build_product_bias(b, t[ROLE_QKV], t[ROLE_QKV_B], cur));
-        uint64_t row = g->t[all].nb[1], kw = 4ull * lf->d_k, vw = 4ull * lf->d_v;
+        uint64_t row = g->t[all].nb[1];
+        if (b->f->arch->flags & MID_RESIDUAL_FIRST) /* openelm: in heads before it is parted */
+            all = graph_reshape(g, all, lf->d_k, lf->n_head + 2ull * lf->n_head_kv, n, 1);
+        uint64_t kw = 4ull * lf->d_k, vw = 4ull * lf->d_v;
         uint64_t k_at = kw * lf->n_head, v_at = k_at + kw * lf->n_head_kv;
         return (struct qkv){graph_view(g, all, lf->d_k, lf->n_head, n, 1, kw, row, row * n, 0),
                             graph_view(g, all, lf->d_k, lf->n_head_kv, n, 1, kw, row, row * n, k_at),
@@ -51,6 +54,32 @@ static void turn(struct build *b, struct qkv *x, uint32_t il)
     x->k = build_rope(b, x->k, il);
 }
 
+/* A gate on what the heads give: one a value, or one a head. */
+static int32_t open_gate(struct build *b, int32_t heads, int32_t in, uint32_t il)
+{
+    struct graph *g = b->g;
+    const struct layer_facts *lf = &b->f->layers[il];
+    uint64_t width = g->t[heads].ne[0], n = b->n_tokens;
+    int32_t gate = graph_unary(g, OP_UNARY, build_product(b, lf->tensor[ROLE_ATTN_GATE], in));
+    if (g->t[gate].ne[0] == width)
+        return graph_binary(g, OP_MUL, heads, gate);
+    int32_t each = graph_reshape(g, heads, width / lf->n_head, lf->n_head, n, 1);
+    each = graph_binary(g, OP_MUL, each, graph_reshape(g, gate, 1, lf->n_head, n, 1));
+    return graph_reshape(g, each, width, n, 1, 1);
+}
+
+/* From what the heads give to what the residual gets; in: what attention read. */
+static int32_t attended(struct build *b, int32_t heads, int32_t in, uint32_t il)
+{
+    const int32_t *t = b->f->layers[il].tensor;
+    if (t[ROLE_ATTN_GATE] >= 0)
+        heads = open_gate(b, heads, in, il);
+    if (t[ROLE_ATTN_SUB_NORM] >= 0)
+        heads = build_norm(b, heads, t[ROLE_ATTN_SUB_NORM], -1);
+    int32_t cur = build_product_bias(b, t[ROLE_O], t[ROLE_O_B], heads);
+    return b->f->scales_attends ? graph_unary(b->g, OP_SCALE, cur) : cur;
+}
+
 int32_t build_attend(struct build *b, int32_t cur, uint32_t il)
 {
     const int32_t *t = b->f->layers[il].tensor;
@@ -66,7 +95,8 @@ int32_t build_attend(struct build *b, int32_t cur, uint32_t il)
         turn(b, &x, il);
     if (t[ROLE_Q_NORM] >= 0 && !all_heads)
         x.q = build_norm(b, x.q, t[ROLE_Q_NORM], t[ROLE_Q_NORM_B]);
-    if (t[ROLE_K_NORM] >= 0 && !all_heads)
+    bool k_bare = t[ROLE_Q_NORM] >= 0 && (b->f->arch->flags & BARE_NORMS);
+    if ((t[ROLE_K_NORM] >= 0 || k_bare) && !all_heads)
         x.k = build_norm(b, x.k, t[ROLE_K_NORM], t[ROLE_K_NORM_B]);
     if (rotated && !rope_first)
         turn(b, &x, il);
@@ -78,7 +108,7 @@ int32_t build_attend(struct build *b, int32_t cur, uint32_t il)
         x.q = graph_binary(b->g, OP_MUL, x.q, build_position_scale(b));
     if (b->f->arch->flags & SCALES_Q)
         x.q = graph_unary(b->g, OP_SCALE, x.q);
-    return build_attention(b, x.q, x.k, x.v, il);
+    return attended(b, build_attention_heads(b, x.q, x.k, x.v, il), cur, il);
 }
 
 static int32_t attn_norm(struct build *b, int32_t state, uint32_t il)
@@ -89,28 +119,46 @@ static int32_t attn_norm(struct build *b, int32_t state, uint32_t il)
     return build_norm(b, state, layer_weight(b, il, ROLE_ATTN_NORM), layer_weight(b, il, ROLE_ATTN_NORM_B));
 }
 
+/* The norm behind attention, unless that weight is the one before the feed-forward block; ROLE_NONE. */
+static enum role norm_behind(const struct build *b, const int32_t *t, enum role before_ffn)
+{
+    bool after = b->f->arch->flags & NORMS_AFTER;
+    static const enum role names[] = {ROLE_POST_ATTN_NORM, ROLE_ATTN_OUT_NORM};
+    for (size_t i = 0; i < TABLE_COUNT(names); i++)
+        if (t[names[i]] >= 0 && (after || names[i] != before_ffn))
+            return names[i];
+    return ROLE_NONE;
+}
+
 /* The feed-forward block reads what attention added up. Its norm may have the name of one after attention. */
-static int32_t serial_ffn(struct build *b, int32_t cur, int32_t residual, uint32_t il)
+static int32_t serial_ffn(struct build *b, int32_t cur, int32_t residual, int32_t logits, uint32_t il)
 {
     struct graph *g = b->g;
     const int32_t *t = b->f->layers[il].tensor;
     bool after = b->f->arch->flags & NORMS_AFTER;
     enum role norm = facts_ffn_norm(&b->f->layers[il]);
-    if (t[ROLE_POST_ATTN_NORM] >= 0 && (after || norm != ROLE_POST_ATTN_NORM))
-        cur = build_norm(b, cur, t[ROLE_POST_ATTN_NORM], -1);
+    enum role behind = norm_behind(b, t, norm);
+    if (behind != ROLE_NONE && !(b->f->arch->flags & WHOLE_NORM))
+        cur = build_norm(b, cur, t[behind], -1);
     if (b->f->scales_residual)
         cur = graph_unary(g, OP_SCALE, cur);
-    int32_t mid = graph_binary(g, OP_ADD, cur, residual);
+    int32_t mid = b->f->arch->flags & MID_RESIDUAL_FIRST ? graph_binary(g, OP_ADD, residual, cur)
+                                                         : graph_binary(g, OP_ADD, cur, residual);
     cur = mid;
     if (!after)
-        cur = build_norm(b, mid, t[norm], t[ROLE_FFN_NORM_B]);
-    cur = build_ffn(b, cur, il);
-    if (t[ROLE_POST_FFN_NORM] >= 0)
-        cur = build_norm(b, cur, t[ROLE_POST_FFN_NORM], -1);
+        cur = build_norm(b, mid, norm == ROLE_NONE ? -1 : t[norm], t[ROLE_FFN_NORM_B]);
+    cur = build_ffn_routed(b, cur, logits, il);
+    int32_t last = t[ROLE_POST_FFN_NORM] >= 0 ? t[ROLE_POST_FFN_NORM] : t[ROLE_LAYER_OUT_NORM];
+    if (last >= 0)
+        cur = build_norm(b, cur, last, -1);
     if (b->f->scales_residual)
         cur = graph_unary(g, OP_SCALE, cur);
-    return b->f->arch->flags & RESIDUAL_FIRST ? graph_binary(g, OP_ADD, mid, cur)
-                                              : graph_binary(g, OP_ADD, cur, mid);
+    cur = b->f->arch->flags & RESIDUAL_FIRST ? graph_binary(g, OP_ADD, mid, cur)
+                                             : graph_binary(g, OP_ADD, cur, mid);
+    if (t[ROLE_EXPS_NORM] < 0)
+        return cur;
+    int32_t in = build_norm(b, residual, t[ROLE_EXPS_NORM], -1); /* experts read what attention read */
+    return graph_binary(g, OP_ADD, build_experts(b, in, build_router_logits(b, in, il), il), cur);
 }
 
 /* The feed-forward block reads what attention read, or the layer's input behind a norm of its own. */
@@ -131,7 +179,7 @@ static int32_t parallel_ffn(struct build *b, int32_t attended, int32_t residual,
 void build_transformer(struct build *b)
 {
     struct graph *g = b->g;
-    int32_t state = build_embeddings(b);
+    int32_t state = build_embeddings(b), skipped = state, logits = -1;
     for (uint32_t i = 0; i < b->n_emit; i++) {
         uint32_t il = b->emit[i];
         const int32_t *t = b->f->layers[il].tensor;
@@ -139,15 +187,26 @@ void build_transformer(struct build *b)
         int32_t normed = attn_norm(b, state, il), read = normed;
         if (t[ROLE_ATTN_NORM_2] >= 0)
             read = build_norm(b, state, t[ROLE_ATTN_NORM_2], t[ROLE_ATTN_NORM_2_B]);
+        if (b->f->arch->flags & ROUTES_INPUT)
+            logits = build_router_logits(b, state, il);
         int32_t cur = build_attend(b, read, il);
+        if (b->f->arch->flags & WHOLE_NORM)
+            cur = build_norm(b, cur, t[ROLE_POST_ATTN_NORM], -1);
         if (il == b->f->n_layer_run - 1) {
             cur = graph_get_rows(g, cur, build_out_rows(b));
             residual = graph_get_rows(g, residual, build_out_rows(b));
+            if (logits >= 0)
+                logits = graph_get_rows(g, logits, build_out_rows(b));
+            if (t[ROLE_LAYER_SCALE] >= 0)
+                skipped = graph_get_rows(g, skipped, build_out_rows(b));
             if (b->f->parallel && t[ROLE_FFN_NORM] < 0)
                 normed = graph_get_rows(g, normed, build_out_rows(b));
         }
-        state =
-            b->f->parallel ? parallel_ffn(b, cur, residual, normed, il) : serial_ffn(b, cur, residual, il);
+        state = b->f->parallel ? parallel_ffn(b, cur, residual, normed, il)
+                               : serial_ffn(b, cur, residual, logits, il);
+        if (t[ROLE_LAYER_SCALE] >= 0) /* the embeddings come back */
+            state = graph_binary(g, OP_ADD, state,
+                                 graph_binary(g, OP_MUL, skipped, build_weight(b, t[ROLE_LAYER_SCALE])));
         if (il < b->f->deepstack)
             state = graph_binary(g, OP_ADD, state, build_input_part(b, il + 1));
         build_layer_end(b, state);

@@ -54,14 +54,19 @@ static int32_t weigh(struct build *b, int32_t weights, uint64_t used, uint64_t n
     return weights;
 }
 
-int32_t build_router(struct build *b, int32_t cur, uint32_t il, int32_t *ret_chosen)
+int32_t build_router_logits(struct build *b, int32_t routed, uint32_t il)
+{
+    const int32_t *t = b->f->layers[il].tensor;
+    return build_product_bias(b, t[ROLE_ROUTER], t[ROLE_ROUTER_B], routed);
+}
+
+int32_t build_router(struct build *b, int32_t logits, uint32_t il, int32_t *ret_chosen)
 {
     struct graph *g = b->g;
     const int32_t *t = b->f->layers[il].tensor;
     const struct router_facts *r = &b->f->router;
-    uint64_t n = g->t[cur].ne[1], experts = b->f->n_expert, used = b->f->n_expert_used;
-    int32_t probs = build_product_bias(b, t[ROLE_ROUTER], t[ROLE_ROUTER_B], cur);
-    int32_t choice = probs;
+    uint64_t n = g->t[logits].ne[1], experts = b->f->n_expert, used = b->f->n_expert_used;
+    int32_t probs = logits, choice = logits;
     if (!r->late)
         probs = graph_unary(g, r->sigmoid ? OP_UNARY : OP_SOFT_MAX, probs);
     if (!r->early)

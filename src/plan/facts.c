@@ -15,6 +15,7 @@ static const struct arch arches[] = {
 #define HYBRID                    FAMILY_HYBRID
 #define RWKV                      FAMILY_RWKV
 #define BERT                      FAMILY_BERT
+#define T5                        FAMILY_T5
 #define ARCH(name, family, flags) {name, family, flags},
 #include "plan/architectures.def"
 #undef ARCH
@@ -42,10 +43,18 @@ enum role_kind role_kind(enum role r)
     return r < ROLE_COUNT ? roles[r].kind : KIND_ELEMENT;
 }
 
+/* Some files leave out the ".weight" of a norm or the ".bias" of what is added. */
+static bool same_name(const char *role, const char *name)
+{
+    size_t n = strlen(name);
+    return !strncmp(role, name, n) &&
+           (!role[n] || (!strchr(name, '.') && (!strcmp(role + n, ".weight") || !strcmp(role + n, ".bias"))));
+}
+
 static enum role role_from(const char *name)
 {
     for (unsigned r = 0; r < ROLE_COUNT; r++)
-        if (!strcmp(roles[r].name, name))
+        if (same_name(roles[r].name, name))
             return (enum role)r;
     return ROLE_NONE;
 }
@@ -65,19 +74,33 @@ static bool is_routed_expert(const char *name)
     return false;
 }
 
+/* Behind "blk.N.", whatever stands before it. */
+static const char *block_part(const char *name)
+{
+    const char *block = strstr(name, "blk."), *dot = block ? strchr(block + 4, '.') : NULL;
+    return dot ? dot + 1 : name;
+}
+
+/* An encoder's blocks lie beside the decoder's, with no part in the graph that is reserved. */
+static bool decodes(const struct facts *f)
+{
+    return f->arch->family == FAMILY_T5 && !f->headless;
+}
+
 static void weigh(struct facts *f, uint32_t i)
 {
     const struct tensor *t = &f->m->tensors[i];
     struct weight_facts *w = &f->weights[i];
-    *w = (struct weight_facts){.t = t, .role = ROLE_NONE};
+    *w = (struct weight_facts){.t = t, .role = ROLE_NONE, .scale = -1};
     const char *name = t->name;
     if (t->layer >= 0 && (uint32_t)t->layer < f->n_layer) {
-        const char *dot = strchr(name, '.');
-        dot = dot ? strchr(dot + 1, '.') : NULL;
+        const char *dot = block_part(name);
         w->layer = (uint32_t)t->layer < f->n_layer_run ? t->layer : LAYER_UNLOADED;
-        w->role = (uint16_t)role_from(dot ? dot + 1 : name);
+        w->role = (uint16_t)role_from(dot);
+        if (w->role == ROLE_O_T5)
+            w->role = ROLE_O;
         w->offloadable_experts = is_routed_expert(name);
-        if (w->role != ROLE_NONE)
+        if (w->role != ROLE_NONE && !(decodes(f) && !strncmp(name, "enc.", 4)))
             f->layers[t->layer].tensor[w->role] = (int32_t)i;
         return;
     }
@@ -94,6 +117,26 @@ static void weigh(struct facts *f, uint32_t i)
     }
     if (w->role != ROLE_NONE)
         f->global[w->role] = (int32_t)i;
+}
+
+/* NAME.scale is multiplied into the product of NAME.weight, unless it has a role of its own. */
+static void find_scales(struct facts *f)
+{
+    char name[80];
+    for (uint32_t i = 0; i < f->n_weights; i++) {
+        const char *full = f->weights[i].t->name, *dot = full;
+        size_t n = strlen(full);
+        if (f->weights[i].role != ROLE_NONE || n < 7 || n + 2 > sizeof name || strcmp(full + n - 6, ".scale"))
+            continue;
+        bool layered = f->weights[i].layer >= 0 && f->weights[i].layer < (int32_t)f->n_layer;
+        if (layered)
+            dot = block_part(full);
+        snprintf(name, sizeof name, "%.*s.weight", (int)(strlen(dot) - 6), dot);
+        enum role r = role_from(name);
+        int32_t of = r == ROLE_NONE ? -1 : layered ? f->layers[f->weights[i].layer].tensor[r] : f->global[r];
+        if (of >= 0)
+            f->weights[of].scale = (int32_t)i;
+    }
 }
 
 enum rc arch_need_u32(const struct model *m, const char *suffix, uint32_t max, uint32_t *ret, struct err *err)
@@ -151,27 +194,36 @@ static enum rc attention_shape(struct facts *f, struct err *err)
     return RC_OK;
 }
 
-/* Layers that see only a window: every one but each period-th, as the runtime's code has it for each
- * architecture. */
+/* Layers that see only a window: every one but each period-th, the last of a period or the first, as the
+ * runtime's code has it for each architecture; 0: only what the file says. */
+static const struct sliding_rule {
+    const char *arch;
+    uint32_t period, window; /* window: where the file has none */
+    bool dense_first, fixed; /* fixed: this window, if the file has one at all */
+} sliding_rules[] = {{"gemma2", 2, 4096, false, false},     {"gemma3", 6, 0, false, false},
+                     {"gpt-oss", 2, 0, false, false},       {"cohere2", 4, 0, false, false},
+                     {"exaone4", 4, 0, false, false},       {"olmo2", 4, 0, false, false},
+                     {"llama4", 4, 8192, false, false},     {"gemma-embedding", 6, 0, false, false},
+                     {"modern-bert", 3, 0, true, false},    {"gemma4", 6, 0, false, false},
+                     {"gemma3n", 5, 0, false, false},       {"exaone-moe", 4, 0, false, false},
+                     {"smallthinker", 4, 4096, true, true}, {"afmoe", 4, 0, false, false},
+                     {"mellum", 4, 0, false, false},        {"plamo3", 8, 0, false, false},
+                     {"cohere2moe", 4, 0, true, false},     {"muse-glimmer", 4, 0, false, false},
+                     {"laguna", 4, 0, true, false}};
+
 static void sliding_shape(struct facts *f)
 {
-    static const struct {
-        const char *arch;
-        uint32_t period, window;
-    } known[] = {{"gemma2", 2, 4096},   {"gemma3", 6, 0}, {"gpt-oss", 2, 0},   {"cohere2", 4, 0},
-                 {"exaone4", 4, 0},     {"olmo2", 4, 0},  {"llama4", 4, 8192}, {"gemma-embedding", 6, 0},
-                 {"modern-bert", 3, 0}, {"gemma4", 6, 0}, {"gemma3n", 5, 0},   {"exaone-moe", 4, 0}};
+    struct sliding_rule rule = {0};
     if (!(f->arch->flags & SLIDING))
         return;
-    uint32_t period = 0, window = 0;
-    for (size_t i = 0; i < TABLE_COUNT(known); i++) {
-        if (!strcmp(known[i].arch, f->arch->name)) {
-            period = known[i].period;
-            window = known[i].window;
-        }
-    }
-    f->window = arch_u32(f->m, "attention.sliding_window", window);
-    bool dense_first = f->headless && (f->arch->flags & LAYER_NORM); /* modern-bert */
+    for (size_t i = 0; i < TABLE_COUNT(sliding_rules); i++)
+        if (!strcmp(sliding_rules[i].arch, f->arch->name))
+            rule = sliding_rules[i];
+    f->window = arch_u32(f->m, "attention.sliding_window", rule.fixed ? 0 : rule.window);
+    if (f->window && rule.fixed)
+        f->window = rule.window;
+    uint32_t period = rule.period;
+    bool dense_first = rule.dense_first;
     uint64_t given;
     if (model_arch_u64(f->m, "attention.sliding_window_pattern", &given) && given <= f->n_layer)
         period = (uint32_t)given;
@@ -199,31 +251,33 @@ static void rotary_shape(struct facts *f)
 {
     static const struct {
         const char *arch;
-        uint32_t period;   /* each period-th layer is not */
+        uint32_t period;   /* each period-th layer is not: the last, or with a `first` of 0 the first */
         bool sliding_only; /* if the model has a window */
-    } known[] = {{"smollm3", 4, false},
-                 {"llama4", 4, false},
-                 {"cohere2", 0, true},
-                 {"exaone4", 0, true},
-                 {"exaone-moe", 0, true}};
+        uint32_t first;
+    } known[] = {{"smollm3", 4, false, 1}, {"llama4", 4, false, 1},    {"cohere2", 0, true, 0},
+                 {"exaone4", 0, true, 0},  {"exaone-moe", 0, true, 0}, {"smallthinker", 4, false, 0},
+                 {"afmoe", 4, false, 1},   {"cohere2moe", 0, true, 0}, {"muse-glimmer", 0, true, 0}};
+    uint32_t lead = f->arch->flags & HALVES_SHARED ? arch_u32(f->m, "leading_dense_block_count", 0) : 0;
     for (uint32_t il = 0; il < f->n_layer; il++) {
         f->layers[il].rotated = !(f->arch->flags & ROPELESS);
         f->layers[il].sparse = f->arch->family == FAMILY_GEMMA3N && il < 10;
-        f->layers[il].plain_rope = f->arch->family == FAMILY_GEMMA4 && f->layers[il].sliding;
+        f->layers[il].plain_rope =
+            f->layers[il].sliding && (f->arch->family == FAMILY_GEMMA4 || !strcmp(f->arch->name, "step35"));
     }
     for (size_t i = 0; i < TABLE_COUNT(known); i++) {
         if (strcmp(known[i].arch, f->arch->name))
             continue;
         for (uint32_t il = 0; il < f->n_layer; il++)
-            f->layers[il].rotated =
-                known[i].sliding_only ? f->layers[il].sliding || !f->window : (il + 1) % known[i].period != 0;
+            f->layers[il].rotated = known[i].sliding_only
+                                        ? f->layers[il].sliding || !f->window || il < lead
+                                        : (il + known[i].first) % known[i].period != 0 ||
+                                              (!f->window && (f->arch->flags & ROUTES_INPUT));
     }
 }
 
 enum role facts_ffn_norm(const struct layer_facts *l)
 {
-    static const enum role names[] = {ROLE_FFN_NORM, ROLE_FFN_NORM_BARE, ROLE_ATTN_OUT_NORM,
-                                      ROLE_POST_ATTN_NORM};
+    static const enum role names[] = {ROLE_FFN_NORM, ROLE_ATTN_OUT_NORM, ROLE_POST_ATTN_NORM};
     for (size_t i = 0; i < TABLE_COUNT(names); i++)
         if (l->tensor[names[i]] >= 0)
             return names[i];
@@ -277,7 +331,7 @@ static bool latent_complete(const struct facts *f, const int32_t *t)
 static enum rc check_tensors(const struct facts *f, struct err *err)
 {
     static const enum role need[] = {ROLE_O, ROLE_ATTN_NORM}; /* the last unless norms come after */
-    size_t n = (f->arch->flags & NORMS_AFTER) || f->headless ? 1 : TABLE_COUNT(need);
+    size_t n = (f->arch->flags & (NORMS_AFTER | BARE_NORMS)) || f->headless ? 1 : TABLE_COUNT(need);
     for (uint32_t il = 0; il < f->n_layer_run; il++) {
         const int32_t *t = f->layers[il].tensor;
         if (!gemma_complete(f, t))
@@ -291,10 +345,20 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
                                     err);
         if (rc)
             return rc;
-        if (!f->parallel && !(f->arch->flags & NORMS_AFTER) && facts_ffn_norm(&f->layers[il]) == ROLE_NONE)
+        if (!f->parallel && !(f->arch->flags & (NORMS_AFTER | BARE_NORMS)) &&
+            facts_ffn_norm(&f->layers[il]) == ROLE_NONE)
             return err_set(err, RC_UNSUPPORTED,
                            "no estimate for %s: layer %u has no norm before its feed-forward block",
                            f->m->path, il);
+        if (decodes(f)) {
+            static const enum role cross[] = {ROLE_CROSS_NORM, ROLE_CROSS_Q, ROLE_CROSS_K, ROLE_CROSS_V,
+                                              ROLE_CROSS_O};
+            rc = facts_need_weights(f, il, cross, TABLE_COUNT(cross), err);
+        }
+        if (!rc && f->arch->family == FAMILY_T5)
+            rc = facts_need_weights(f, 0, (const enum role[]){ROLE_POSITION_BIAS}, 1, err);
+        if (rc)
+            return rc;
         if (f->latent.rank) {
             if (!latent_complete(f, t))
                 return err_set(err, RC_INVALID, "%s: layer %u lacks matrices of latent attention", f->m->path,
@@ -317,7 +381,7 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
 static enum rc check_ends(const struct facts *f, struct err *err)
 {
     enum role norm = f->arch->family == FAMILY_BERT ? ROLE_EMBD_NORM : ROLE_OUTPUT_NORM;
-    if (f->global[ROLE_TOKEN_EMBD] < 0 || f->global[norm] < 0)
+    if (f->global[ROLE_TOKEN_EMBD] < 0 || (f->global[norm] < 0 && !(f->arch->flags & BARE_NORMS)))
         return err_set(err, RC_INVALID, "%s: token_embd.weight or %s is missing", f->m->path,
                        roles[norm].name);
     return RC_OK;
@@ -351,9 +415,10 @@ static enum rc load(struct facts *f, struct err *err)
     f->n_weights = m->n_tensors;
     for (uint32_t i = 0; i < m->n_tensors; i++)
         weigh(f, i);
+    find_scales(f);
+    enum role end = f->global[ROLE_DEC_OUTPUT_NORM] >= 0 ? ROLE_DEC_OUTPUT_NORM : ROLE_ENC_OUTPUT_NORM;
     if (f->global[ROLE_OUTPUT_NORM] < 0)
-        f->global[ROLE_OUTPUT_NORM] = f->global[ROLE_ENC_OUTPUT_NORM];
-    f->headless = f->arch->flags & HEADLESS;
+        f->global[ROLE_OUTPUT_NORM] = f->global[end];
     f->tied = f->global[ROLE_OUTPUT] < 0 && !(f->arch->flags & OUTPUTLESS);
     f->copies_tied = f->arch->family == FAMILY_GEMMA4 || f->arch->family == FAMILY_GEMMA3N;
     enum rc rc = f->arch->family == FAMILY_HYBRID || f->arch->family == FAMILY_RWKV ? facts_recurrent(f, err)
@@ -395,6 +460,7 @@ enum rc facts_init(struct facts *f, const struct model *m, struct err *err)
     f->n_expert_used = m->n_expert_used;
     f->parallel = (f->arch->flags & PARALLEL) && arch_u32(m, "use_parallel_residual", 1);
     f->pooling = arch_u32(m, "pooling_type", 0);
+    f->headless = f->arch->flags & HEADLESS;
     f->n_layer_run = f->n_layer - drafting_layers(f);
     enum rc rc = facts_keys(f, err);
     if (!rc)

@@ -10,6 +10,7 @@ enum arch_family {
     FAMILY_HYBRID,
     FAMILY_RWKV,
     FAMILY_BERT,
+    FAMILY_T5,
     FAMILY_GEMMA4,
     FAMILY_GEMMA3N
 };
@@ -46,6 +47,16 @@ enum arch_flag { /* see architectures.def */
                  BARE_QK_NORM = 1ull << 36,
                  POSITIONS_BY_KEY = 1ull << 48,
                  IDLE_CACHE = 1ull << 49,
+                 BARE_NORMS = 1ull << 50,
+                 NORMS_INPUT = 1ull << 51,
+                 SCALES_ENDS = 1ull << 52,
+                 CAP_BY_KEY = 1ull << 53,
+                 ROUTES_INPUT = 1ull << 54,
+                 HALVES_SHARED = 1ull << 55,
+                 WHOLE_NORM = 1ull << 56,
+                 FLASHLESS = 1ull << 57,
+                 READS_EMBEDDINGS = 1ull << 59,
+                 MID_RESIDUAL_FIRST = 1ull << 58,
 };
 
 struct arch {
@@ -136,6 +147,7 @@ struct weight_facts {
     const struct tensor *t;
     int32_t layer;            /* 0 … n_layer-1; n_layer = with the output; LAYER_INPUT */
     uint16_t role;            /* enum role */
+    int32_t scale;            /* the weight by which its product is multiplied; -1 = none */
     bool offloadable_experts; /* what --n-cpu-moe moves */
     bool per_layer_copy;      /* rope factors: one copy a buffer that has layers */
 };
@@ -154,6 +166,9 @@ struct facts {
     bool scales_input, scales_residual, scales_head, scales_logits; /* by a constant */
     bool scales_by_position;                                        /* queries, one factor a token */
     bool clamps_qkv;
+    bool flashless;      /* scores are always made in full */
+    bool caps_logits;    /* they pass a soft cap */
+    bool scales_attends; /* what attention gives, by a constant */
     uint32_t layer_embd; /* width of the embeddings that each layer has of its own; 0 = none */
     bool bare_qk_norm;   /* heads that are rotated are normed, without weights */
     struct router_facts router;

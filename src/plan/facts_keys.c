@@ -45,13 +45,19 @@ static void scale_keys(struct facts *f)
     uint64_t flags = f->arch->flags;
     bool all = flags & SCALES_ALL, by_key = flags & SCALES_BY_KEY;
     all = all || flags & SCALES_HEAD;
-    f->scales_input = all || (flags & SCALES_INPUT) || (by_key && key_f64(f->m, "embedding_scale") != 0);
+    f->scales_input =
+        all || (flags & (SCALES_INPUT | SCALES_ENDS)) || (by_key && key_f64(f->m, "embedding_scale") != 0);
     f->scales_residual = all || (by_key && key_f64(f->m, "residual_scale") != 0);
     f->scales_head = flags & SCALES_HEAD;
-    f->scales_logits = (flags & SCALES_ALL) || (by_key && key_f64(f->m, "logit_scale") != 0);
+    f->scales_logits = (flags & (SCALES_ALL | SCALES_ENDS)) || (by_key && key_f64(f->m, "logit_scale") != 0);
     f->scales_by_position = key_f64(f->m, "attention.temperature_scale") != 0;
     f->bare_qk_norm = (f->arch->flags & BARE_QK_NORM) && f->n_expert != 128; /* not in the largest Llama 4 */
     f->clamps_qkv = key_f64(f->m, "attention.clamp_kqv") > 0;
+    f->flashless = flags & FLASHLESS;
+    f->caps_logits =
+        (flags & LOGIT_CAP) || ((flags & CAP_BY_KEY) && key_f64(f->m, "final_logit_softcapping") != 0);
+    double values = key_f64(f->m, "attention.value_scale");
+    f->scales_attends = values != 0 && values != 1;
 }
 
 static enum rc latent_keys(struct facts *f, struct err *err)

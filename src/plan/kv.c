@@ -22,7 +22,7 @@ static bool attention_layer(struct layout *l, uint32_t il, uint64_t *sum, uint32
     const struct layer_facts *lf = &l->f->layers[il];
     uint64_t cells = lf->sliding ? l->cells_window : l->cells;
     /* without flash attention V lies transposed and every layer is as wide as the widest */
-    uint64_t v_width = l->p->flash_attn ? (uint64_t)lf->n_head_kv * lf->d_v : l->f->v_width_max;
+    uint64_t v_width = l->flash_attn ? (uint64_t)lf->n_head_kv * lf->d_v : l->f->v_width_max;
     uint64_t k_row, v_row;
     if (!ggml_row_bytes(l->p->type_k, (uint64_t)lf->n_head_kv * lf->d_k, &k_row) ||
         !ggml_row_bytes(l->p->type_v, v_width, &v_row))

@@ -25,6 +25,7 @@ struct layout {
     uint32_t n_ctx, n_ctx_seq, n_streams, n_seqs, n_batch, n_ubatch, n_tokens, n_outputs;
     uint32_t cells, cells_window; /* of each stream; window: layers that slide */
     int32_t gpu_layers;
+    bool flash_attn; /* as asked, unless the model cannot */
     bool full_offload;
     bool pipelined;
     bool has_overrides;

@@ -56,6 +56,7 @@ static enum rc measure_graph(struct estimator *e, bool whole, uint64_t *ret_byte
 static void resolve_params(const struct layout *l, struct plan_params *ret)
 {
     *ret = *l->p;
+    ret->flash_attn = l->flash_attn;
     ret->ctx = l->n_ctx;
     ret->batch = l->n_batch;
     ret->ubatch = l->n_ubatch;

@@ -138,6 +138,14 @@ static enum rc check_cache_types(const struct layout *l, struct err *err)
     const struct plan_params *p = l->p;
     if (!l->f->caches)
         return RC_OK;
+    if (p->flash_attn && l->f->flashless && quantised(p->type_v)) {
+        enum rc rc = err_set(err, RC_INVALID,
+                             "a V cache of type %s needs flash attention, which the runtime has none of for "
+                             "the architecture '%s'",
+                             type_word(p->type_v), l->f->m->architecture);
+        err_hint(err, "use --cache-type-v f16");
+        return rc;
+    }
     if (!p->flash_attn && quantised(p->type_v)) {
         enum rc rc =
             err_set(err, RC_INVALID, "a V cache of type %s needs flash attention", type_word(p->type_v));
@@ -179,10 +187,18 @@ static enum rc resolve_context(struct layout *l, struct err *err)
         return err_set(err, RC_INVALID, "a context of %u tokens leaves nothing for each of %u slots", ctx,
                        l->n_seqs);
     l->n_ctx = l->n_ctx_seq * l->n_streams;
+    if (l->n_streams > 1 && l->f->arch->family == FAMILY_T5 && !l->f->headless) {
+        enum rc rc =
+            err_set(err, RC_INVALID, "%u slots with caches of their own: the runtime has none of them for T5",
+                    l->n_streams);
+        err_hint(err, "use --kv-unified");
+        return rc;
+    }
     l->n_tokens = l->n_ctx < l->n_ubatch ? l->n_ctx : l->n_ubatch;
     /* every slot keeps a row for each token that a draft guessed, and one for the next */
     uint32_t rows = p->extras && p->extras->draft ? 1 + p->extras->draft_tokens : 1;
-    uint32_t outputs = p->outputs == PLAN_OUTPUTS_BATCH ? l->n_batch : l->n_seqs * rows;
+    uint32_t outputs =
+        p->outputs == PLAN_OUTPUTS_BATCH || l->f->arch->family == FAMILY_T5 ? l->n_batch : l->n_seqs * rows;
     l->n_outputs = l->n_tokens < outputs ? l->n_tokens : outputs;
     l->n_tokens = (l->n_tokens + l->n_seqs - 1) / l->n_seqs * l->n_seqs;
     l->cells = l->n_ctx_seq;
@@ -245,6 +261,7 @@ enum rc layout_init(struct layout *l, const struct facts *f, const struct plan_p
 {
     *l = (struct layout){.f = f,
                          .p = p,
+                         .flash_attn = p->flash_attn && !f->flashless,
                          .devices = devices,
                          .n_devices = (int)n_devices,
                          .places = l->places,

@@ -58,7 +58,7 @@ static bool kv_possible(const struct search *s, uint32_t type)
 {
     const struct facts *f = &s->est.facts;
     const struct ggml_type_info *info = ggml_type_info(type);
-    if (!info || (info->block > 1 && !s->base.flash_attn))
+    if (!info || (info->block > 1 && (!s->base.flash_attn || f->flashless)))
         return false;
     for (uint32_t il = 0; il < f->n_layer; il++)
         if (f->layers[il].cached && (f->layers[il].d_k % info->block || f->layers[il].d_v % info->block))

@@ -206,6 +206,11 @@ static void place_tied_output(struct layout *l)
 {
     int32_t i = l->f->global[ROLE_TOKEN_EMBD];
     const struct tensor *t = l->f->weights[i].t;
+    if (l->f->arch->flags & READS_EMBEDDINGS) {
+        l->output_device = (int8_t)layout_weight(l, (uint32_t)i).device;
+        l->output_repacked = false;
+        return;
+    }
     int dev = l->layer_device[l->f->n_layer];
     bool repacked = dev == layout_host(l) && packs(l) && repackable(t, KIND_PRODUCT, l->p->host_isa);
     l->output_device = (int8_t)dev;

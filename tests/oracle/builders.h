@@ -8,6 +8,13 @@ void shape_plain(
     struct make *k);            /* transformer blocks, as struct shape's `has` says; dense or with experts */
 void shape_mla(struct make *k); /* deepseek2 */
 void shape_minicpm3(struct make *k);
+void shape_qwen(struct make *k);
+void shape_apertus(struct make *k);
+void shape_bare(struct make *k); /* norms without weights */
+void shape_openelm(struct make *k);
+void shape_arctic(struct make *k);
+void shape_bitnet(struct make *k);
+void shape_varied(struct make *k); /* heads differ between full ('*') and sliding ('M') attention */
 void shape_gemma3n(struct make *k);
 void shape_gemma4(struct make *k);
 void shape_mamba(struct make *k);

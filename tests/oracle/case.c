@@ -59,11 +59,13 @@ static void set_cache(struct plan_params *p, const struct shape *s, const struct
     p->type_v = type_of(r->quant_kv ? PICK(cache_types, s, r, "v") : r->type_v);
     if (r->quant_kv && s->build == shape_mla) /* one cache serves both */
         p->type_v = p->type_k;
+    if (r->quant_kv && !strcmp(s->arch, "grok")) /* without flash attention values stay plain */
+        p->type_v = GGML_F16;
     p->ctx = r->ctx ? r->ctx : PICK(contexts, s, r, "ctx");
     if (p->ctx > s->ctx)
         p->ctx = s->ctx;
     p->parallel = r->parallel ? r->parallel : 1;
-    p->kv_unified = r->unified;
+    p->kv_unified = r->unified || (s->build == shape_t5 && !r->refused);
     p->kv_offload = !r->no_kv_offload;
     p->swa_full = r->swa_full;
 }

@@ -143,13 +143,14 @@ void make_common_keys(struct make *k)
     make_u32(k, "vocab_size", s->vocab);
     if (s->ff)
         make_u32(k, "feed_forward_length", s->ff);
-    if (s->heads)
+    bool varied = s->build == shape_varied; /* writes a number a layer itself */
+    if (s->heads && !varied)
         make_u32(k, "attention.head_count", s->heads);
     if (s->kv && !s->kv_lora && !s->pattern)
         make_u32(k, "attention.head_count_kv", s->kv);
     make_f32(k, s->has & HAS_LAYER_NORM ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
              1e-5f);
-    if (s->dim && !s->kv_lora) {
+    if (s->dim && !s->kv_lora && !varied) {
         make_u32(k, "attention.key_length", s->dim);
         make_u32(k, "attention.value_length", s->dim);
     }

@@ -51,9 +51,16 @@ enum shape_has {
     HAS_ATTN_OUT_NORM = 1 << 23,
     HAS_TIED = 1 << 24, /* no output.weight */
     HAS_NO_ROPE_KEYS = 1 << 25,
-    HAS_FACTORS = 1 << 26, /* rope_factors_long, rope_factors_short */
-    HAS_RANK = 1 << 27,    /* a classifier that ranks: cls, cls.output */
+    HAS_FACTORS = 1 << 26,        /* rope_factors_long, rope_factors_short */
+    HAS_RANK = 1 << 27,           /* a classifier that ranks: cls, cls.output */
+    HAS_LAYER_OUT_NORM = 1 << 28, /* layer_output_norm */
+    HAS_DENSE_TOO = 1 << 29,      /* a dense block beside the experts */
+    HAS_ATTN_GATE = 1 << 30,      /* attn_gate, a value each */
 };
+#define HAS_GATE_HEADS      (1ull << 32) /* … a head each */
+#define HAS_GATE_BIAS       (1ull << 33) /* ffn_gate.bias */
+#define HAS_BARE_PROBS_B    (1ull << 35) /* exp_probs_b with no suffix */
+#define HAS_BARE_POST_NORMS (1ull << 34) /* post_attention_norm, post_ffw_norm, with no suffix */
 
 struct make;
 struct shape {
@@ -61,7 +68,7 @@ struct shape {
     void (*build)(struct make *);
     enum mix mix;
     enum tok tok;
-    uint32_t has;
+    uint64_t has;
     uint32_t layers, embd, heads, kv, dim /* of a head; 0 = embd / heads */, ff, vocab, ctx;
     uint32_t rope;                                     /* rotated dimensions; 0 = no key */
     uint32_t window;                                   /* sliding_window */

@@ -32,6 +32,8 @@ void make_attention(struct make *k, int i)
         make_tensor(k, i, "attn_q_norm.weight", wide ? q : dim, 0, 0);
         make_tensor(k, i, "attn_k_norm.weight", wide ? kv : dim, 0, 0);
     }
+    if (s->has & HAS_ATTN_GATE)
+        make_tensor(k, i, "attn_gate.weight", s->embd, q, 0);
     if (s->has & HAS_SINKS)
         make_tensor(k, i, "attn_sinks.weight", s->heads, 0, 0);
 }
@@ -47,6 +49,8 @@ void make_ffn(struct make *k, int i, uint64_t ff)
         make_tensor(k, i, "ffn_up.bias", ff, 0, 0);
         make_tensor(k, i, "ffn_down.bias", s->embd, 0, 0);
     }
+    if (s->has & HAS_GATE_BIAS)
+        make_tensor(k, i, "ffn_gate.bias", ff, 0, 0);
 }
 
 static void shared_experts(struct make *k, int i)
@@ -69,6 +73,8 @@ void make_experts(struct make *k, int i)
     make_tensor(k, i, "ffn_down_exps.weight", ff, s->embd, n);
     if (s->has & HAS_PROBS_B)
         make_tensor(k, i, "exp_probs_b.bias", n, 0, 0);
+    if (s->has & HAS_BARE_PROBS_B)
+        make_tensor(k, i, "exp_probs_b", n, 0, 0);
     if (s->has & HAS_EXPERT_BIAS) {
         make_tensor(k, i, "ffn_gate_inp.bias", n, 0, 0);
         make_tensor(k, i, "ffn_gate_exps.bias", ff, n, 0);
@@ -109,10 +115,16 @@ void shape_plain(struct make *k)
             make_norm(k, i, "ffn_norm", s->embd);
         if (s->experts && (uint32_t)i >= s->lead)
             make_experts(k, i);
-        else
+        if (!s->experts || (uint32_t)i < s->lead || (s->has & HAS_DENSE_TOO))
             make_ffn(k, i, s->ff);
         if (s->has & HAS_POST_NORMS)
             make_norm(k, i, "post_ffw_norm", s->embd);
+        if (s->has & HAS_BARE_POST_NORMS) {
+            make_tensor(k, i, "post_attention_norm", s->embd, 0, 0);
+            make_tensor(k, i, "post_ffw_norm", s->embd, 0, 0);
+        }
+        if (s->has & HAS_LAYER_OUT_NORM)
+            make_norm(k, i, "layer_output_norm", s->embd);
         if ((uint32_t)i + s->nextn >= s->layers)
             draft_layer(k, i);
     }
