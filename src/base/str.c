@@ -89,6 +89,20 @@ bool str_u64(struct str s, uint64_t *ret_value)
     return true;
 }
 
+bool str_tokens(struct str s, uint64_t *ret_tokens)
+{
+    uint64_t v, factor = 1;
+    if (s.n && (s.p[s.n - 1] | 0x20) == 'k')
+        factor = 1024;
+    else if (s.n && (s.p[s.n - 1] | 0x20) == 'm')
+        factor = 1024 * 1024;
+    s.n -= factor > 1;
+    if (!str_u64(s, &v) || __builtin_mul_overflow(v, factor, &v))
+        return false;
+    *ret_tokens = v;
+    return true;
+}
+
 bool str_i64(struct str s, int64_t *ret_value)
 {
     bool neg = s.n && s.p[0] == '-';

@@ -31,6 +31,8 @@ ptrdiff_t str_find(struct str s, struct str needle);
 bool str_u64(struct str s, uint64_t *ret_value);
 bool str_i64(struct str s, int64_t *ret_value);
 bool str_double(struct str s, double *ret_value);
+/* A number of tokens: "4096", "4k", "128K", "1M" (1024-based, as contexts are told). */
+bool str_tokens(struct str s, uint64_t *ret_tokens);
 /* Bytes with an optional unit: "1536MiB", "24GiB", "8G" (1024-based), "600 MB" (1000-based), plain bytes. */
 bool str_bytes(struct str s, uint64_t *ret_bytes);
 /* Durations with a unit: "300" (seconds), "500ms", "5m", "2h". */

@@ -13,6 +13,7 @@ enum cli_type {
     CLI_NO_FLAG, /* bool set to false: --no-repack */
     CLI_STR,     /* const char * (borrowed from argv) */
     CLI_U32,     /* uint32_t, decimal */
+    CLI_TOKENS,  /* uint32_t; "4k" is 4096 */
     CLI_I32_ALL, /* int32_t; "all" gives -1 */
     CLI_U64_MIB, /* uint64_t bytes, given in MiB or with a unit ("24GiB") */
     CLI_ON_OFF,  /* bool: on|off */

@@ -24,7 +24,7 @@ static const struct cli_option options[] = {
     PLAN_ARG("fit", CLI_FLAG, fit, NULL, "choose context and layers that fit the devices"),
     PLAN_ARG_PARSED("margin", "MIB", "with --fit: memory to leave free on each device (256)",
                     plan_parse_margin),
-    PLAN_ARG("min-ctx", CLI_U32, min_ctx, "N", "with --fit: the shortest context worth having (4096)"),
+    PLAN_ARG("min-ctx", CLI_TOKENS, min_ctx, "N", "with --fit: the shortest context worth having (4096)"),
     PLAN_ARG("host-mib", CLI_U64_MIB, host_bytes, "MIB", "with --fit: RAM to use (no bound)"),
     {.type = CLI_END},
 };

@@ -18,6 +18,7 @@ struct plan_options {
     const char *on; /* --on DEVICE */
     const char *hw; /* --hw PROFILE,… */
     uint32_t kv_floor;
+    double bpw_floor;
     bool kv_floor_given, allow_cpu, verify, rebalance;
 };
 
@@ -46,6 +47,14 @@ static enum rc parse_kv_floor(struct str value, void *field, struct err *err)
     return err_set(err, RC_INVALID, "--kv-floor got \"%.*s\", expected f16, q8_0 or q4_0", STR_ARG(value));
 }
 
+static enum rc parse_bpw_floor(struct str value, void *field, struct err *err)
+{
+    struct plan_options *o = (struct plan_options *)field;
+    if (str_double(value, &o->bpw_floor) && o->bpw_floor >= 0 && o->bpw_floor <= 64)
+        return RC_OK;
+    return err_set(err, RC_INVALID, "\"%.*s\" is no number of bits a weight (0 to 64)", STR_ARG(value));
+}
+
 #define OPTION(name, type, member, metavar, help)                                                            \
     {                                                                                                        \
         name, 0, type, offsetof(struct plan_options, member), metavar, help, NULL                            \
@@ -56,13 +65,15 @@ static const struct cli_option options[] = {
     PLAN_ARG_PARSED("strategy", "S", "max-performance, fit-vram:MIB, balanced, power-efficient, max-context",
                     parse_strategy),
     PLAN_ARG_PARSED("margin", "MIB", "memory to leave free on each device (256)", plan_parse_margin),
-    PLAN_ARG("min-ctx", CLI_U32, min_ctx, "N", "the shortest context worth having (4096)"),
+    PLAN_ARG("min-ctx", CLI_TOKENS, min_ctx, "N", "the shortest context worth having (4096)"),
     PLAN_ARG("host-ram", CLI_U64_MIB, host_bytes, "MIB", "RAM to use"),
     PLAN_ARG("embedding", CLI_FLAG, embedding, NULL, "a server for embeddings"),
     OPTION("hw", CLI_STR, hw, "PROFILE,…",
            "plan for a machine of these profiles (2x3090,desktop-64g); all: arriero gpus --profiles"),
     OPTION("vram-limit", CLI_U64_MIB, vram_limit_given, "MIB", "take no more device memory than this"),
     PLAN_ARG_PARSED("kv-floor", "TYPE", "the smallest cache type to choose (q4_0)", parse_kv_floor),
+    PLAN_ARG_PARSED("bpw-floor", "BITS", "no smaller file with fewer bits a weight than this (0: any)",
+                    parse_bpw_floor),
     OPTION("max-gpus", CLI_U32, max_gpus, "N", "use no more GPUs than this"),
     OPTION("on", CLI_STR, on, "DEVICE", "only on this device (name or UUID)"),
     OPTION("no-cpu", CLI_NO_FLAG, allow_cpu, NULL, "all layers on GPUs, or not at all"),
@@ -156,6 +167,7 @@ static void policy_of(const struct plan_options *o, const struct plan_params *ba
     p->max_gpus = o->max_gpus;
     p->device = o->on;
     p->base = base;
+    p->least_bpw = o->bpw_floor;
     if (a->margin_given)
         p->margin_bytes = a->margin_bytes;
     if (o->kv_floor_given)

@@ -63,6 +63,15 @@ static enum rc set_u32(const struct cli_option *o, struct str value, void *field
     return RC_OK;
 }
 
+static enum rc set_tokens(const struct cli_option *o, struct str value, void *field, struct err *err)
+{
+    uint64_t v;
+    if (!str_tokens(value, &v) || v > UINT32_MAX)
+        return bad_value(o, value, "a number of tokens such as 4096 or 4k", err);
+    *(uint32_t *)field = (uint32_t)v;
+    return RC_OK;
+}
+
 static enum rc set_i32_all(const struct cli_option *o, struct str value, void *field, struct err *err)
 {
     int64_t v = -1;
@@ -113,6 +122,7 @@ static enum rc set_value(const struct cli_option *o, void *base, const char *val
     case CLI_NO_FLAG: *(bool *)field = false; return RC_OK;
     case CLI_STR: *(const char **)field = value; return RC_OK;
     case CLI_U32: return set_u32(o, s, field, err);
+    case CLI_TOKENS: return set_tokens(o, s, field, err);
     case CLI_I32_ALL: return set_i32_all(o, s, field, err);
     case CLI_U64_MIB: return set_mib(o, s, field, err);
     case CLI_ON_OFF: return set_on_off(o, s, field, err);

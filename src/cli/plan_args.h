@@ -25,7 +25,8 @@ struct plan_args {
     const char *mmproj, *draft; /* NULL = none given */
     bool no_mmproj, mmproj_offload;
     struct cli_list loras, scaled_loras;
-    uint32_t draft_tokens; /* 0 = the default */
+    uint32_t draft_tokens, draft_least; /* 0 = the default */
+    const char *draft_device;           /* NULL = those of the model */
     uint32_t draft_type_k, draft_type_v;
     int32_t draft_gpu_layers;
     /* the search */
@@ -79,9 +80,9 @@ void plan_print_parts(const struct plan_estimate *e);
         name, 0, CLI_CUSTOM, 0, metavar, help, parser                                                        \
     }
 #define PLAN_ARGS_COMMON                                                                                     \
-    PLAN_ARG("ctx", CLI_U32, ctx, "N", "context in tokens; without it the trained one"),                     \
-        PLAN_ARG("batch", CLI_U32, batch, "N", "tokens of a batch (2048)"),                                  \
-        PLAN_ARG("ubatch", CLI_U32, ubatch, "N", "tokens computed at once (512)"),                           \
+    PLAN_ARG("ctx", CLI_TOKENS, ctx, "N", "context in tokens; without it the trained one"),                  \
+        PLAN_ARG("batch", CLI_TOKENS, batch, "N", "tokens of a batch (2048)"),                               \
+        PLAN_ARG("ubatch", CLI_TOKENS, ubatch, "N", "tokens computed at once (512)"),                        \
         PLAN_ARG("parallel", CLI_U32, parallel, "N",                                                         \
                  "slots; without it 4 over one unified cache, as llama-server"),                             \
         PLAN_ARG_PARSED("cache-type-k", "TYPE", "type of the K cache: f16, q8_0, q4_0 …",                    \
@@ -95,6 +96,10 @@ void plan_print_parts(const struct plan_estimate *e);
         PLAN_ARG("lora-scaled", CLI_LIST, scaled_loras, "FILE:SCALE", "an adapter with a scale"),            \
         PLAN_ARG("model-draft", CLI_STR, draft, "FILE", "a draft model that guesses tokens ahead"),          \
         PLAN_ARG("draft-max", CLI_U32, draft_tokens, "N", "tokens the draft guesses at once (3)"),           \
+        PLAN_ARG("draft-min", CLI_U32, draft_least, "N",                                                     \
+                 "shorter guesses of the draft are not checked (0)"),                                        \
+        PLAN_ARG("device-draft", CLI_STR, draft_device, "NAME",                                              \
+                 "the device that the draft has to itself; without it as the model's"),                      \
         PLAN_ARG_PARSED("gpu-layers-draft", "N|all", "layers of the draft on the GPUs (all)",                \
                         plan_parse_draft_layers),                                                            \
         PLAN_ARG_PARSED("cache-type-k-draft", "TYPE", "type of the draft's K cache (f16)",                   \

@@ -52,22 +52,18 @@ char *plan_files_paired(const struct model *m)
 /* "FILE" or, scaled, "FILE:SCALE". */
 static enum rc open_adapter(struct plan_files *f, const char *word, bool scaled, struct err *err)
 {
-    double scale = 1;
-    struct str path = str_from(word);
+    float scale = 1;
+    size_t n = scaled ? plan_adapter_path(word, &scale) : strlen(word);
     if (f->n_adapters == PLAN_MAX_ADAPTERS)
         return err_set(err, RC_INVALID, "more than %d adapters", PLAN_MAX_ADAPTERS);
-    if (scaled) {
-        const char *colon = strrchr(word, ':');
-        if (!colon || colon == word || !str_double(str_from(colon + 1), &scale))
-            return err_set(err, RC_INVALID, "--lora-scaled got \"%s\", expected FILE:SCALE", word);
-        path.n = (size_t)(colon - word);
-    }
-    auto_free char *file = mem_printf("%.*s", STR_ARG(path));
+    if (scaled && !word[n])
+        return err_set(err, RC_INVALID, "--lora-scaled got \"%s\", expected FILE:SCALE", word);
+    auto_free char *file = mem_printf("%.*s", (int)n, word);
     enum rc rc = model_open(file, &f->adapters[f->n_adapters], err);
     if (rc)
         return rc;
     f->extras.adapters[f->n_adapters] = f->adapters[f->n_adapters];
-    f->extras.adapter_scale[f->n_adapters++] = (float)scale;
+    f->extras.adapter_scale[f->n_adapters++] = scale;
     f->extras.n_adapters = f->n_adapters;
     return RC_OK;
 }
@@ -103,6 +99,8 @@ enum rc plan_files_open(const struct plan_args *a, const char *paired, struct pl
     f.extras.draft = f.draft;
     if (a->draft_tokens)
         f.extras.draft_tokens = a->draft_tokens;
+    f.extras.draft_least = a->draft_least;
+    f.extras.draft_device = a->draft_device;
     f.extras.draft_type_k = a->draft_type_k;
     f.extras.draft_type_v = a->draft_type_v;
     f.extras.draft_gpu_layers = a->draft_gpu_layers;

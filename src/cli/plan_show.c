@@ -28,7 +28,6 @@ void plan_command(const struct model *m, const struct plan *plan, const struct p
                                     .machine = machine,
                                     .host = "127.0.0.1",
                                     .port = 8080,
-                                    .threads = plan->threads,
                                     .embedding = embedding,
                                     .mmproj_path = x && x->projector ? x->projector->path : NULL,
                                     .extras = x};

@@ -3,6 +3,7 @@
 #include "daemon/config_priv.h"
 
 #include "os/file.h"
+#include "plan/plan.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -216,6 +217,20 @@ static enum rc check_names(const struct config *c, const char *file, struct err 
     return RC_OK;
 }
 
+static enum rc check_models(const struct config *c, const char *file, struct err *err)
+{
+    for (size_t i = 0; i < c->n_models; i++) {
+        const struct config_model *m = &c->models[i].m;
+        if (m->adapters.n > PLAN_MAX_ADAPTERS)
+            return err_set(err, RC_LIMIT, "%s:%u:1: %.80s has %zu adapters: at most %d", file,
+                           c->models[i].line, c->models[i].id, m->adapters.n, PLAN_MAX_ADAPTERS);
+        if (m->draft_max && m->draft_min > m->draft_max)
+            return err_set(err, RC_INVALID, "%s:%u:1: %.80s: draft_min is more than draft_max", file,
+                           c->models[i].line, c->models[i].id);
+    }
+    return RC_OK;
+}
+
 static enum rc check(const struct config *c, const char *file, struct err *err)
 {
     if (c->listen.n == 0)
@@ -229,7 +244,8 @@ static enum rc check(const struct config *c, const char *file, struct err *err)
     }
     if (c->warn_fill > c->critical_fill || c->warn_temperature > c->critical_temperature)
         return err_set(err, RC_INVALID, "a warning threshold lies above its critical one");
-    return check_names(c, file, err);
+    enum rc rc = check_models(c, file, err);
+    return rc ? rc : check_names(c, file, err);
 }
 
 /* ---- loading ---- */

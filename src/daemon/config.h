@@ -25,8 +25,14 @@ struct config_budget {
     uint64_t bytes;
 };
 
-struct config_model {          /* effective: what the file leaves out comes from defaults */
-    const char *path, *mmproj; /* "" = none */
+struct config_model {            /* effective: what the file leaves out comes from defaults */
+    const char *path, *mmproj;   /* "" = none */
+    struct config_list adapters; /* FILE or FILE:SCALE */
+    const char *draft;           /* "" = none; a path (absolute), or an id */
+    uint32_t draft_max;          /* 0 = auto */
+    uint32_t draft_min;
+    int32_t draft_gpu_layers; /* CONFIG_LAYERS_* or a number */
+    const char *draft_device; /* "" = those of the model */
     struct config_list aliases;
     bool preload, pin;
     int32_t priority;
@@ -41,6 +47,7 @@ struct config_model {          /* effective: what the file leaves out comes from
     uint64_t margin;
     bool allow_cpu;
     bool allow_smaller;
+    double bpw_floor; /* 0 = none */
     uint32_t batch, ubatch;
     bool embedding;
     struct config_list extra_args;
@@ -115,6 +122,8 @@ enum rc config_load(const struct config_request *req, struct config **ret_config
 enum rc config_parse(struct str text, const char *name, struct config **ret_config, struct err *err);
 void config_free(struct config *c); /* NULL is fine */
 
+/* Is it a path of a model's file, not an id? */
+bool config_is_model_path(struct str text);
 /* Settings of a model: its own entry's, or the defaults. Borrowed from c. */
 const struct config_model *config_model_for(const struct config *c, struct str id);
 /* Fills what was not set in m (see `set`) from base. Texts stay borrowed from where they were. */

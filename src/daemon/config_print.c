@@ -184,6 +184,8 @@ static void put_yaml(struct buf *out, yyjson_mut_val *v, unsigned indent)
         put_text(out, (struct str){yyjson_mut_get_str(v), yyjson_mut_get_len(v)});
     else if (yyjson_mut_is_bool(v))
         buf_puts(out, yyjson_mut_get_bool(v) ? "true" : "false");
+    else if (yyjson_mut_is_real(v))
+        buf_printf(out, "%.17g", yyjson_mut_get_real(v));
     else if (yyjson_mut_is_uint(v))
         buf_printf(out, "%llu", (unsigned long long)yyjson_mut_get_uint(v));
     else
@@ -213,7 +215,8 @@ static void add_type(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct config
         [CONFIG_BYTES] = {"string", "number"},   [CONFIG_DURATION] = {"string", "number"},
         [CONFIG_PERCENT] = {"string", "number"}, [CONFIG_ENUM] = {"string", NULL},
         [CONFIG_PROGRAM] = {"string", NULL},     [CONFIG_LIST] = {"array", "string"},
-        [CONFIG_PATHS] = {"array", "string"},
+        [CONFIG_TOKENS] = {"integer", "string"}, [CONFIG_NUMBER] = {"number", NULL},
+        [CONFIG_MODEL] = {"string", "number"},   [CONFIG_PATHS] = {"array", "string"},
     };
     const char *first = words[key->type].type, *other = words[key->type].or ;
     if (key->type == CONFIG_U32 && (key->flags & CONFIG_AUTO))
@@ -227,7 +230,7 @@ static void add_type(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct config
     }
     if (strcmp(first, "array") == 0)
         yyjson_mut_obj_add_str(doc, yyjson_mut_obj_add_obj(doc, o, "items"), "type", "string");
-    if (key->type == CONFIG_U32 || key->type == CONFIG_I32) {
+    if (key->type == CONFIG_U32 || key->type == CONFIG_I32 || key->type == CONFIG_NUMBER) {
         yyjson_mut_obj_add_int(doc, o, "minimum", key->lo);
         yyjson_mut_obj_add_uint(doc, o, "maximum", key->hi);
     }

@@ -60,6 +60,18 @@ static bool from_program(const struct context *x, struct str text, void *field)
     return str_find(text, STR("/")) < 0 ? from_string(x, text, field) : from_path(x, text, field);
 }
 
+bool config_is_model_path(struct str text)
+{
+    return str_ends(text, ".gguf") || str_starts(text, "/") || str_starts(text, "./") ||
+           str_starts(text, "../") || str_starts(text, "~/");
+}
+
+/* An id may hold a slash, so a path must look like one. */
+static bool from_model(const struct context *x, struct str text, void *field)
+{
+    return config_is_model_path(text) ? from_path(x, text, field) : from_string(x, text, field);
+}
+
 static bool from_bool(const struct context *x, struct str text, void *field)
 {
     (void)x;
@@ -74,14 +86,25 @@ static bool in_range(const struct context *x, int64_t v)
     return v >= x->key->lo && (v < 0 || (uint64_t)v <= x->key->hi);
 }
 
-static bool from_u32(const struct context *x, struct str text, void *field)
+static bool from_count(const struct context *x, struct str text, bool (*number)(struct str, uint64_t *),
+                       void *field)
 {
     uint64_t v = 0;
     bool is_auto = (x->key->flags & CONFIG_AUTO) && str_eq_c(text, "auto");
-    if (!is_auto && (!str_u64(text, &v) || v > UINT32_MAX || !in_range(x, (int64_t)v)))
+    if (!is_auto && (!number(text, &v) || v > UINT32_MAX || !in_range(x, (int64_t)v)))
         return false;
     *(uint32_t *)field = (uint32_t)v;
     return true;
+}
+
+static bool from_u32(const struct context *x, struct str text, void *field)
+{
+    return from_count(x, text, str_u64, field);
+}
+
+static bool from_tokens(const struct context *x, struct str text, void *field)
+{
+    return from_count(x, text, str_tokens, field);
 }
 
 static bool from_i32(const struct context *x, struct str text, void *field)
@@ -90,6 +113,15 @@ static bool from_i32(const struct context *x, struct str text, void *field)
     if (!str_i64(text, &v) || v < INT32_MIN || v > INT32_MAX || !in_range(x, v))
         return false;
     *(int32_t *)field = (int32_t)v;
+    return true;
+}
+
+static bool from_number(const struct context *x, struct str text, void *field)
+{
+    double v;
+    if (!str_double(text, &v) || !(v >= (double)x->key->lo && v <= (double)x->key->hi))
+        return false;
+    *(double *)field = v;
     return true;
 }
 
@@ -224,6 +256,12 @@ static yyjson_mut_val *json_i32(const struct config_key *key, const void *field,
     return yyjson_mut_sint(doc, *(const int32_t *)field);
 }
 
+static yyjson_mut_val *json_number(const struct config_key *key, const void *field, yyjson_mut_doc *doc)
+{
+    (void)key;
+    return yyjson_mut_real(doc, *(const double *)field);
+}
+
 static yyjson_mut_val *json_layers(const struct config_key *key, const void *field, yyjson_mut_doc *doc)
 {
     (void)key;
@@ -294,9 +332,12 @@ static const struct {
     [CONFIG_STRING] = {from_string, json_string, sizeof(char *), "a text"},
     [CONFIG_PATH] = {from_path, json_string, sizeof(char *), "a path"},
     [CONFIG_PROGRAM] = {from_program, json_string, sizeof(char *), "a program's name or path"},
+    [CONFIG_MODEL] = {from_model, json_string, sizeof(char *), "a model's id, or the path of its file"},
     [CONFIG_BOOL] = {from_bool, json_of_bool, sizeof(bool), "true or false"},
     [CONFIG_U32] = {from_u32, json_u32, sizeof(uint32_t), "a whole number"},
     [CONFIG_I32] = {from_i32, json_i32, sizeof(int32_t), "a whole number"},
+    [CONFIG_TOKENS] = {from_tokens, json_u32, sizeof(uint32_t), "a number of tokens such as 4096 or 4k"},
+    [CONFIG_NUMBER] = {from_number, json_number, sizeof(double), "a number"},
     [CONFIG_LAYERS] = {from_layers, json_layers, sizeof(int32_t), "a number of layers, all or auto"},
     [CONFIG_KVTYPE] = {from_kv_type, json_string, sizeof(char *), "a KV cache type"},
     [CONFIG_STRATEGY] = {from_strategy, json_string, sizeof(char *), "a strategy"},
@@ -324,7 +365,8 @@ static enum rc expected(const struct config_key *key, struct str text, struct er
     const char *also = key->flags & CONFIG_AUTO ? ", or auto" : "";
     if (key->choices)
         err_hint(err, "one of %s", key->choices);
-    else if (key->type == CONFIG_U32 || key->type == CONFIG_I32)
+    else if (key->type == CONFIG_U32 || key->type == CONFIG_I32 || key->type == CONFIG_TOKENS ||
+             key->type == CONFIG_NUMBER)
         err_hint(err, "from %lld to %llu%s", (long long)key->lo, (unsigned long long)key->hi, also);
     else if (key->type == CONFIG_DURATION)
         err_hint(err, "from %lld ms to %llu ms%s", (long long)key->lo, (unsigned long long)key->hi, also);

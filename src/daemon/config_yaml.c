@@ -115,7 +115,7 @@ static bool is_null(const yaml_node_t *n)
 /* Types that a quoted scalar may not stand for: "8080" in quotes is a text, not a number. */
 static bool wants_plain(enum config_type type)
 {
-    return type == CONFIG_BOOL || type == CONFIG_U32 || type == CONFIG_I32;
+    return type == CONFIG_BOOL || type == CONFIG_U32 || type == CONFIG_I32 || type == CONFIG_NUMBER;
 }
 
 static enum rc wrong_kind(struct reader *r, const yaml_node_t *n, const char *path, enum config_type type)
@@ -295,7 +295,7 @@ static enum rc models_pair(struct reader *r, struct str key, const yaml_node_t *
     struct config_entry *e = &c->models[c->n_models];
     *e = (struct config_entry){.id = arena_strndup(&c->arena, key.p, key.n),
                                .line = (unsigned)k->start_mark.line + 1};
-    e->m.path = e->m.mmproj = "";
+    e->m.path = e->m.mmproj = e->m.draft = "";
     if (!e->id)
         return err_set(r->err, RC_LIMIT, "%s: too many models", r->name);
     char path[160];

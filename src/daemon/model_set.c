@@ -58,6 +58,7 @@ void model_set_policy(const struct config_model *m, struct plan_policy *ret_poli
     p.max_gpus = m->max_gpus;
     p.device = m->device[0] ? m->device : NULL;
     p.margin_bytes = m->margin;
+    p.least_bpw = m->bpw_floor;
     *ret_policy = p;
 }
 
@@ -81,14 +82,29 @@ static uint64_t hash_bytes(const void *p, size_t n, uint64_t h)
     return str_hash((struct str){p, n}, h);
 }
 
+static uint64_t hash_files(const struct pool_files *f, uint64_t h)
+{
+    h = hash_text(f->mmproj, h);
+    h = hash_text(f->draft, h);
+    h = hash_text(f->draft_device, h);
+    for (uint32_t i = 0; i < f->n_adapters; i++) {
+        h = hash_text(f->adapters[i], h);
+        h = hash_bytes(&f->adapter_scale[i], sizeof f->adapter_scale[i], h);
+    }
+    const uint64_t numbers[] = {f->n_adapters, f->draft_tokens, f->draft_least,
+                                (uint64_t)(int64_t)f->draft_gpu_layers};
+    return hash_bytes(numbers, sizeof numbers, h);
+}
+
 static uint64_t hash_settings(const struct pool_model *p, const struct catalog_entry *e)
 {
     const struct plan_policy *y = &p->policy;
     uint64_t h = hash_text(p->id, 7);
     h = hash_text(p->path, h);
-    h = hash_text(p->mmproj, h);
+    h = hash_files(&p->files, h);
     h = hash_text(p->runtime_binary, h);
     h = hash_text(y->device, h);
+    h = hash_bytes(&y->least_bpw, sizeof y->least_bpw, h);
     for (size_t i = 0; i < p->n_extra_args; i++)
         h = hash_text(p->extra_args[i], h);
     for (size_t i = 0; i < p->n_aliases; i++)
@@ -124,9 +140,50 @@ static uint64_t hash_settings(const struct pool_model *p, const struct catalog_e
     return hash_bytes(numbers, sizeof numbers, h);
 }
 
-static void fill(const struct config *c, const char *id, const struct catalog_entry *e, struct pool_model *p)
+/* The file of a draft: what the settings name, or of the model of that id. A model is served without a draft
+ * that is not there: it answers the same, and more slowly. */
+static const char *draft_path(struct model_set *s, const char *id, const char *draft)
 {
-    const struct config_model *m = config_model_for(c, str_from(id));
+    const char *near[1];
+    if (!draft[0] || config_is_model_path(str_from(draft)))
+        return draft[0] ? draft : NULL;
+    const struct catalog_entry *e = catalog_find(s->catalog, str_from(draft));
+    const struct config_model *named = config_model_for(s->config, str_from(draft));
+    if (named->path && named->path[0])
+        return named->path;
+    if (e && e->model)
+        return e->path;
+    bool any = catalog_nearest(s->catalog, str_from(draft), near, 1) > 0;
+    warn(s, "model %s is served without its draft: no model is called %s%s%s%s", id, draft,
+         any ? "; did you mean " : "", any ? near[0] : "", any ? "?" : "");
+    return NULL;
+}
+
+static void fill_files(struct model_set *s, const char *id, const struct config_model *m,
+                       const struct catalog_entry *e, struct pool_files *f)
+{
+    bool projector = m->mmproj && m->mmproj[0];
+    *f = (struct pool_files){.mmproj = projector ? m->mmproj
+                                       : e       ? e->mmproj
+                                                 : NULL,
+                             .draft = draft_path(s, id, m->draft ? m->draft : ""),
+                             .draft_tokens = m->draft_max,
+                             .draft_least = m->draft_min,
+                             .draft_gpu_layers =
+                                 m->draft_gpu_layers < 0 ? PLAN_ALL_LAYERS : m->draft_gpu_layers,
+                             .draft_device = m->draft_device[0] ? m->draft_device : NULL};
+    for (size_t i = 0; i < m->adapters.n && f->n_adapters < PLAN_MAX_ADAPTERS; i++) {
+        const char *item = m->adapters.items[i];
+        size_t n = plan_adapter_path(item, &f->adapter_scale[f->n_adapters]);
+        char *path = arena_strndup(&s->arena, item, n);
+        if (path)
+            f->adapters[f->n_adapters++] = path;
+    }
+}
+
+static void fill(struct model_set *s, const char *id, const struct catalog_entry *e, struct pool_model *p)
+{
+    const struct config_model *m = config_model_for(s->config, str_from(id));
     *p = (struct pool_model){
         .id = id,
         .aliases = m->aliases.items,
@@ -134,9 +191,6 @@ static void fill(const struct config *c, const char *id, const struct catalog_en
         .path = m->path && m->path[0] ? m->path
                 : e                   ? e->path
                                       : "",
-        .mmproj = m->mmproj && m->mmproj[0] ? m->mmproj
-                  : e                       ? e->mmproj
-                                            : NULL,
         .runtime_binary = m->runtime[0] ? m->runtime : NULL,
         .extra_args = m->extra_args.items,
         .n_extra_args = m->extra_args.n,
@@ -145,6 +199,7 @@ static void fill(const struct config *c, const char *id, const struct catalog_en
         .embedding = m->embedding,
         .ttl_ms = m->ttl,
     };
+    fill_files(s, id, m, e, &p->files);
     model_set_policy(m, &p->policy);
     if (e && is_embedder(e->model) && strcmp(p->path, e->path) == 0)
         p->embedding = p->policy.embedding = true;
@@ -205,7 +260,7 @@ static void add_found(struct model_set *s)
             warn(s, "model %s is not served: %s%s%s", e->id, names_path(e) ? "" : e->path,
                  names_path(e) ? "" : ": ", e->problem.message);
         else
-            fill(s->config, e->id, e, &s->models[s->n++]);
+            fill(s, e->id, e, &s->models[s->n++]);
     }
 }
 
@@ -218,7 +273,7 @@ static void add_named(struct model_set *s)
         if (e && e->model)
             continue;
         if (c->m.path[0])
-            fill(s->config, c->id, NULL, &s->models[s->n++]);
+            fill(s, c->id, NULL, &s->models[s->n++]);
         else if (catalog_nearest(s->catalog, str_from(c->id), near, 1))
             warn(s, "models.%s in line %u has no path and no such file was found; did you mean %s?", c->id,
                  c->line, near[0]);
@@ -334,7 +389,7 @@ yyjson_mut_val *model_set_json(const struct model_set *s, size_t i, yyjson_mut_d
     yyjson_mut_obj_add_uint(doc, meta, "n_vocab", e->model->n_vocab);
     yyjson_mut_obj_add_uint(doc, meta, "size", e->file_bytes);
     yyjson_mut_obj_add_bool(doc, meta, "embedding", p->embedding);
-    yyjson_mut_obj_add_bool(doc, meta, "multimodal", p->mmproj != NULL);
+    yyjson_mut_obj_add_bool(doc, meta, "multimodal", p->files.mmproj != NULL);
     return o;
 }
 

@@ -165,7 +165,7 @@ void ollama_show(void *daemon, struct http_exchange *ex)
     } else {
         const struct pool_model *p = &d->set->models[at];
         struct show *s = mem_new(struct show);
-        *s = (struct show){.embedding = p->embedding, .vision = p->mmproj != NULL, .ctx = p->policy.ctx};
+        *s = (struct show){.embedding = p->embedding, .vision = p->files.mmproj != NULL, .ctx = p->policy.ctx};
         snprintf(s->id, sizeof s->id, "%s", p->id);
         snprintf(s->path, sizeof s->path, "%s", p->path);
         background_answer(d, ex, show, s);

@@ -41,7 +41,7 @@ static void add_modalities(yyjson_mut_doc *doc, yyjson_mut_val *model, const str
     yyjson_mut_val *a = yyjson_mut_obj_add_obj(doc, model, "architecture");
     yyjson_mut_val *in = yyjson_mut_obj_add_arr(doc, a, "input_modalities");
     yyjson_mut_arr_add_str(doc, in, "text");
-    if (p->mmproj)
+    if (p->files.mmproj)
         yyjson_mut_arr_add_str(doc, in, "image");
     yyjson_mut_arr_add_str(doc, yyjson_mut_obj_add_arr(doc, a, "output_modalities"), "text");
 }

@@ -96,3 +96,8 @@ void plan_device_named(struct plan_device *d, struct str name, uint64_t total_by
     }
     d->overhead_bytes = backend_traits(d->backend)->overhead_mib * MIB;
 }
+
+bool plan_device_is(const struct plan_device *d, const char *wanted)
+{
+    return !strcmp(d->name, wanted) || (d->uuid[0] && !strcmp(d->uuid, wanted));
+}

@@ -205,13 +205,35 @@ static enum rc add_projector(struct extras *x, const struct layout *l, struct gr
 
 /* ---- draft ---- */
 
-static enum rc draft_runs(struct extras *x, const struct layout *l, bool with_graph, struct err *err)
+#define ALL_DEVICES (-1)
+
+/* The one device that the draft has to itself, or ALL_DEVICES. */
+static enum rc draft_device(const struct layout *l, int *ret_only, struct err *err)
+{
+    const char *wanted = l->p->extras->draft_device;
+    *ret_only = ALL_DEVICES;
+    if (!wanted || l->n_devices == 0)
+        return RC_OK;
+    for (int d = 0; d < l->n_devices; d++)
+        if (plan_device_is(&l->devices[d], wanted))
+            *ret_only = d;
+    return *ret_only != ALL_DEVICES
+               ? RC_OK
+               : err_set(err, RC_INVALID, "its device '%s' is none of those that the model uses", wanted);
+}
+
+static enum rc draft_runs(struct extras *x, const struct layout *l, int only, bool with_graph,
+                          struct err *err)
 {
     const struct plan_extras *want = l->p->extras;
+    const struct plan_device *devices = only == ALL_DEVICES ? l->devices : &l->devices[only];
+    size_t n = only == ALL_DEVICES ? (size_t)l->n_devices : 1;
     struct plan_params p = *l->p;
     p.extras = NULL;
     p.ctx = l->n_ctx;
-    if (!p.n_tensor_split) /* the launch passes the main model's */
+    if (only != ALL_DEVICES)
+        p.n_tensor_split = 0;
+    else if (!p.n_tensor_split) /* the launch passes the main model's */
         layout_shares(l, &p);
     p.type_k = want->draft_type_k;
     p.type_v = want->draft_type_v;
@@ -228,23 +250,25 @@ static enum rc draft_runs(struct extras *x, const struct layout *l, bool with_gr
             return rc;
         x->draft = want->draft;
     }
-    return with_graph ? estimator_run(&x->draft_estimator, &p, l->devices, (size_t)l->n_devices, false,
-                                      &x->draft_estimate, err)
-                      : estimator_sizes(&x->draft_estimator, &p, l->devices, (size_t)l->n_devices,
-                                        &x->draft_estimate, err);
+    return with_graph ? estimator_run(&x->draft_estimator, &p, devices, n, false, &x->draft_estimate, err)
+                      : estimator_sizes(&x->draft_estimator, &p, devices, n, &x->draft_estimate, err);
 }
 
 static enum rc add_draft(struct extras *x, const struct layout *l, bool with_graph, struct plan_estimate *e,
                          struct err *err)
 {
-    enum rc rc = draft_runs(x, l, with_graph, err);
+    int only;
+    enum rc rc = draft_device(l, &only, err);
+    if (!rc)
+        rc = draft_runs(x, l, only, with_graph, err);
     if (rc) {
         err_prefix(err, "the draft model");
         return rc;
     }
-    for (size_t i = 0; i < e->n_parts; i++) {
+    size_t n = x->draft_estimate.n_parts;
+    for (size_t i = 0; i < n; i++) {
         const struct plan_part *d = &x->draft_estimate.parts[i];
-        struct plan_part *p = &e->parts[i];
+        struct plan_part *p = &e->parts[i + 1 == n ? e->n_parts - 1 : only == ALL_DEVICES ? i : (size_t)only];
         p->model_bytes += d->model_bytes;
         p->context_bytes += d->context_bytes;
         p->compute_bytes += d->compute_bytes;

@@ -48,6 +48,15 @@ void plan_extras_default(struct plan_extras *x)
                               .draft_gpu_layers = PLAN_ALL_LAYERS};
 }
 
+size_t plan_adapter_path(const char *word, float *ret_scale)
+{
+    const char *colon = strrchr(word, ':');
+    double scale = 1;
+    bool scaled = colon && colon > word && str_double(str_from(colon + 1), &scale);
+    *ret_scale = scaled ? (float)scale : 1;
+    return scaled ? (size_t)(colon - word) : strlen(word);
+}
+
 #define MAX_SEQS  256 /* the runtime's bound on slots */
 #define MAX_CTX   (1u << 28)
 #define MAX_BATCH (1u << 20)

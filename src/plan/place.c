@@ -136,15 +136,16 @@ static void resolve(struct search *s)
 /* ---- the answer ---- */
 
 /* One thread a physical core, since more share the cores' ports and caches; fewer where they have next to
- * nothing to do, or where power counts and memory is what they wait for. */
-static uint32_t threads_of(const struct search *s, const struct attempt *a)
+ * nothing to do, or where power counts and memory is what they wait for. A prompt is products, not memory:
+ * where the cores compute it, all of them do. */
+static void set_threads(const struct search *s, const struct attempt *a, struct plan *out)
 {
     const struct plan_host *h = &s->machine->host;
     uint32_t cores = h->cores ? h->cores : 4;
-    bool idle = a->n_used > 0 && a->estimate.layers_cpu == 0 && a->params.n_cpu_moe == 0;
-    if (s->policy->strategy != PLAN_POWER_EFFICIENT)
-        return idle ? least(cores, 8) : cores;
-    return idle ? least(cores, 2) : least(cores, 8);
+    bool idle = a->n_used > 0 && a->estimate.layers_cpu == 0 && a->params.n_cpu_moe == 0,
+         frugal = s->policy->strategy == PLAN_POWER_EFFICIENT;
+    out->threads = idle ? least(cores, frugal ? 2 : 8) : frugal ? least(cores, 8) : cores;
+    out->threads_batch = idle ? out->threads : cores;
 }
 
 static void fill(struct search *s, const struct attempt *a)
@@ -157,7 +158,7 @@ static void fill(struct search *s, const struct attempt *a)
     struct plan_params *p = &out->estimate.params;
     if (!s->policy->batch && !p->embedding && a->n_used <= 1)
         p->batch = p->ubatch;
-    out->threads = threads_of(s, a);
+    set_threads(s, a, out);
     out->n_used = a->n_used;
     memcpy(out->used, a->used, a->n_used * sizeof *a->used);
     out->speed = a->speed;
@@ -193,11 +194,28 @@ static enum rc no_step_left(struct search *s, uint32_t loads, struct err *err)
     return rc;
 }
 
+/* A device that only the draft is told to use must at least be here. */
+static enum rc check_draft_device(const struct search *s, struct err *err)
+{
+    const char *wanted = s->base.extras ? s->base.extras->draft_device : NULL;
+    bool here = !wanted || !s->base.extras->draft;
+    for (size_t i = 0; i < s->machine->n_devices && !here; i++)
+        here = plan_device_is(&s->machine->devices[i], wanted);
+    if (here)
+        return RC_OK;
+    enum rc rc = err_set(err, RC_NOT_FOUND, "the draft of %s is to use device '%s', which is not here",
+                         s->m->name, wanted);
+    err_hint(err, "arriero gpus lists the devices");
+    return rc;
+}
+
 /* Takes *steps down; leaves in it what could not be taken. */
 static enum rc run(struct search *s, uint32_t *steps, struct err *err)
 {
     resolve(s);
     enum rc rc = sets_candidates(s, err);
+    if (!rc)
+        rc = check_draft_device(s, err);
     if (rc)
         return rc;
     /* what the runtime refuses, no search can mend */
@@ -241,20 +259,38 @@ static enum rc place_file(const struct model *m, const struct plan_policy *polic
     return rc;
 }
 
+static double bits_per_weight(const struct model *m)
+{
+    return m->parameters ? 8 * (double)m->tensor_bytes / (double)m->parameters : 0;
+}
+
+/* Of the smaller files, largest first, those that the floor of quality allows. */
+static uint32_t good_enough(const struct plan_policy *policy)
+{
+    uint32_t n = 0;
+    while (n < policy->n_smaller && bits_per_weight(policy->smaller[n]) >= policy->least_bpw)
+        n++;
+    return n;
+}
+
 enum rc plan_place(const struct model *m, const struct plan_policy *policy,
                    const struct plan_machine *machine, struct plan *ret_plan, struct err *err)
 {
-    uint32_t steps = policy->ladder;
+    uint32_t steps = policy->ladder, n_smaller = good_enough(policy);
     *ret_plan = (struct plan){.strategy = policy->strategy, .smaller = PLAN_AS_ASKED};
-    enum rc rc = place_file(m, policy, machine, policy->n_smaller == 0, &steps, ret_plan, err);
-    for (uint32_t i = 0; i < policy->n_smaller && rc == RC_NO_FIT; i++) {
+    enum rc rc = place_file(m, policy, machine, n_smaller == 0, &steps, ret_plan, err);
+    for (uint32_t i = 0; i < n_smaller && rc == RC_NO_FIT; i++) {
         const struct model *next = policy->smaller[i];
         steps -= steps > 0; /* the change of files is a step */
         reason_add(ret_plan, "smaller_quantization", "%s in %s would not do, so %s takes its place.", m->name,
                    m->quantization, next->quantization);
-        rc = place_file(next, policy, machine, i + 1 == policy->n_smaller, &steps, ret_plan, err);
+        rc = place_file(next, policy, machine, i + 1 == n_smaller, &steps, ret_plan, err);
         ret_plan->smaller = rc ? PLAN_AS_ASKED : (int32_t)i;
     }
+    if (rc == RC_NO_FIT && n_smaller < policy->n_smaller)
+        reason_add(ret_plan, "quality_floor", "%s was not tried: %.1f bits a weight, and the floor is %.1f.",
+                   policy->smaller[n_smaller]->quantization, bits_per_weight(policy->smaller[n_smaller]),
+                   policy->least_bpw);
     return rc;
 }
 

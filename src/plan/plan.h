@@ -52,6 +52,8 @@ struct plan_device {
 
 /* Sets name, backend, sizes and defaults from "NAME"; anything unknown counts as CUDA. */
 void plan_device_named(struct plan_device *d, struct str name, uint64_t total_bytes, uint64_t free_bytes);
+/* Is it called so, by its name or its UUID? */
+bool plan_device_is(const struct plan_device *d, const char *wanted);
 
 struct plan_host {
     uint64_t total_bytes, free_bytes; /* RAM that plans may use, after reserve and budget */
@@ -82,7 +84,7 @@ enum plan_outputs { PLAN_OUTPUTS_SLOTS, PLAN_OUTPUTS_BATCH };
 #define PLAN_ALL_LAYERS (-1)
 
 /* Files that run beside the model. All are borrowed and must live as long as estimates are asked for with
- * parameters that name them; results keep the pointer but never look through it. */
+ * parameters that name them; results keep the pointer: whoever keeps a result keeps them, or sets it NULL. */
 struct plan_extras {
     const struct model *projector; /* for images or sound; NULL = none */
     bool projector_on_host;        /* --no-mmproj-offload; else on the first device */
@@ -90,12 +92,17 @@ struct plan_extras {
     float adapter_scale[PLAN_MAX_ADAPTERS]; /* changes no bytes */
     uint32_t n_adapters;
     const struct model *draft; /* guesses tokens ahead; NULL = none */
-    uint32_t draft_tokens;     /* guessed at once; each slot keeps so many more rows of logits */
+    uint32_t draft_tokens;     /* guessed at once, at most; each slot keeps so many more rows of logits */
+    uint32_t draft_least;      /* shorter guesses are not checked; changes no bytes */
     uint32_t draft_type_k, draft_type_v;
     int32_t draft_gpu_layers;
+    const char *draft_device; /* name or UUID of the device that the draft has to itself; NULL = shared out as
+                               * the model is. A placement without that device is refused; borrowed */
 };
 /* No files; llama-server's defaults for a draft: 3 tokens, caches in f16, all layers. */
 void plan_extras_default(struct plan_extras *x);
+/* Bytes of "FILE" or "FILE:SCALE" that are the file, whose scale is 1 where none is given. */
+size_t plan_adapter_path(const char *word, float *ret_scale);
 
 /* Every parameter that changes memory. plan_params_default() gives llama-server's defaults. */
 struct plan_params {
@@ -227,6 +234,7 @@ struct plan_policy {
     const struct model *const *smaller; /* files of the same model in smaller quantisations, largest first,
                                          * for when nothing else is left; borrowed */
     uint32_t n_smaller;
+    double least_bpw; /* quality floor: none of them with fewer bits a weight; 0 = none */
     const struct plan_params
         *base; /* what the search keeps: flash attention, packing, window, embeddings, rows of
                 * logits, unified cache; NULL = llama-server's defaults. Borrowed. */
@@ -251,8 +259,8 @@ struct plan {
     struct plan_estimate estimate;   /* params hold the arguments */
     uint32_t used[PLAN_MAX_DEVICES]; /* indices into machine.devices, in the estimate's order */
     uint32_t n_used;
-    int32_t smaller;  /* index into policy.smaller of the file to load; PLAN_AS_ASKED: the model itself */
-    uint32_t threads; /* for the runtime's -t */
+    int32_t smaller; /* index into policy.smaller of the file to load; PLAN_AS_ASKED: the model itself */
+    uint32_t threads, threads_batch; /* for the runtime: while writing, and while reading a prompt */
     struct plan_speed speed;
     struct plan_reason reasons[PLAN_MAX_REASONS];
     uint32_t n_reasons;

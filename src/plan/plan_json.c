@@ -155,6 +155,7 @@ yyjson_mut_val *plan_json(yyjson_mut_doc *doc, const struct model *m, const stru
     add_reasons(doc, o, "reasons", p->reasons, p->n_reasons);
     add_reasons(doc, o, "rejected", p->rejected, p->n_rejected);
     yyjson_mut_obj_add_uint(doc, o, "threads", p->threads);
+    yyjson_mut_obj_add_uint(doc, o, "threads_batch", p->threads_batch);
     yyjson_mut_val *others = yyjson_mut_obj_add_arr(doc, o, "alternatives");
     for (uint32_t i = 0; i < p->n_alternatives; i++) {
         yyjson_mut_val *a = yyjson_mut_arr_add_obj(doc, others);

@@ -84,6 +84,31 @@ static void layer_reasons(struct search *s, const struct attempt *a)
     }
 }
 
+/* What runs beside the model, with what it takes of the figures above. */
+static void beside_reasons(struct plan *out, const struct attempt *a)
+{
+    const struct plan_extras *x = a->params.extras;
+    const struct plan_estimate *e = &a->estimate;
+    uint64_t projector = 0, adapters = 0, draft = 0;
+    char bytes[32];
+    if (!x)
+        return;
+    for (size_t i = 0; i < e->n_parts; i++) {
+        projector += e->parts[i].projector_bytes;
+        adapters += e->parts[i].adapter_bytes;
+        draft += e->parts[i].draft_bytes;
+    }
+    if (x->projector)
+        reason_add(out, "projector", "Its projector takes %s.",
+                   str_human_bytes(projector, bytes, sizeof bytes));
+    if (x->n_adapters)
+        reason_add(out, "adapters", "%u adapter%s %s of it.", x->n_adapters,
+                   x->n_adapters == 1 ? " takes" : "s take", str_human_bytes(adapters, bytes, sizeof bytes));
+    if (x->draft)
+        reason_add(out, "draft", "%.80s guesses up to %u tokens ahead and takes %s of it.", x->draft->name,
+                   x->draft_tokens, str_human_bytes(draft, bytes, sizeof bytes));
+}
+
 void reasons_of(struct search *s, const struct attempt *a)
 {
     struct plan *out = s->out;
@@ -111,5 +136,6 @@ void reasons_of(struct search *s, const struct attempt *a)
     reason_add(out, "speed",
                "About %.1f tokens/s when writing and %.0f when reading a prompt; %.1f s to load.",
                a->speed.decode_tps, a->speed.prefill_tps, a->speed.load_seconds);
+    beside_reasons(out, a);
     learned_reasons(out, a);
 }

@@ -5,11 +5,6 @@
 
 #include <string.h>
 
-static bool is_pinned_device(const struct plan_device *d, const char *wanted)
-{
-    return !strcmp(d->name, wanted) || (d->uuid[0] && !strcmp(d->uuid, wanted));
-}
-
 double sets_bandwidth(const struct plan_device *d)
 {
     double nominal = d->bandwidth_gbps > 0 ? d->bandwidth_gbps : backend_traits(d->backend)->bandwidth_gbps;
@@ -48,7 +43,7 @@ static bool before(const struct search *s, uint32_t a, uint32_t b)
 enum rc sets_candidates(struct search *s, struct err *err)
 {
     for (uint32_t i = 0; i < s->machine->n_devices; i++) {
-        if (s->policy->device && !is_pinned_device(&s->machine->devices[i], s->policy->device))
+        if (s->policy->device && !plan_device_is(&s->machine->devices[i], s->policy->device))
             continue;
         if (s->machine->devices[i].free_bytes == 0)
             continue;
@@ -93,9 +88,23 @@ static bool betters(const struct search *s, const struct device_set *x, const st
     return true;
 }
 
+/* A draft that has a device to itself needs it among those of the model. */
+static bool has_draft_device(const struct search *s, const struct device_set *set)
+{
+    const struct plan_extras *x = s->base.extras;
+    if (!x || !x->draft || !x->draft_device)
+        return true;
+    for (uint32_t i = 0; i < set->n; i++)
+        if (plan_device_is(&s->machine->devices[set->used[i]], x->draft_device))
+            return true;
+    return false;
+}
+
 static void insert(const struct search *s, const struct device_set *new, struct device_set *list, uint32_t *n)
 {
     uint32_t kept = 0;
+    if (!has_draft_device(s, new))
+        return;
     for (uint32_t i = 0; i < *n; i++)
         if (betters(s, &list[i], new))
             return;

@@ -325,7 +325,7 @@ static bool making_room(const struct pool *p)
 struct question {
     struct entry *e;
     struct plan_policy policy;
-    struct plan_params base; /* of the policy, where the model brings a projector */
+    struct plan_params base; /* of the policy, where the model brings files along */
     struct plan_extras extras;
     struct plan_machine machine;
     struct residents residents;
@@ -404,21 +404,6 @@ static enum admit refuse(struct question *q, struct err *err)
     return ADMIT_REFUSE;
 }
 
-void admit_projector(const struct entry *e, struct plan_policy *policy, struct plan_params *base,
-                     struct plan_extras *extras)
-{
-    if (!e->projector)
-        return;
-    if (policy->base)
-        *base = *policy->base;
-    else
-        plan_params_default(base);
-    plan_extras_default(extras);
-    extras->projector = e->projector;
-    base->extras = extras;
-    policy->base = base;
-}
-
 enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct admission *a, struct err *err)
 {
     struct pool *p = e->pool;
@@ -431,7 +416,8 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
     q->policy.embedding |= e->embedding;
     q->policy.smaller = (const struct model *const *)e->smaller.list;
     q->policy.n_smaller = e->smaller.n;
-    admit_projector(e, &q->policy, &q->base, &q->extras);
+    if (beside_extras(e->files, &e->beside, &q->extras))
+        beside_policy(&q->extras, &q->policy, &q->base);
     admit_machine(p, e->caps ? e->caps : p->default_caps, policy->device, &q->machine);
     lesson_teach(e, policy, &q->machine);
     a->machine = q->machine;
@@ -465,6 +451,7 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
     }
     answer = wait_for(e, strict ? "another load is making" : "busy or loading models hold", err);
 done:
+    a->plan.estimate.params.extras = NULL; /* the question's own */
     free(other);
     free(q);
     return answer;

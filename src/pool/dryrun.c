@@ -18,11 +18,10 @@ enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *po
         if (rc != RC_OK)
             return rc;
     }
-    bool had_projector = e->projector != NULL;
-    if (e->mmproj && !had_projector) {
-        enum rc rc = p->deps.facts(e->mmproj, &e->projector, err);
+    bool had_beside = e->beside.known;
+    if (!had_beside) {
+        enum rc rc = beside_read(p, e->files, &e->beside, err);
         if (rc != RC_OK) {
-            err_prefix(err, "the projector");
             if (!had_facts)
                 p->deps.facts_unref(take_ptr(e->facts));
             return rc;
@@ -59,8 +58,8 @@ enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *po
     }
     if (!had_facts)
         p->deps.facts_unref(take_ptr(e->facts));
-    if (e->projector && !had_projector)
-        p->deps.facts_unref(take_ptr(e->projector));
+    if (!had_beside)
+        beside_release(p, &e->beside);
     if (!had_smaller)
         smaller_release(p, &e->smaller);
     free(a);

@@ -64,7 +64,10 @@ struct pool_instance *instance_new(struct entry *e, const struct admission *a)
         if (e->smaller.list[k])
             p->deps.facts_unref(e->smaller.list[k]);
     e->smaller.n = 0;
+    i->beside = e->beside;
+    e->beside = (struct beside){0};
     i->plan = a->plan;
+    i->plan.estimate.params.extras = beside_extras(e->files, &i->beside, &i->extras) ? &i->extras : NULL;
     i->machine = a->machine;
     i->reserve = a->reserve;
     uv_timer_init(p->loop, &i->timer);
@@ -280,12 +283,12 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
     struct runtime_command command = {0};
     struct runtime_job job = {.model = i->facts,
                               .model_path = i->plan.smaller >= 0 ? i->facts->path : e->path,
-                              .mmproj_path = e->mmproj,
+                              .mmproj_path = e->files->mmproj,
+                              .extras = i->plan.estimate.params.extras,
                               .served_name = e->id,
                               .plan = &i->plan,
                               .machine = &i->machine,
                               .host = "127.0.0.1",
-                              .threads = i->machine.host.cores,
                               .embedding = e->embedding,
                               .extra_args = (const char *const *)e->extra_args,
                               .n_extra_args = e->n_extra_args};
@@ -545,6 +548,7 @@ static void instance_free(struct pool_instance *i)
     free(i->log_tail);
     if (i->facts)
         i->pool->deps.facts_unref(i->facts);
+    beside_release(i->pool, &i->beside);
     free(i);
 }
 

@@ -28,7 +28,7 @@ void strings_free(char **list, size_t n)
 static void settings_release(struct entry *e)
 {
     free(e->path);
-    free(e->mmproj);
+    free(e->files);
     free(e->binary);
     free(e->device);
     strings_free(e->aliases, e->n_aliases);
@@ -47,7 +47,7 @@ static void settings_take(struct entry *e, const struct pool_model *m)
 {
     settings_release(e);
     e->path = mem_strdup(m->path);
-    e->mmproj = copy(m->mmproj);
+    e->files = files_copy(&m->files);
     e->binary = copy(m->runtime_binary);
     e->device = copy(m->policy.device);
     e->aliases = strings_copy(m->aliases, m->n_aliases);
@@ -74,8 +74,7 @@ static void entry_free(struct entry *e)
     settings_release(e);
     if (e->facts)
         e->pool->deps.facts_unref(e->facts);
-    if (e->projector)
-        e->pool->deps.facts_unref(e->projector);
+    beside_release(e->pool, &e->beside);
     smaller_release(e->pool, &e->smaller);
     strings_free(e->smaller_paths, e->n_smaller_paths);
     free(e->caps);
@@ -276,8 +275,7 @@ void pool_set_models(struct pool *p, const struct pool_model *models, size_t n)
             settings_take(e, &models[i]);
             if (e->facts)
                 p->deps.facts_unref(take_ptr(e->facts));
-            if (e->projector)
-                p->deps.facts_unref(take_ptr(e->projector));
+            beside_release(p, &e->beside);
             smaller_release(p, &e->smaller);
             free(take_ptr(e->caps));
             changed[n_changed++] = e;

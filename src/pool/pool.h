@@ -27,12 +27,25 @@ enum pool_state {
 };
 const char *pool_state_word(enum pool_state s);
 
+/* Files that run beside a model, and how; strings are borrowed. */
+struct pool_files {
+    const char *mmproj; /* NULL = none */
+    const char *adapters[PLAN_MAX_ADAPTERS];
+    float adapter_scale[PLAN_MAX_ADAPTERS];
+    uint32_t n_adapters;
+    const char *draft;                  /* NULL = none */
+    uint32_t draft_tokens, draft_least; /* 0 = the runtime's default */
+    int32_t draft_gpu_layers;
+    const char *draft_device; /* NULL = those of the model */
+};
+
 /* One model that may be asked for. Owned by the caller of pool_set_models until replaced; strings copied. */
 struct pool_model {
     const char *id; /* canonical */
     const char *const *aliases;
     size_t n_aliases;
-    const char *path, *mmproj;  /* mmproj may be NULL */
+    const char *path;
+    struct pool_files files;
     const char *const *smaller; /* files of the same model in smaller quantisations, largest first, for when
                                  * nothing else is left; at most PLAN_MAX_ALTERNATIVES; not in the hash */
     size_t n_smaller;

@@ -6,6 +6,7 @@
  *   load.c      from demand to a running instance: placement, failure, ladder, back-off
  *   prepare.c   what a load must know first: the runtime's path and capabilities, the model's facts
  *   probe.c     what runtimes can do, asked once
+ *   beside.c    the files beside a model: copies of their names, what they hold, the planner's view
  *   admit.c     the machine as a load sees it, and the question whether there is room
  *   instance.c  one instance: states, process, timers, end
  *   wait.c      callers that wait for a model
@@ -83,19 +84,27 @@ struct smaller {
     uint32_t n;
 };
 
+/* The files beside a model, as read. References; owned by who holds it. */
+struct beside {
+    bool known; /* all of them were read */
+    struct model *projector, *draft, *adapters[PLAN_MAX_ADAPTERS];
+    uint32_t n_adapters;
+};
+
 /* What a load must know first; read in steps on the work pool. Loop thread. */
 struct prep {
     uv_work_t req;
     struct pool *pool;
-    struct entry *entry;          /* NULL once nobody wants it, or for a look at the pool's own runtime */
-    bool warm_up;                 /* the latter */
-    char *path, *mmproj, *binary; /* own copies; path NULL = only the probe */
-    char **smaller_paths;         /* own copies */
+    struct entry *entry;      /* NULL once nobody wants it, or for a look at the pool's own runtime */
+    bool warm_up;             /* the latter */
+    char *path, *binary;      /* own copies; path NULL = only the probe */
+    struct pool_files *files; /* own copy; NULL when path is */
+    char **smaller_paths;     /* own copies */
     size_t n_smaller_paths;
     struct probe_key key;
     struct model *facts;
     struct runtime_caps *caps; /* NULL until known; owned */
-    struct model *projector;
+    struct beside beside;
     struct smaller smaller;
     double file_cached;
     enum rc rc;
@@ -143,7 +152,8 @@ struct entry {
     struct pool *pool;
     struct entry *next_blocked;
     /* settings: own copies */
-    char *id, *path, *mmproj, *binary, *device;
+    char *id, *path, *binary, *device;
+    struct pool_files *files;
     char **aliases, **extra_args, **smaller_paths;
     size_t n_aliases, n_extra_args, n_smaller_paths;
     struct plan_policy policy;
@@ -162,7 +172,7 @@ struct entry {
     /* what preparation found */
     struct model *facts;
     struct runtime_caps *caps; /* own copy */
-    struct model *projector;   /* of mmproj; NULL = none */
+    struct beside beside;
     struct smaller smaller;
     double file_cached; /* share of the file in the page cache, when it was prepared */
     /* instances */
@@ -199,6 +209,8 @@ struct pool_instance {
     uint64_t ready_ms; /* 0 = not yet */
     /* placement */
     struct model *facts; /* a reference; of a smaller file if plan.smaller says so */
+    struct beside beside;
+    struct plan_extras extras; /* of beside; the plan's parameters point to it when there are files */
     struct plan plan;
     struct plan_machine machine;
     struct reserve reserve;
@@ -307,6 +319,17 @@ void lease_fill(struct pool_instance *i, struct pool_lease *ret_lease); /* count
 char **strings_copy(const char *const *list, size_t n);
 void strings_free(char **list, size_t n);
 
+/* beside.c */
+struct pool_files *files_copy(const struct pool_files *f); /* one block: free() */
+/* Any thread. RC_OK also when there are none; *ret_beside is empty after an error. */
+enum rc beside_read(const struct pool *p, const struct pool_files *f, struct beside *ret_beside,
+                    struct err *err);
+void beside_release(const struct pool *p, struct beside *b);
+/* The planner's view of files as read, as long as both live; false when there are none. */
+bool beside_extras(const struct pool_files *f, const struct beside *b, struct plan_extras *ret_extras);
+/* Counts extras in the policy; base is the policy's to point to. */
+void beside_policy(const struct plan_extras *extras, struct plan_policy *policy, struct plan_params *base);
+
 /* prepare.c */
 void smaller_read(const struct pool *p, char *const *paths, size_t n, struct smaller *ret); /* any thread */
 void smaller_release(const struct pool *p, struct smaller *s);
@@ -353,10 +376,6 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
                      struct err *err);
 
 const char *device_key(const struct plan_device *d); /* UUID, else the name */
-/* Counts the entry's projector, if it has one, in the policy; base and extras are the policy's to point to.
- */
-void admit_projector(const struct entry *e, struct plan_policy *policy, struct plan_params *base,
-                     struct plan_extras *extras);
 
 /* lesson.c */
 void lesson_teach(struct entry *e, const struct plan_policy *policy, struct plan_machine *machine);

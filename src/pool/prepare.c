@@ -2,7 +2,7 @@
  *
  *   find_work    work pool: where the runtime is, and which file that is
  *   on_probed    what it can do (probe.c); nobody waits in a thread for a probe of another's
- *   facts_work   work pool: the model's facts, the projector's size
+ *   facts_work   work pool: the model's facts and those of the files beside it
  *   finish       the entry is told, if it still wants to know */
 #include "os/pagecache.h"
 #include "pool/pool_priv.h"
@@ -39,9 +39,9 @@ static void finish(struct prep *w)
             e->facts = take_ptr(w->facts);
             free(e->caps);
             e->caps = take_ptr(w->caps);
-            if (e->projector)
-                p->deps.facts_unref(e->projector);
-            e->projector = take_ptr(w->projector);
+            beside_release(p, &e->beside);
+            e->beside = w->beside;
+            w->beside = (struct beside){0};
             smaller_release(p, &e->smaller);
             e->smaller = w->smaller;
             w->smaller.n = 0;
@@ -53,13 +53,12 @@ static void finish(struct prep *w)
     }
     if (w->facts)
         p->deps.facts_unref(w->facts);
-    if (w->projector)
-        p->deps.facts_unref(w->projector);
+    beside_release(p, &w->beside);
     smaller_release(p, &w->smaller);
     strings_free(w->smaller_paths, w->n_smaller_paths);
     free(w->caps);
     free(w->path);
-    free(w->mmproj);
+    free(w->files);
     free(w->binary);
     free(w);
     pool_kick(p);
@@ -90,11 +89,7 @@ static void facts_work(uv_work_t *req)
     if (w->rc != RC_OK)
         return;
     smaller_read(w->pool, w->smaller_paths, w->n_smaller_paths, &w->smaller);
-    if (!w->mmproj)
-        return;
-    w->rc = w->pool->deps.facts(w->mmproj, &w->projector, &w->err);
-    if (w->rc != RC_OK)
-        err_prefix(&w->err, "the projector");
+    w->rc = beside_read(w->pool, w->files, &w->beside, &w->err);
 }
 
 static void facts_read(uv_work_t *req, int status)
@@ -155,7 +150,7 @@ struct prep *prep_start(struct pool *p, struct entry *e)
     w->entry = e;
     w->warm_up = !e;
     w->path = e ? mem_strdup(e->path) : NULL;
-    w->mmproj = e && e->mmproj ? mem_strdup(e->mmproj) : NULL;
+    w->files = e ? files_copy(e->files) : NULL;
     w->binary = binary ? mem_strdup(binary) : NULL;
     w->n_smaller_paths = e ? e->n_smaller_paths : 0;
     w->smaller_paths = strings_copy((const char *const *)(e ? e->smaller_paths : NULL), w->n_smaller_paths);

@@ -23,8 +23,7 @@ struct row {
     struct pool_instance *instance;
     struct plan plan; /* its devices counted by the machine of today */
     struct plan_policy policy;
-    struct plan_params base; /* of the policy, where the model brings a projector */
-    struct plan_extras extras;
+    struct plan_params base; /* of the policy, where the model brings files along */
 };
 
 struct rows {
@@ -63,7 +62,8 @@ static void add_instance(struct rows *r, struct pool_instance *i)
     if (i->entry) {
         row->policy = i->entry->policy;
         row->policy.embedding |= i->entry->embedding;
-        admit_projector(i->entry, &row->policy, &row->base, &row->extras);
+        if (i->plan.estimate.params.extras)
+            beside_policy(&i->extras, &row->policy, &row->base);
     }
     r->loaded[r->n] = (struct plan_loaded){.m = i->facts,
                                            .policy = &row->policy,

@@ -179,13 +179,28 @@ static void add_adapters(struct args *a, const struct plan_extras *x)
         add2(a, scaled ? "--lora-scaled" : "--lora", all);
 }
 
-static void add_draft(struct args *a, uint64_t flags, const struct plan_extras *x)
+/* The device that it has to itself, as the child calls it. */
+static void add_draft_device(struct args *a, const struct runtime_job *job)
 {
+    char name[24];
+    for (uint32_t i = 0; i < job->plan->n_used && job->extras->draft_device; i++)
+        if (plan_device_is(&job->machine->devices[job->plan->used[i]], job->extras->draft_device))
+            add2(a, "--device-draft",
+                 arena_printf(a->arena, "%s",
+                              runtime_child_device(job->machine, job->plan, i, name, sizeof name)));
+}
+
+static void add_draft(struct args *a, uint64_t flags, const struct runtime_job *job)
+{
+    const struct plan_extras *x = job->extras;
     const struct ggml_type_info *k = ggml_type_info(x->draft_type_k), *v = ggml_type_info(x->draft_type_v);
     add2(a, "--model-draft", x->draft->path);
     if (flags & LLC_SPEC_TYPE)
         add2(a, "--spec-type", "draft-simple");
     add_number(a, flags & LLC_SPEC_N_MAX ? "--spec-draft-n-max" : "--draft-max", x->draft_tokens);
+    if (x->draft_least)
+        add_number(a, flags & LLC_SPEC_N_MIN ? "--spec-draft-n-min" : "--draft-min", x->draft_least);
+    add_draft_device(a, job);
     if (x->draft_gpu_layers >= 0)
         add_number(a, "-ngld", (uint64_t)x->draft_gpu_layers);
     else
@@ -200,7 +215,7 @@ static void add_extras(struct args *a, uint64_t flags, const struct runtime_job 
     if (job->extras)
         add_adapters(a, job->extras);
     if (job->extras && job->extras->draft)
-        add_draft(a, flags, job->extras);
+        add_draft(a, flags, job);
 }
 
 static void add_service(struct args *a, uint64_t flags, const struct runtime_job *job)
@@ -230,8 +245,10 @@ static void add_service(struct args *a, uint64_t flags, const struct runtime_job
 }
 
 /* Options that a plan depends on and this build lacks. */
-static enum rc check(const struct runtime_caps *caps, const struct plan_params *p, struct err *err)
+static enum rc check(const struct runtime_caps *caps, const struct runtime_job *job, struct err *err)
 {
+    const struct plan_params *p = &job->plan->estimate.params;
+    const struct plan_extras *x = job->extras;
     const struct {
         bool wanted;
         uint64_t flag;
@@ -241,6 +258,7 @@ static enum rc check(const struct runtime_caps *caps, const struct plan_params *
         {p->n_overrides > 0, LLC_OVERRIDE_TENSOR, "--override-tensor"},
         {!p->repack, LLC_NO_REPACK, "--no-repack"},
         {p->swa_full, LLC_SWA_FULL, "--swa-full"},
+        {x && x->draft && x->draft_device, LLC_DEVICE_DRAFT, "--device-draft"},
     };
     for (size_t i = 0; i < TABLE_COUNT(needs); i++) {
         if (!needs[i].wanted || (caps->flags & needs[i].flag))
@@ -295,11 +313,20 @@ static const char **environment(const struct runtime_job *job, struct arena *are
     return env;
 }
 
+/* Without its own number a prompt takes as many as the writing: so does an option of the user's, later. */
+static void add_threads(struct args *a, uint64_t flags, const struct plan *p)
+{
+    if (p->threads)
+        add_number(a, "-t", p->threads);
+    if (p->threads && p->threads_batch && p->threads_batch != p->threads && (flags & LLC_THREADS_BATCH))
+        add_number(a, "--threads-batch", p->threads_batch);
+}
+
 static enum rc llamacpp_command(const struct runtime_caps *caps, const struct runtime_job *job,
                                 struct arena *arena, struct runtime_command *ret_command, struct err *err)
 {
     const struct plan_params *p = &job->plan->estimate.params;
-    enum rc rc = check(caps, p, err);
+    enum rc rc = check(caps, job, err);
     if (rc != RC_OK)
         return rc;
     struct args a = {.arena = arena, .v = arena_array(arena, MAX_ARGS, sizeof *a.v)};
@@ -319,8 +346,7 @@ static enum rc llamacpp_command(const struct runtime_caps *caps, const struct ru
     if (rc != RC_OK)
         return rc;
     add_flash(&a, caps->flags, p->flash_attn);
-    if (job->threads > 0)
-        add_number(&a, "-t", job->threads);
+    add_threads(&a, caps->flags, job->plan);
     add_devices(&a, caps->flags, job);
     add_memory(&a, caps->flags, job);
     add_service(&a, caps->flags, job);

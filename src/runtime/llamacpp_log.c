@@ -21,7 +21,7 @@ static const struct {
 } buffers[] = {
     {" model buffer size", PART_MODEL},     {" KV buffer size", PART_CONTEXT},
     {" RS buffer size", PART_CONTEXT},      {" compute buffer size", PART_COMPUTE},
-    {" output buffer size", PART_OVERHEAD},
+    {" output buffer size", PART_OVERHEAD}, {" LoRA buffer size", PART_MODEL},
 };
 
 static const struct {
@@ -128,9 +128,13 @@ double llamacpp_log_line(struct str line, struct runtime_measured *measured)
         }
         return -1;
     }
-    if (str_find(line, STR("sched_reserve: reserving")) >= 0) /* the sizes that follow replace earlier ones */
+    /* A context reserves more than once: the latest sizes count, beside those of contexts made before it. */
+    if (str_find(line, STR("constructing llama_context")) >= 0)
         for (size_t i = 0; i < measured->n_parts; i++)
-            measured->parts[i].compute_bytes = 0;
+            measured->settled_bytes[i] = measured->parts[i].compute_bytes;
+    if (str_find(line, STR("sched_reserve: reserving")) >= 0)
+        for (size_t i = 0; i < measured->n_parts; i++)
+            measured->parts[i].compute_bytes = measured->settled_bytes[i];
     for (size_t i = 0; i < TABLE_COUNT(steps); i++)
         if (str_find(line, str_from(steps[i].text)) >= 0)
             return steps[i].progress;

@@ -37,7 +37,10 @@
     X(MMPROJ_DEVICE, "--mmproj-device")                                                                      \
     X(NO_MMPROJ_OFFLOAD, "--no-mmproj-offload")                                                              \
     X(SPEC_TYPE, "--spec-type")                                                                              \
-    X(SPEC_N_MAX, "--spec-draft-n-max")
+    X(SPEC_N_MAX, "--spec-draft-n-max")                                                                      \
+    X(SPEC_N_MIN, "--spec-draft-n-min")                                                                      \
+    X(DEVICE_DRAFT, "--device-draft")                                                                        \
+    X(THREADS_BATCH, "--threads-batch")
 
 enum llamacpp_bit {
 #define X(name, text) LLC_BIT_##name,
@@ -45,7 +48,7 @@ enum llamacpp_bit {
 #undef X
 };
 enum llamacpp_flag {
-#define X(name, text) LLC_##name = 1 << LLC_BIT_##name,
+#define X(name, text) LLC_##name = 1ull << LLC_BIT_##name,
     LLAMACPP_OPTIONS(X)
 #undef X
 };

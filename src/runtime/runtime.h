@@ -33,7 +33,6 @@ struct runtime_job {
     uint16_t port;
     const char *api_key_file;   /* NULL = none */
     const char *slot_save_path; /* NULL = none */
-    unsigned threads;
     bool embedding;
     const char *const *extra_args; /* from the configuration, appended last */
     size_t n_extra_args;
@@ -81,6 +80,8 @@ bool runtime_worker_is_first(const struct plan_machine *machine, const struct pl
 
 struct runtime_measured { /* from the log after a load; zero parts = none seen */
     struct plan_part parts[PLAN_MAX_DEVICES + 1];
+    uint64_t
+        settled_bytes[PLAN_MAX_DEVICES + 1]; /* by part: graphs of contexts before the latest (a draft's) */
     size_t n_parts;
 };
 

@@ -101,6 +101,21 @@ def write(path, name="Tiny", ctx=2048, layers=2, embd=64, heads=4, kv_heads=None
         ]
         if experts:
             tensors.append((b + "ffn_gate_inp.weight", (embd, experts)))
+    return _save(path, kvs, tensors, seed, 1.0 / embd ** 0.5)
+
+
+def write_adapter(path, name="Tiny LoRA", layers=2, embd=64, heads=4, rank=8, alpha=16.0, seed=9, arch="llama"):
+    """A LoRA adapter for the model that write() makes of the same sizes; returns the path."""
+    kvs = [_kv("general.architecture", STR, arch), _kv("general.type", STR, "adapter"), _kv("general.name", STR, name),
+           _kv("adapter.type", STR, "lora"), _kv("adapter.lora.alpha", F32, alpha)]
+    tensors = []
+    for i in range(layers):
+        for weight in ("attn_q", "attn_output"):
+            tensors += [(f"blk.{i}.{weight}.weight.lora_a", (embd, rank)), (f"blk.{i}.{weight}.weight.lora_b", (rank, embd))]
+    return _save(path, kvs, tensors, seed, 1.0 / embd ** 0.5)
+
+
+def _save(path, kvs, tensors, seed, scale):
     infos, offset = [], 0
     for tname, dims in tensors:
         count = 1
@@ -113,7 +128,6 @@ def write(path, name="Tiny", ctx=2048, layers=2, embd=64, heads=4, kv_heads=None
     head += b"\0" * (-len(head) % ALIGN)
 
     rng = random.Random(seed)
-    scale = 1.0 / embd ** 0.5
     block = array.array("f", (rng.gauss(0.0, scale) for _ in range(8191))).tobytes()
     with open(path, "wb") as f:
         f.write(head)

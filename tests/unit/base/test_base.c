@@ -52,6 +52,12 @@ static void test_numbers(void **state)
     assert_false(str_i64(STR("9223372036854775808"), &i));
     assert_true(str_double(STR("2.5"), &d) && d == 2.5);
     assert_false(str_double(STR("nan"), &d));
+    assert_true(str_tokens(STR("4096"), &u) && u == 4096);
+    assert_true(str_tokens(STR("4k"), &u) && u == 4096);
+    assert_true(str_tokens(STR("128K"), &u) && u == 131072);
+    assert_true(str_tokens(STR("1M"), &u) && u == 1048576);
+    assert_false(str_tokens(STR("k"), &u) || str_tokens(STR(""), &u) || str_tokens(STR("1.5k"), &u) ||
+                 str_tokens(STR("-1k"), &u) || str_tokens(STR("99999999999999999M"), &u));
     assert_true(str_bytes(STR("1.5 GiB"), &u) && u == 1610612736);
     assert_true(str_bytes(STR("600MB"), &u) && u == 600000000);
     assert_true(str_bytes(STR("8G"), &u) && u == 8ull << 30);

@@ -173,7 +173,7 @@ static void wrong_values_name_what_is_expected(void **state)
     refused("thresholds: {warn_fill: nan}\n", "c.yaml:1:25: ", "a share such as", "");
     refused("models: [a, b]\n", "c.yaml:1:9: ", "models must be a mapping of model ids", "");
     refused("models: {m: 5}\n", "c.yaml:1:13: ", "models.m must be a mapping", "");
-    refused("models: {m: {ctx: lots}}\n", "c.yaml:1:19: ", "ctx is not a whole number", "or auto");
+    refused("models: {m: {ctx: lots}}\n", "c.yaml:1:19: ", "ctx is not a number of tokens", "or auto");
     refused("models: {m: {kv_type: q3_9}}\n", "c.yaml:1:23: ", "kv_type", "q8_0");
     refused("models: {m: {strategy: fastest}}\n", "c.yaml:1:24: ", "strategy is not a strategy",
             "max-performance");

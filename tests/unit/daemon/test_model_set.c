@@ -159,6 +159,48 @@ static void settings_reach_the_policy(void **state)
     shelf_release(&s);
 }
 
+static void files_beside_a_model(void **state)
+{
+    (void)state;
+    struct shelf s;
+    shelf_init(&s);
+    struct config *c = parse(
+        "models:\n"
+        "  alpha: {mmproj: /p, adapters: ['/l/a.gguf', '/l/b.gguf:0.25'], draft: org/beta:Q4, draft_max: 8, "
+        "draft_min: 2, draft_gpu_layers: 3, draft_device: CUDA1, bpw_floor: 4.5, ctx: 8k}\n"
+        "  own: {path: /x/own.gguf, draft: /d/tiny.gguf}\n"
+        "  other: {path: /x/other.gguf, draft: own}\n"
+        "  lost: {path: /x/lost.gguf, draft: alhpa}\n");
+    struct model_set *set = build(c, &s);
+    const struct pool_model *p = get(set, "alpha");
+    const struct pool_files *f = &p->files;
+    assert_string_equal(f->mmproj, "/p");
+    assert_int_equal(f->n_adapters, 2);
+    assert_string_equal(f->adapters[0], "/l/a.gguf");
+    assert_string_equal(f->adapters[1], "/l/b.gguf");
+    assert_true(f->adapter_scale[0] == 1.0f && f->adapter_scale[1] == 0.25f);
+    assert_string_equal(f->draft, "/m/beta.gguf"); /* of the model of that id */
+    assert_int_equal(f->draft_tokens, 8);
+    assert_int_equal(f->draft_least, 2);
+    assert_int_equal(f->draft_gpu_layers, 3);
+    assert_string_equal(f->draft_device, "CUDA1");
+    assert_true(p->policy.least_bpw == 4.5);
+    assert_int_equal(p->policy.ctx, 8192);
+    f = &get(set, "own")->files;
+    assert_string_equal(f->draft, "/d/tiny.gguf");
+    assert_int_equal(f->draft_tokens, 0);
+    assert_int_equal(f->draft_gpu_layers, PLAN_ALL_LAYERS);
+    assert_null(f->draft_device);
+    assert_string_equal(get(set, "other")->files.draft, "/x/own.gguf");
+    assert_null(get(set, "lost")->files.draft);
+    assert_true(
+        warned(set, "model lost is served without its draft: no model is called alhpa; did you mean alpha?"));
+    assert_null(get(set, "org/beta:Q4")->files.draft);
+    model_set_free(set);
+    config_free(c);
+    shelf_release(&s);
+}
+
 static uint64_t hash_of(const char *config, const struct shelf *s, const char *id)
 {
     struct config *c = parse(config);
@@ -178,10 +220,11 @@ static void only_what_changed_has_another_hash(void **state)
     assert_true(plain == hash_of("models: {org/beta:Q4: {ctx: 5}}", &s, "alpha"));
     assert_true(plain == hash_of("models: {alpha: {ctx: auto}}", &s, "alpha"));
     assert_true(plain == hash_of("listen: '127.0.0.1:1'", &s, "alpha"));
-    static const char *const changes[] = {"ctx: 512",           "kv_type: q4_0",    "extra_args: [-x]",
-                                          "extra_args: [a, b]", "extra_args: [ab]", "device: CUDA0",
-                                          "aliases: [z]",       "mmproj: /p",       "runtime: /bin/x",
-                                          "gpu_layers: 0",      "margin: 0",        "path: /other"};
+    static const char *const changes[] = {
+        "ctx: 512",      "kv_type: q4_0", "extra_args: [-x]", "extra_args: [a, b]", "extra_args: [ab]",
+        "device: CUDA0", "aliases: [z]",  "mmproj: /p",       "runtime: /bin/x",    "gpu_layers: 0",
+        "margin: 0",     "path: /other",  "adapters: [/a]",   "adapters: ['/a:2']", "draft: /d.gguf",
+        "draft_max: 9",  "draft_min: 1",  "draft_device: X",  "bpw_floor: 4.5"};
     uint64_t seen[TABLE_COUNT(changes)];
     for (size_t i = 0; i < TABLE_COUNT(changes); i++) {
         char text[128];
@@ -283,6 +326,7 @@ int main(int argc, char **argv)
     gguf_path = argv[1];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_found_is_served),
+        cmocka_unit_test(files_beside_a_model),
         cmocka_unit_test(settings_reach_the_policy),
         cmocka_unit_test(only_what_changed_has_another_hash),
         cmocka_unit_test(smaller_files_are_found),

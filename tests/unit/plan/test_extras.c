@@ -463,6 +463,77 @@ static void test_a_draft_beside_the_model(void **state)
     model_unref(m);
 }
 
+/* The draft on the second device alone: all that it takes is there, or in RAM. */
+static void test_a_draft_on_its_own_device(void **state)
+{
+    (void)state;
+    struct model *m = main_model(), *draft = draft_model();
+    struct plan_params p = server_params(2, true), q;
+    struct plan_extras x;
+    struct plan_estimate e, alone, own;
+    struct err err;
+    struct plan_device d[2] = {device("RPC0", 24105), device("RPC1", 24105)};
+    plan_extras_default(&x);
+    x.draft = draft;
+    x.draft_device = "RPC1";
+    p.gpu_layers = 3;
+    p.n_tensor_split = 2;
+    p.tensor_split[0] = p.tensor_split[1] = 1;
+    q = p;
+    q.gpu_layers = PLAN_ALL_LAYERS;
+    q.n_tensor_split = 0;
+    assert_int_equal(plan_estimate(m, &p, d, 2, &alone, &err), RC_OK);
+    assert_int_equal(plan_estimate(draft, &q, &d[1], 1, &own, &err), RC_OK);
+    p.extras = &x;
+    assert_int_equal(plan_estimate(m, &p, d, 2, &e, &err), RC_OK);
+    assert_int_equal(e.parts[0].draft_bytes, 0);
+    assert_int_equal(plan_part_total(&e.parts[0]), plan_part_total(&alone.parts[0]));
+    /* its own, and what more rows of logits take in the model's graph */
+    assert_true(plan_part_total(&e.parts[1]) - plan_part_total(&alone.parts[1]) >= e.parts[1].draft_bytes);
+    assert_int_equal(e.parts[1].draft_bytes, plan_part_total(&own.parts[0]));
+    assert_true(e.parts[2].draft_bytes > 0);
+    x.draft_device = "CUDA7";
+    assert_int_equal(plan_estimate(m, &p, d, 2, &e, &err), RC_INVALID);
+    assert_string_equal(err.message,
+                        "the draft model: its device 'CUDA7' is none of those that the model uses");
+    p.n_tensor_split = 0;
+    assert_int_equal(plan_estimate(m, &p, NULL, 0, &e, &err), RC_OK); /* all of it in RAM */
+    struct plan_machine mach = {.devices = {d[0], d[1]}, .n_devices = 2};
+    struct plan_policy pol;
+    struct plan *plan = mem_calloc(1, sizeof *plan);
+    mach.host.total_bytes = mach.host.free_bytes = 8000 * MIB;
+    plan_policy_default(&pol);
+    pol.base = &p;
+    assert_int_equal(plan_place(m, &pol, &mach, plan, &err), RC_NOT_FOUND);
+    assert_non_null(strstr(err.message, "is to use device 'CUDA7', which is not here"));
+    x.draft_device = "RPC1"; /* one device would do, and it must be this one */
+    assert_int_equal(plan_place(m, &pol, &mach, plan, &err), RC_OK);
+    assert_int_equal(plan->n_used, 1);
+    assert_int_equal(plan->used[0], 1);
+    bool told = false;
+    for (uint32_t i = 0; i < plan->n_reasons; i++)
+        told |= !strcmp(plan->reasons[i].code, "draft") && strstr(plan->reasons[i].text, "up to 3 tokens");
+    assert_true(told);
+    free(plan);
+    model_unref(draft);
+    model_unref(m);
+}
+
+static void test_adapter_paths(void **state)
+{
+    (void)state;
+    float scale;
+    assert_int_equal(plan_adapter_path("/m/a.gguf", &scale), 9);
+    assert_true(scale == 1.0f);
+    assert_int_equal(plan_adapter_path("/m/a.gguf:0.5", &scale), 9);
+    assert_true(scale == 0.5f);
+    assert_int_equal(plan_adapter_path("/m/a:b.gguf", &scale), 11); /* no number: a part of the name */
+    assert_true(scale == 1.0f);
+    assert_int_equal(plan_adapter_path(":1", &scale), 2);
+    assert_int_equal(plan_adapter_path("a:-2", &scale), 1);
+    assert_true(scale == -2.0f);
+}
+
 static void test_extras_in_an_estimate(void **state)
 {
     (void)state;
@@ -533,6 +604,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_projectors_as_logged),         cmocka_unit_test(test_bad_projectors),
         cmocka_unit_test(test_adapters_follow_their_layers), cmocka_unit_test(test_bad_adapters),
+        cmocka_unit_test(test_a_draft_on_its_own_device),    cmocka_unit_test(test_adapter_paths),
         cmocka_unit_test(test_a_draft_beside_the_model),     cmocka_unit_test(test_extras_in_an_estimate),
         cmocka_unit_test(test_the_host_has_bounds),
     };

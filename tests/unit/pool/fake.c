@@ -63,6 +63,22 @@ static void facts_unref(struct model *m)
     __atomic_sub_fetch(&owner->references, 1, __ATOMIC_SEQ_CST);
 }
 
+/* "projector P, adapter A*0.5, draft D 3 0" */
+static void describe(const struct plan_extras *x, char *out, size_t cap)
+{
+    struct buf b = {0};
+    buf_puts(&b, "");
+    if (x && x->projector)
+        buf_printf(&b, "projector %s, ", x->projector->path);
+    for (uint32_t i = 0; x && i < x->n_adapters; i++)
+        buf_printf(&b, "adapter %s*%.2g, ", x->adapters[i]->path, (double)x->adapter_scale[i]);
+    if (x && x->draft)
+        buf_printf(&b, "draft %s %u %u %d %s", x->draft->path, x->draft_tokens, x->draft_least,
+                   x->draft_gpu_layers, x->draft_device ? x->draft_device : "-");
+    snprintf(out, cap, "%.*s", STR_ARG(buf_str(&b)));
+    buf_release(&b);
+}
+
 /* ---- planner: everything on the host, oldest idle residents leave ---- */
 
 static enum rc pack_file(const struct model *m, uint32_t ladder, const struct plan_machine *machine,
@@ -101,6 +117,7 @@ static enum rc pack(const struct model *m, const struct plan_policy *policy,
                     size_t n_residents, struct plan *plan, struct plan_victims *victims, struct err *err)
 {
     uint32_t ladder = policy->ladder;
+    describe(policy->base ? policy->base->extras : NULL, world->planned_beside, sizeof world->planned_beside);
     if (world->n_asked < TABLE_COUNT(world->ladders_asked))
         world->ladders_asked[world->n_asked] = ladder;
     world->n_asked++;
@@ -157,6 +174,7 @@ static enum rc command(const struct runtime_caps *caps, const struct runtime_job
     (void)err;
     static const char *env[] = {NULL};
     snprintf(world->launched, sizeof world->launched, "%s", job->model_path);
+    describe(job->extras, world->launched_beside, sizeof world->launched_beside);
     const char **argv = arena_array(arena, 5, sizeof *argv);
     argv[0] = arena_printf(arena, "%s", caps->binary);
     argv[1] = arena_printf(arena, "%s", job->served_name);

@@ -56,12 +56,13 @@ struct fake {
     size_t n_parts;       /* of a plan and of what is measured, all of one name; 0 = 1 */
     bool computes;        /* children use processor time */
     uint64_t ticks;
-    struct buf decisions;                /* "kind model\n" */
-    struct buf reasons;                  /* "kind model code\n" */
-    char launched[32];                   /* the file that the latest child was started with */
-    unsigned rungs;                      /* of a file, when there are smaller ones */
-    unsigned ladders_asked[16], n_asked; /* policy.ladder of every question to the planner */
-    bool fresh;                          /* a sample that is wanted is there at once */
+    struct buf decisions;                           /* "kind model\n" */
+    struct buf reasons;                             /* "kind model code\n" */
+    char launched[32];                              /* the file that the latest child was started with */
+    char planned_beside[160], launched_beside[160]; /* the files beside it, as planner and runtime saw them */
+    unsigned rungs;                                 /* of a file, when there are smaller ones */
+    unsigned ladders_asked[16], n_asked;            /* policy.ladder of every question to the planner */
+    bool fresh;                                     /* a sample that is wanted is there at once */
     void (*on_rebalance)(const struct plan_machine *machine, const struct plan_loaded *loaded, size_t n,
                          struct plan_delta *ret_delta);
     bool stopped, ended; /* ended: the callers' frames are gone */

@@ -40,7 +40,9 @@ static const char help_new[] =
     "-ncmoe, --n-cpu-moe N\n-ot, --override-tensor x\n--repack, -nr, --no-repack\n--swa-full\n-lm, "
     "--load-mode M\n--rpc SERVERS\n"
     "--embedding, --embeddings\n--verbosity\n - 4: trace (more info)\n--api-key-file F\n--slot-save-path P\n"
-    "-mmdev, --mmproj-device D\n--mmproj-offload, --no-mmproj-offload\n--spec-type T\n--spec-draft-n-max N\n";
+    "-mmdev, --mmproj-device D\n--mmproj-offload, --no-mmproj-offload\n--spec-type T\n--spec-draft-n-max "
+    "N\n--spec-draft-n-min N\n"
+    "-devd, --device-draft D\n-tb, --threads-batch N\n";
 static const char help_old[] =
     "-c, --ctx-size N\n-fa, --flash-attn   enable\n-ngl, --gpu-layers N\n--metrics\n--slots\n"
     "--no-mmap  do not map\n--embedding\n--fit-target N\n";
@@ -89,8 +91,8 @@ static void fixture_init(struct fixture *f)
                                   .plan = &f->plan,
                                   .machine = &f->machine,
                                   .host = "127.0.0.1",
-                                  .port = 4711,
-                                  .threads = 6};
+                                  .port = 4711};
+    f->plan.threads = 6;
 }
 
 /* argv joined with spaces, in a static buffer. */
@@ -320,9 +322,52 @@ static void test_files_beside_the_model(void **state)
     assert_non_null(strstr(line, " --mmproj /m/mm.gguf --mmproj-device CUDA0 "));
     assert_non_null(strstr(line, " --lora-scaled /m/a.lora:1,/m/b.lora:0.5 "));
     assert_non_null(strstr(line, " -ngld all "));
+    x.draft_least = 2;
+    x.draft_device = "GPU-bbbb";
+    command(&f, help_new);
+    assert_non_null(strstr(joined(&f.command), " --spec-draft-n-min 2 --device-draft CUDA0 -ngld all "));
     f.plan.estimate.parts[0].has_projector = true; /* the plan keeps it in RAM */
     command(&f, help_new);
     assert_non_null(strstr(joined(&f.command), " --no-mmproj-offload "));
+    arena_release(&f.arena);
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f);
+    command(&f, help_new);
+    assert_non_null(strstr(joined(&f.command), " -t 6 "));
+    assert_null(strstr(joined(&f.command), "--threads-batch")); /* as many as -t by itself */
+    f.plan.threads_batch = 6;
+    command(&f, help_new);
+    assert_null(strstr(joined(&f.command), "--threads-batch"));
+    f.plan.threads_batch = 12;
+    command(&f, help_new);
+    assert_non_null(strstr(joined(&f.command), " -t 6 --threads-batch 12 "));
+    arena_release(&f.arena);
+}
+
+/* A plan that gives the draft a device of its own is no plan for a build that cannot. */
+static void test_draft_device_needs_its_option(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct runtime_caps caps;
+    struct err err;
+    fixture_init(&f);
+    caps_from(&caps, help_old);
+    struct model draft = {.path = "/m/draft.gguf"};
+    struct plan_extras x;
+    plan_extras_default(&x);
+    x.draft = &draft;
+    x.draft_device = "CUDA1";
+    f.job.extras = &x;
+    f.plan.estimate.params.repack = true;
+    assert_int_equal(runtime_find(STR("llama-server"))->command(&caps, &f.job, &f.arena, &f.command, &err),
+                     RC_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "--device-draft"));
     arena_release(&f.arena);
 }
 
@@ -611,6 +656,18 @@ static void test_sizes_of_cuda_lines(void **state)
                 m.parts[0].compute_bytes == 200 * MIB);
     assert_true(m.parts[1].model_bytes == 150 * MIB && m.parts[1].repack_bytes == 100 * MIB &&
                 m.parts[1].compute_bytes == 25 * MIB);
+    /* a draft has a context of its own, beside the model's */
+    const char *draft[] = {"llama_adapter_lora_init_impl: CPU_Mapped LoRA buffer size =     3.00 MiB",
+                           "load_tensors:        CUDA0 model buffer size =    64.00 MiB",
+                           "llama_context: constructing llama_context",
+                           "sched_reserve: reserving ...",
+                           "sched_reserve:      CUDA0 compute buffer size =    40.00 MiB",
+                           "sched_reserve: reserving ...",
+                           "sched_reserve:      CUDA0 compute buffer size =    30.00 MiB"};
+    for (size_t i = 0; i < TABLE_COUNT(draft); i++)
+        (void)llamacpp_log_line(str_from(draft[i]), &m);
+    assert_true(m.parts[0].model_bytes == 4160 * MIB && m.parts[0].compute_bytes == 230 * MIB);
+    assert_true(m.parts[1].model_bytes == 153 * MIB && m.parts[1].compute_bytes == 25 * MIB);
     assert_true(llamacpp_log_line(STR("...................................................."), &m) > 0.4);
     assert_true(llamacpp_log_line(STR("... no"), &m) == -1.0);
 }
@@ -693,6 +750,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_workers),
         cmocka_unit_test(test_two_gpus_in_plan_order),
         cmocka_unit_test(test_device_without_uuid_is_named),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_draft_device_needs_its_option),
         cmocka_unit_test(test_extras_come_last),
         cmocka_unit_test(test_files_beside_the_model),
         cmocka_unit_test(test_embeddings_are_pooled),
