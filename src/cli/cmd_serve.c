@@ -10,7 +10,7 @@
 struct serve_options {
     const char *config, *runtime, *state_dir, *log_level;
     struct cli_list listen, models;
-    bool no_config, no_caches, allow_open;
+    bool no_config, no_caches, insecure;
 };
 
 static const struct cli_option options[] = {
@@ -20,8 +20,10 @@ static const struct cli_option options[] = {
      NULL},
     {"listen", 'l', CLI_LIST, offsetof(struct serve_options, listen), "ADDR:PORT",
      "address of the API (default 127.0.0.1:11435; may be repeated; port 0 picks one)", NULL},
-    {"allow-open", 0, CLI_FLAG, offsetof(struct serve_options, allow_open), NULL,
+    {"insecure", 0, CLI_FLAG, offsetof(struct serve_options, insecure), NULL,
      "listen beyond loopback even without API keys", NULL},
+    {"allow-open", 0, CLI_FLAG, offsetof(struct serve_options, insecure), NULL, "the same as --insecure",
+     NULL},
     {"models", 'm', CLI_LIST, offsetof(struct serve_options, models), "DIR",
      "also serve the GGUF files below DIR (may be repeated)", NULL},
     {"no-caches", 0, CLI_FLAG, offsetof(struct serve_options, no_caches), NULL,
@@ -59,7 +61,7 @@ static int run(struct cli_call *call)
     for (size_t i = 0; i < o->models.n; i++)
         add(flags, &n, "models_dirs", o->models.items[i]);
     add(flags, &n, "usual_caches", o->no_caches ? "false" : NULL);
-    add(flags, &n, "allow_open", o->allow_open ? "true" : NULL);
+    add(flags, &n, "insecure", o->insecure ? "true" : NULL);
     add(flags, &n, "runtime.llama_server", o->runtime);
     add(flags, &n, "state_dir", o->state_dir);
     add(flags, &n, "log_level", o->log_level);

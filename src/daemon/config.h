@@ -64,13 +64,13 @@ struct config_entry {
 struct config {
     struct arena arena;
     const char *file; /* "" = none */
-    struct config_list listen;
-    bool allow_open;
+    struct config_list listen, control_listen;
+    bool insecure;
     const char *socket, *state_dir;
     struct config_list models_dirs;
     bool usual_caches;
     const char *log_level;
-    const char *api_keys_file;
+    const char *api_keys_file, *keys_file;
     struct config_list api_keys;
     const char *cors_origin; /* "none", or "loopback", "*" and origins, separated by commas */
     struct config_list allowed_hosts;

@@ -61,6 +61,39 @@ static const char *host_names(struct daemon *d)
     return d->host_names.data;
 }
 
+static const struct auth_spec *join_keys(struct daemon *d)
+{
+    size_t n = d->given.n + d->ring.n;
+    d->key_specs = mem_realloc(d->key_specs, n + 1, sizeof *d->key_specs);
+    if (d->given.n)
+        memcpy(d->key_specs, d->given.specs, d->given.n * sizeof *d->key_specs);
+    if (d->ring.n)
+        memcpy(d->key_specs + d->given.n, d->ring.specs, d->ring.n * sizeof *d->key_specs);
+    return d->key_specs;
+}
+
+static bool is_loopback(const char *address)
+{
+    struct sockaddr_storage sa;
+    socklen_t n;
+    if (sock_parse_address(address, &sa, &n, NULL) != RC_OK)
+        return false;
+    if (sa.ss_family == AF_INET)
+        return ntohl(((struct sockaddr_in *)&sa)->sin_addr.s_addr) >> 24 == 127;
+    const struct in6_addr *a = &((struct sockaddr_in6 *)&sa)->sin6_addr;
+    return IN6_IS_ADDR_LOOPBACK(a) || (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
+}
+
+static bool is_exposed(const struct config *c)
+{
+    bool beyond = false;
+    for (size_t i = 0; i < c->listen.n; i++)
+        beyond |= !is_loopback(c->listen.items[i]);
+    for (size_t i = 0; i < c->control_listen.n; i++)
+        beyond |= !is_loopback(c->control_listen.items[i]);
+    return beyond;
+}
+
 void daemon_http_options(struct daemon *d, struct http_options *ret)
 {
     const struct config *c = d->config;
@@ -80,8 +113,21 @@ void daemon_http_options(struct daemon *d, struct http_options *ret)
     ret->collect_plain = c->collect_plain;
     ret->record = events_request;
     ret->record_arg = d;
-    ret->api_keys = (const char *const *)d->keys.hex;
-    ret->n_api_keys = d->keys.n;
+    ret->keys = join_keys(d);
+    ret->n_keys = d->given.n + d->ring.n;
+    ret->keys_required = d->given.found || d->ring.found || (is_exposed(c) && !c->insecure);
+}
+
+void daemon_set_ring(struct daemon *d, struct key_set *ring)
+{
+    struct key_set old = d->ring;
+    struct http_options opt;
+    d->ring = *ring;
+    d->ring_serial++;
+    *ring = (struct key_set){0};
+    daemon_http_options(d, &opt);
+    http_server_configure(d->server, &opt);
+    key_set_release(&old);
 }
 
 /* ---- hooks ---- */
@@ -111,33 +157,25 @@ static void on_fresh(void *arg)
 
 /* ---- places ---- */
 
-static bool is_loopback(const char *address)
+static enum rc check_open(const struct config *c, size_t n_keys, struct err *err)
 {
-    struct sockaddr_storage sa;
-    socklen_t n;
-    if (sock_parse_address(address, &sa, &n, NULL) != RC_OK)
-        return false;
-    if (sa.ss_family == AF_INET)
-        return ntohl(((struct sockaddr_in *)&sa)->sin_addr.s_addr) >> 24 == 127;
-    const struct in6_addr *a = &((struct sockaddr_in6 *)&sa)->sin6_addr;
-    return IN6_IS_ADDR_LOOPBACK(a) || (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
-}
-
-static enum rc check_open(const struct config *c, const struct key_list *keys, struct err *err)
-{
-    for (size_t i = 0; i < c->listen.n; i++) {
-        struct sockaddr_storage sa;
-        socklen_t n;
-        enum rc rc = sock_parse_address(c->listen.items[i], &sa, &n, err);
-        if (rc != RC_OK)
+    const struct config_list *lists[] = {&c->listen, &c->control_listen};
+    for (size_t l = 0; l < TABLE_COUNT(lists); l++)
+        for (size_t i = 0; i < lists[l]->n; i++) {
+            struct sockaddr_storage sa;
+            socklen_t n;
+            const char *address = lists[l]->items[i];
+            enum rc rc = sock_parse_address(address, &sa, &n, err);
+            if (rc != RC_OK)
+                return rc;
+            if (n_keys || c->insecure || is_loopback(address))
+                continue;
+            rc = err_set(err, RC_DENIED, "%s can be reached from other machines, and there are no API keys",
+                         address);
+            err_hint(err, "make one with arriero key add NAME, listen on 127.0.0.1, or allow it with "
+                          "insecure: true");
             return rc;
-        if (keys->n || c->allow_open || is_loopback(c->listen.items[i]))
-            continue;
-        rc = err_set(err, RC_DENIED, "%s can be reached from other machines, and no API keys are set",
-                     c->listen.items[i]);
-        err_hint(err, "set api_keys_file, listen on 127.0.0.1, or allow it with allow_open: true");
-        return rc;
-    }
+        }
     return RC_OK;
 }
 
@@ -283,19 +321,22 @@ static void put_summary(struct daemon *d, struct buf *out)
         if (http_server_address(d->server, i)[0] != '/')
             buf_printf(out, "  %-12shttp://%s/v1\n", n++ ? "" : "address", http_server_address(d->server, i));
     buf_printf(out, "  %-12s%s\n", "socket", d->socket);
-    if (d->keys.n)
-        buf_printf(out, "  %-12s%zu API keys\n", "keys", d->keys.n);
+    size_t keys = d->given.n + d->ring.n;
+    if (keys)
+        buf_printf(out, "  %-12s%zu API key%s\n", "keys", keys, keys == 1 ? "" : "s");
 }
 
 /* ---- serving ---- */
 
 static enum rc listen_all(struct daemon *d, struct err *err)
 {
-    for (size_t i = 0; i < d->config->listen.n; i++) {
-        enum rc rc = http_listen_tcp(d->server, d->config->listen.items[i], false, err);
-        if (rc != RC_OK)
-            return rc;
-    }
+    const struct config_list *lists[] = {&d->config->listen, &d->config->control_listen};
+    for (size_t l = 0; l < TABLE_COUNT(lists); l++)
+        for (size_t i = 0; i < lists[l]->n; i++) {
+            enum rc rc = http_listen_tcp(d->server, lists[l]->items[i], l == 1, err);
+            if (rc != RC_OK)
+                return rc;
+        }
     enum rc rc = make_socket_dir(d, err);
     return rc == RC_OK ? http_listen_unix(d->server, d->socket, true, err) : rc;
 }
@@ -480,14 +521,18 @@ static enum rc open_store(struct daemon *d, struct err *err)
 static enum rc prepare(struct daemon *d, struct err *err)
 {
     enum log_level level;
+    char keys_path[4300];
     enum rc rc = config_load(&d->opt->config, &d->config, err);
     if (rc != RC_OK)
         return rc;
     if (log_level_from(d->config->log_level, &level))
         log_setup(level, notify_stderr_is_journal());
-    rc = key_list_load(d->config, &d->keys, err);
+    rc = keys_load(d->config, &d->given, err);
+    keyring_path(d->config, keys_path, sizeof keys_path);
     if (rc == RC_OK)
-        rc = check_open(d->config, &d->keys, err);
+        rc = keyring_read(keys_path, &d->ring, err);
+    if (rc == RC_OK)
+        rc = check_open(d->config, d->given.n + d->ring.n, err);
     if (rc == RC_OK)
         rc = check_workers(d->config, err);
     if (rc != RC_OK)
@@ -535,7 +580,9 @@ static void release(struct daemon *d)
     catalog_free(d->catalog);
     buf_release(&d->models_json);
     buf_release(&d->host_names);
-    key_list_release(&d->keys);
+    key_set_release(&d->given);
+    key_set_release(&d->ring);
+    free(d->key_specs);
     config_free(d->config);
     free((void *)(uintptr_t)d->routes);
     if (d->lock_fd >= 0)

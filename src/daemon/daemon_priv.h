@@ -4,6 +4,7 @@
  *   reload.c    configuration and catalog: read on the work pool, applied on the loop
  *   route.c     the proxy's abstract route over the pool
  *   routes.c    the table of paths; data.c answers those of the data plane, api.c those of the control API
+ *   api_keys.c  the control API's part for keys
  *   events.c    decisions: to the log, the store, metrics and the listeners of /events
  *   router.c    llama.cpp's router: models with their states, load, unload, looks at an instance
  *   swap.c      llama-swap's endpoints: what runs, unloading, an instance under /upstream, logs
@@ -30,6 +31,7 @@
 #define DAEMON_SLOW_TURN_US  20000
 
 struct reload; /* one under way */
+struct key_change;
 
 struct daemon {
     const struct daemon_options *opt;
@@ -45,9 +47,12 @@ struct daemon {
     struct config *config;
     struct catalog *catalog;
     struct model_set *set;
-    struct key_list keys;
-    struct buf models_json; /* GET /v1/models */
-    struct buf host_names;  /* separated by commas; see guard.h */
+    struct key_set given, ring;     /* keys that somebody chose; those of the file that arriero key writes */
+    struct auth_spec *key_specs;    /* both in a row; they point into the two */
+    uint64_t ring_serial;           /* counts changes of ring */
+    struct key_change *key_changes; /* the one under way, and those behind it */
+    struct buf models_json;         /* GET /v1/models */
+    struct buf host_names;          /* separated by commas; see guard.h */
 
     struct sampler *sampler;
     struct store *store;
@@ -80,6 +85,8 @@ struct daemon {
 void daemon_stop(struct daemon *d, bool hurry);
 void daemon_pool_options(struct daemon *d, struct pool_options *ret);
 void daemon_http_options(struct daemon *d, struct http_options *ret);
+/* Gives the server the keys as they are now; takes ring over. */
+void daemon_set_ring(struct daemon *d, struct key_set *ring);
 /* After the first catalog: makes pool and server and begins to serve. */
 enum rc daemon_begin_serving(struct daemon *d, struct err *err);
 
@@ -96,6 +103,8 @@ const struct http_route *routes_make(struct daemon *d, size_t *ret_n);
 
 /* data.c and its like: see routes.def */
 void reply_doc(struct http_exchange *ex, yyjson_mut_doc *doc); /* frees doc */
+/* Takes out of a list of models (with "id", and "aliases") what the key of the request may not use. */
+void leave_visible(struct http_exchange *ex, yyjson_mut_val *models);
 yyjson_mut_doc *doc_new(yyjson_mut_val **ret_root);
 void reply_unknown_model(struct daemon *d, struct http_exchange *ex, struct str id); /* 404, nearest names */
 /* A GET that acts, asked for by a page of another origin, which sends no Origin with it: answered with 403.

@@ -95,9 +95,49 @@ void data_metrics(void *daemon, struct http_exchange *ex)
     buf_release(&out);
 }
 
+/* Whether the key may use it under any of its names. */
+static bool may_see(struct http_exchange *ex, yyjson_mut_val *model)
+{
+    size_t i, n;
+    yyjson_mut_val *alias;
+    bool yes = http_may_use(ex, str_from(yyjson_mut_get_str(yyjson_mut_obj_get(model, "id"))));
+    yyjson_mut_arr_foreach(yyjson_mut_obj_get(model, "aliases"), i, n, alias)
+    {
+        yes = yes || http_may_use(ex, str_from(yyjson_mut_get_str(alias)));
+    }
+    return yes;
+}
+
+void leave_visible(struct http_exchange *ex, yyjson_mut_val *models)
+{
+    yyjson_mut_arr_iter i = yyjson_mut_arr_iter_with(models);
+    yyjson_mut_val *model;
+    while ((model = yyjson_mut_arr_iter_next(&i)))
+        if (!may_see(ex, model))
+            yyjson_mut_arr_iter_remove(&i);
+}
+
+static void reply_visible(struct daemon *d, struct http_exchange *ex)
+{
+    yyjson_doc *all = NULL;
+    struct err err;
+    if (json_parse(buf_str(&d->models_json), "the list of models", &all, &err) != RC_OK) {
+        http_reply_err(ex, &err, 0);
+        return;
+    }
+    yyjson_mut_doc *doc = yyjson_doc_mut_copy(all, NULL);
+    yyjson_doc_free(all);
+    leave_visible(ex, yyjson_mut_obj_get(yyjson_mut_doc_get_root(doc), "data"));
+    reply_doc(ex, doc);
+}
+
 void data_models(void *daemon, struct http_exchange *ex)
 {
     struct daemon *d = daemon;
+    if (http_key_is_limited(ex)) {
+        reply_visible(d, ex);
+        return;
+    }
     http_reply(ex, 200, "application/json", buf_str(&d->models_json));
 }
 
@@ -132,7 +172,9 @@ void data_model(void *daemon, struct http_exchange *ex)
     id.p += strlen("/v1/models/");
     id.n -= strlen("/v1/models/");
     const char *known = pool_resolve(d->pool, id);
-    if (known && model_set_one_json(d->set, str_from(known), &out))
+    if (!http_may_use(ex, id))
+        reply_unknown_model(d, ex, id); /* it is not for this key to know */
+    else if (known && model_set_one_json(d->set, str_from(known), &out))
         http_reply(ex, 200, "application/json", buf_str(&out));
     else
         reply_unknown_model(d, ex, id);

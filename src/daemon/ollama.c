@@ -102,6 +102,8 @@ void ollama_tags(void *daemon, struct http_exchange *ex)
     yyjson_mut_val *list = yyjson_mut_obj_add_arr(doc, root, "models");
     for (size_t i = 0; i < d->set->n; i++) {
         const struct catalog_entry *e = d->set->entries[i];
+        if (!http_may_use(ex, str_from(d->set->models[i].id)))
+            continue;
         yyjson_mut_val *o = add_model(d, doc, list, i, d->set->models[i].id);
         clock_rfc3339(e ? e->mtime_ns / 1000000 : d->start_wall_ms, at, sizeof at);
         yyjson_mut_obj_add_strcpy(doc, o, "modified_at", at);

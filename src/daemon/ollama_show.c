@@ -160,7 +160,7 @@ void ollama_show(void *daemon, struct http_exchange *ex)
         (void)err_set(&err, RC_INVALID, "the request names no model");
         err_hint(&err, "send {\"model\": \"NAME\"}; GET /api/tags lists the names");
         http_reply_err(ex, &err, 0);
-    } else if (at == SIZE_MAX) {
+    } else if (at == SIZE_MAX || !http_may_use(ex, name)) {
         reply_unknown_model(d, ex, name);
     } else {
         const struct pool_model *p = &d->set->models[at];

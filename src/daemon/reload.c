@@ -16,7 +16,8 @@ struct reload {
     const struct config *base; /* the running one, for a first reading of the catalog */
     /* results */
     struct config *config; /* NULL when first */
-    struct key_list keys;
+    struct key_set given, ring;
+    uint64_t ring_serial; /* the daemon's, before the file was read */
     struct catalog *catalog;
     struct model_set *set;
     struct buf models_json;
@@ -26,13 +27,22 @@ struct reload {
     struct err err;
 };
 
+static enum rc read_ring(struct reload *r)
+{
+    char path[4300];
+    keyring_path(r->config, path, sizeof path);
+    return keyring_read(path, &r->ring, &r->err);
+}
+
 static enum rc read_world(struct reload *r)
 {
     enum rc rc = RC_OK;
     if (!r->first) {
         rc = config_load(&r->d->opt->config, &r->config, &r->err);
         if (rc == RC_OK)
-            rc = key_list_load(r->config, &r->keys, &r->err);
+            rc = keys_load(r->config, &r->given, &r->err);
+        if (rc == RC_OK)
+            rc = read_ring(r);
         if (rc != RC_OK)
             return rc;
     }
@@ -62,9 +72,26 @@ static void discard(struct reload *r)
     model_set_free(r->set);
     catalog_free(r->catalog);
     config_free(r->config);
-    key_list_release(&r->keys);
+    key_set_release(&r->given);
+    key_set_release(&r->ring);
     buf_release(&r->models_json);
     free(r);
+}
+
+/* A key that was revoked while this reload read the old file must not come back: then it is read again. */
+static void apply_keys(struct reload *r, struct key_set *ret_old_given, struct key_set *ret_old_ring)
+{
+    struct daemon *d = r->d;
+    *ret_old_given = d->given;
+    d->given = r->given;
+    r->given = (struct key_set){0};
+    if (r->ring_serial != d->ring_serial) {
+        d->reload_again = true;
+        return;
+    }
+    *ret_old_ring = d->ring;
+    d->ring = r->ring;
+    r->ring = (struct key_set){0};
 }
 
 /* The set points into config and catalog: the old three go together, after the pool has the new ones. */
@@ -82,14 +109,13 @@ static void apply(struct reload *r)
     snprintf(d->runtime_path, sizeof d->runtime_path, "%s", r->runtime_path);
     d->runtime_err = r->runtime_err;
     if (r->config) {
-        struct key_list old_keys = d->keys;
+        struct key_set old_given = {0}, old_ring = {0};
         const char *keys[16];
         size_t n = config_restart_keys(d->config, r->config, keys, TABLE_COUNT(keys));
         for (size_t i = 0; i < n; i++)
             log_warn("%s has changed: that needs a restart", keys[i]);
         d->config = take_ptr(r->config);
-        d->keys = r->keys;
-        r->keys = (struct key_list){0};
+        apply_keys(r, &old_given, &old_ring);
         struct pool_options pool_opt;
         struct http_options http_opt;
         daemon_pool_options(d, &pool_opt);
@@ -97,7 +123,8 @@ static void apply(struct reload *r)
         pool_set_options(d->pool, &pool_opt);
         http_server_configure(d->server, &http_opt);
         sampler_set_interval(d->sampler, d->config->sample_interval);
-        key_list_release(&old_keys);
+        key_set_release(&old_given);
+        key_set_release(&old_ring);
     }
     if (d->pool)
         pool_set_models(d->pool, d->set->models, d->set->n);
@@ -164,6 +191,7 @@ void reload_begin(struct daemon *d, bool first)
     struct reload *r = mem_new(struct reload);
     r->d = d;
     r->first = first;
+    r->ring_serial = d->ring_serial;
     r->base = d->config;
     r->work.data = r;
     d->reload = r;

@@ -136,7 +136,14 @@ static void release(void *ctx, struct route_lease *lease, bool broken)
     free(own);
 }
 
+static const char *resolve(void *ctx, struct str model)
+{
+    struct daemon *d = ctx;
+    return choose_model(d, &model, NULL) ? pool_resolve(d->pool, model) : NULL;
+}
+
 void route_ops_init(struct daemon *d, struct route_ops *ret_ops)
 {
-    *ret_ops = (struct route_ops){.ctx = d, .acquire = acquire, .cancel = cancel, .release = release};
+    *ret_ops = (struct route_ops){
+        .ctx = d, .acquire = acquire, .cancel = cancel, .resolve = resolve, .release = release};
 }

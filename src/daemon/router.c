@@ -95,6 +95,7 @@ void router_models(void *daemon, struct http_exchange *ex)
     yyjson_mut_val *data = yyjson_mut_obj_add_arr(doc, root, "data");
     add_models(d, doc, data);
     add_args(d, doc, data);
+    leave_visible(ex, data);
     yyjson_mut_obj_add_str(doc, root, "object", "list");
     reply_doc(ex, doc);
 }

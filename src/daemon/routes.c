@@ -3,14 +3,32 @@
 #include "daemon/daemon_priv.h"
 
 static const struct http_route table[] = {
-#define ROUTE_GET(path, fn, control, open) {path, HTTP_M_GET, fn, NULL, control, open, DIALECT_OPENAI, NULL},
+#define ROUTE_GET(path, fn, control, open)                                                                   \
+    {path, HTTP_M_GET, fn, NULL, control, open, false, DIALECT_OPENAI, NULL},
 #define ROUTE_POST(path, fn, control, open)                                                                  \
-    {path, HTTP_M_POST, fn, NULL, control, open, DIALECT_OPENAI, NULL},
+    {path, HTTP_M_POST, fn, NULL, control, open, false, DIALECT_OPENAI, NULL},
 #define ROUTE_ANY(path, fn)                                                                                  \
-    {path, HTTP_M_GET | HTTP_M_POST | HTTP_M_PUT | HTTP_M_DELETE, fn, NULL, false, false, DIALECT_OPENAI,    \
+    {path,  HTTP_M_GET | HTTP_M_POST | HTTP_M_PUT | HTTP_M_DELETE,                                           \
+     fn,    NULL,                                                                                            \
+     false, false,                                                                                           \
+     false, DIALECT_OPENAI,                                                                                  \
      NULL},
 #include "daemon/routes.def"
 };
+
+/* Those that show or use no model that the key may not use. */
+static const http_local_fn scoped[] = {
+    data_models,   data_model,  router_models, router_props,  router_slots,
+    swap_upstream, ollama_tags, ollama_show,   ollama_refuse, ollama_pull,
+};
+
+static bool is_scoped(http_local_fn fn)
+{
+    for (size_t i = 0; i < TABLE_COUNT(scoped); i++)
+        if (scoped[i] == fn)
+            return true;
+    return false;
+}
 
 static size_t count_calls(void)
 {
@@ -34,6 +52,7 @@ const struct http_route *routes_make(struct daemon *d, size_t *ret_n)
     }
     for (size_t i = 0; i < TABLE_COUNT(table); i++) {
         routes[n] = table[i];
+        routes[n].scoped = is_scoped(table[i].local);
         routes[n++].arg = d;
     }
     *ret_n = n;

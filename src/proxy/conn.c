@@ -77,6 +77,7 @@ static void on_closed(uv_handle_t *h)
 
 static void release_parts(struct conn *c)
 {
+    admit_end(c);
     msg_put(c->s, c->in);
     c->in = NULL;
     free(c->out);
@@ -290,6 +291,7 @@ static void next_request(struct conn *c)
     free(c->tail);
     prefill_release(c);
     made_release(c);
+    admit_end(c);
     request_reset(c);
     c->phase = PHASE_HEAD;
     c->input_paused = false;

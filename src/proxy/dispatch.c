@@ -131,15 +131,6 @@ static void find_route(struct conn *c)
         refuse(c, 404, RC_NOT_FOUND, "there is no such path here");
 }
 
-static bool key_fits(struct conn *c)
-{
-    const struct head *h = &c->in->head;
-    if (!auth_needed(c->s->auth) || c->local_peer || c->method == HTTP_OPTIONS || c->route->open)
-        return true;
-    return auth_check(c->s->auth, auth_bearer(head_get(h, c->in->data, HDR_AUTHORIZATION)), c->key_id) ||
-           auth_check(c->s->auth, head_get(h, c->in->data, HDR_X_API_KEY), c->key_id);
-}
-
 static void deny(struct conn *c, const char *text, const char *hint)
 {
     refuse(c, 403, RC_DENIED, text);
@@ -225,8 +216,8 @@ void dispatch_head(struct conn *c)
         return;
     }
     find_route(c);
-    if (!c->refusal.status && !key_fits(c))
-        refuse(c, 401, RC_DENIED, "the API key is missing or wrong");
+    if (!c->refusal.status)
+        admit_head(c);
     if (!c->refusal.status)
         check_page(c);
     if (!c->refusal.status)

@@ -102,7 +102,9 @@ void errors_reply(struct conn *c, int status, const struct err *err, uint32_t re
 void errors_refuse(struct conn *c, const struct refusal *r)
 {
     struct err err = {.code = r->code};
-    if (r->text) {
+    if (r->say) {
+        r->say(c, &err);
+    } else if (r->text) {
         (void)snprintf(err.message, sizeof err.message, "%s", r->text);
     } else {
         char limit[32];
@@ -116,14 +118,11 @@ void errors_refuse(struct conn *c, const struct refusal *r)
     if (r->status == 404 && c->path.n)
         (void)snprintf(err.hint, sizeof err.hint, "nothing is served at %.*s",
                        c->path.n < 200 ? (int)c->path.n : 200, c->path.p);
-    if (r->status == 401)
-        (void)snprintf(err.hint, sizeof err.hint,
-                       "send it as \"Authorization: Bearer KEY\" or \"x-api-key: KEY\"");
     if (!c->outcome)
         c->outcome = r->status == 408 ? "timeout" : "refused";
     conn_deadline(c, 0);
     c->phase = PHASE_LOCAL;
-    errors_reply(c, r->status, &err, r->status == 503 ? 1 : 0);
+    errors_reply(c, r->status, &err, r->retry_after_s ? r->retry_after_s : r->status == 503);
 }
 
 void http_reply_err(struct http_exchange *ex, const struct err *err, uint32_t retry_after_s)

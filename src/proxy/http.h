@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "dialect/dialect.h"
+#include "proxy/auth.h"
 #include "proxy/route.h"
 
 #include <uv.h>
@@ -29,6 +30,7 @@ struct http_route {
     void *arg;
     bool control;                    /* only on listeners marked control */
     bool open;                       /* answered without a key even where keys are set (health checks) */
+    bool scoped;                     /* a local one that a key for some models only may use: it heeds them */
     enum dialect_id dialect;         /* of its errors, and of what is relayed */
     const struct dialect_call *call; /* of a relay that backends may not speak; NULL = passed on as it is */
 };
@@ -67,8 +69,9 @@ struct http_options {
     uint64_t upstream_idle_ms;   /* reuse of upstream connections; default 4 s */
     void (*record)(void *arg, const struct http_record *r); /* may be NULL */
     void *record_arg;
-    const char *const *api_keys; /* SHA-256 hex of accepted bearer keys; n 0 = open */
-    size_t n_api_keys;
+    const struct auth_spec *keys; /* see auth.h; borrowed during the call */
+    size_t n_keys;
+    bool keys_required; /* a key is asked for even if there is none */
     uint64_t
         write_timeout_ms; /* a client that takes no byte of a pending answer so long is cut; default 60 s */
     bool half_close_keep; /* a client's FIN after its request is not a disconnect; default false */
@@ -98,6 +101,10 @@ bool http_query(const struct http_exchange *ex, const char *key, char *out,
 struct str http_header(const struct http_exchange *ex, const char *lower_name); /* empty = absent */
 struct str http_body(const struct http_exchange *ex);
 void http_reply(struct http_exchange *ex, int status, const char *content_type, struct str body);
+/* Whether the one who asks may use the model; true where no key was asked for. */
+bool http_may_use(const struct http_exchange *ex, struct str model);
+/* Whether there may be models that the one who asks may not use. */
+bool http_key_is_limited(const struct http_exchange *ex);
 /* {"error":{"message","type","code","param":null,"hint"}} with the status of the code. */
 void http_reply_err(struct http_exchange *ex, const struct err *err, uint32_t retry_after_s);
 /* 301, 302, 307 or 308; location is a path of this server. */
@@ -126,6 +133,8 @@ struct http_counters {
     uint64_t body_bytes_in_flight;
 };
 void http_server_counters(const struct http_server *s, struct http_counters *ret);
+/* The i-th key in use with what it has spent; NULL past the end. Borrowed until the loop goes on. */
+const struct auth_key *http_server_key(const struct http_server *s, size_t i);
 
 /* Replaces limits and keys of a running server (loop, routes and hooks ignored). */
 void http_server_configure(struct http_server *s, const struct http_options *opt);

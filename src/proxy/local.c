@@ -46,6 +46,7 @@ size_t local_head(struct conn *c, int status, const char *content_type, char *ou
         put_cstr(&w, c->id_text);
     }
     put_lit(&w, "\r\n");
+    admit_fields(c, &w);
     w.p += local_cors(c, w.p, (size_t)(w.end - w.p));
     if (!c->keep_alive)
         put_lit(&w, "Connection: close\r\n");

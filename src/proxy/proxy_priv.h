@@ -67,11 +67,15 @@ enum phase {
     PHASE_CLOSED
 };
 
+struct conn;
+
 struct refusal {
     int status; /* 0 = none */
     enum rc code;
-    const char *text; /* static; NULL with 413: names the limit on bodies */
-    const char *hint; /* static, or NULL */
+    const char *text;                                   /* static; NULL with 413: names the limit on bodies */
+    const char *hint;                                   /* static, or NULL */
+    void (*say)(const struct conn *c, struct err *err); /* in place of text and hint, or NULL */
+    uint32_t retry_after_s;                             /* 0 = not told */
 };
 
 struct endpoint;
@@ -120,7 +124,10 @@ struct conn {
     uint64_t content_length; /* declared; UINT64_MAX = chunked */
     uint64_t request_bytes;
     const char *outcome;
-    char id_text[40], key_id[AUTH_ID_CHARS + 1];
+    char id_text[40];
+    struct auth_key *key; /* see admit.c; NULL = none was asked for */
+    bool admitted;
+    int32_t priority;
     int64_t wall_ms;
     void (*abort_fn)(void *arg);
     void *abort_arg;
@@ -297,6 +304,17 @@ void dispatch_request(struct conn *c);
 
 /* The call at a path; NULL if there is none. */
 const struct dialect_call *dispatch_call(const struct http_server *s, struct str path);
+
+/* ---- admit.c ---- */
+/* Finds the key and what it may do: sets c->key, or a refusal. Called with the head complete and the route
+ * found. */
+void admit_head(struct conn *c);
+/* Whether the key may use c->model, and may ask now; false: answered. */
+bool admit_model(struct conn *c);
+/* Pays for the request and lets the key go. May be called more than once. */
+void admit_end(struct conn *c);
+/* The fields that tell what is left of the key's limits. */
+void admit_fields(const struct conn *c, struct put *w);
 
 /* ---- local.c, errors.c ---- */
 /* Status line and the fields that every answer of our own has, ending before the empty line. */

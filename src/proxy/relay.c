@@ -110,7 +110,7 @@ void relay_record(struct conn *c)
         .total_us = total,
         .overhead_us = total > c->t_wait_us + upstream ? total - c->t_wait_us - upstream : 0,
         .request_id = c->id_text,
-        .key_id = str_from(c->key_id),
+        .key_id = str_from(c->key ? c->key->spec.id : ""),
     };
     s->opt.record(s->opt.record_arg, &r);
 }
@@ -551,8 +551,11 @@ static void acquire(struct conn *c)
     struct route_refusal refusal;
     refusal.retry_after_s = 0;
     (void)err_set(&refusal.err, RC_INTERNAL, "the request was refused");
-    const struct route_request req = {
-        .model = c->model, .key_id = str_from(c->key_id), .observe = c->observe, .wish = made_wish(c)};
+    const struct route_request req = {.model = c->model,
+                                      .key_id = str_from(c->key ? c->key->spec.id : ""),
+                                      .priority = c->priority,
+                                      .observe = c->observe,
+                                      .wish = made_wish(c)};
     const struct route_ops *ops = &c->s->opt.route;
     c->attempts++;
     c->phase = PHASE_LEASE;
@@ -603,6 +606,8 @@ void relay_begin(struct conn *c)
 void relay_start(struct conn *c)
 {
     struct err err;
+    if (!admit_model(c))
+        return;
     c->s->count.relayed_total++;
     switch (translate_request(c, true, acquire, &err)) {
     case TRANSLATE_READY: acquire(c); break;

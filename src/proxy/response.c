@@ -216,6 +216,7 @@ static void put_head(struct up *u, struct put *w)
     put_lit(w, "\r\nX-Arriero-Queue-Ms: ");
     put_u64(w, c->t_wait_us / 1000);
     put_lit(w, "\r\n");
+    admit_fields(c, w);
     if (c->in && c->in->head.seen[HDR_ORIGIN])
         w->p += local_cors(c, w->p, (size_t)(w->end - w->p));
     put_lit(w, "\r\n");

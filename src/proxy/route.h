@@ -13,6 +13,7 @@
 struct route_request {
     struct str model;  /* as the client wrote it, unescaped; empty = none given */
     struct str key_id; /* of the authenticated key; empty without keys */
+    int32_t priority;  /* the key's: higher goes first; 0 is usual */
     bool observe;      /* it only looks: nothing is loaded for it, and it does not count as use */
     const struct dialect_wish *wish; /* borrowed during the call; NULL = none */
 };
@@ -53,6 +54,9 @@ struct route_ops {
     void (*cancel)(void *ctx, void *wait);
     /* Gives a lease back, once. broken: the upstream could not be reached or died before its answer ended. */
     void (*release)(void *ctx, struct route_lease *lease, bool broken);
+    /* The id of the model that is meant by this name, or by none; NULL if there is none. May be NULL itself.
+     */
+    const char *(*resolve)(void *ctx, struct str model);
 };
 
 #endif

@@ -120,9 +120,8 @@ const char *server_date(struct http_server *s)
 
 /* ---- life ---- */
 
-static void free_auth_and_strings(struct http_server *s)
+static void free_strings(struct http_server *s)
 {
-    auth_free(s->auth);
     free(s->cors_origin);
     free(s->allowed_hosts);
 }
@@ -143,13 +142,14 @@ static void on_check(uv_check_t *check)
 enum rc http_server_new(const struct http_options *opt, struct http_server **ret_server, struct err *err)
 {
     struct auth *auth = NULL;
-    enum rc rc = auth_new(opt->api_keys, opt->n_api_keys, &auth, err);
+    enum rc rc = auth_new(&auth, err);
     if (rc)
         return rc;
+    auth_set(auth, opt->keys, opt->n_keys, opt->keys_required, clock_mono_us());
     struct http_server *s = mem_new(struct http_server);
     s->loop = opt->loop;
     s->opt = *opt;
-    s->opt.api_keys = NULL;
+    s->opt.keys = NULL;
     keep_strings(s, opt);
     s->auth = auth;
     s->route_n = mem_calloc(opt->n_routes + 1, sizeof *s->route_n);
@@ -174,16 +174,11 @@ enum rc http_server_new(const struct http_options *opt, struct http_server **ret
 
 void http_server_configure(struct http_server *s, const struct http_options *opt)
 {
-    struct auth *auth = NULL;
     struct http_options now = *opt;
-    if (auth_new(opt->api_keys, opt->n_api_keys, &auth, NULL) == RC_OK) {
-        free_auth_and_strings(s);
-        s->auth = auth;
-        keep_strings(s, opt);
-    } else {
-        now.n_api_keys = s->opt.n_api_keys; /* keys that do not parse never open the door */
-    }
-    now.api_keys = NULL;
+    auth_set(s->auth, opt->keys, opt->n_keys, opt->keys_required, clock_mono_us());
+    free_strings(s);
+    keep_strings(s, opt);
+    now.keys = NULL;
     now.loop = s->opt.loop;
     now.routes = s->opt.routes;
     now.n_routes = s->opt.n_routes;
@@ -196,6 +191,11 @@ void http_server_configure(struct http_server *s, const struct http_options *opt
 void http_server_counters(const struct http_server *s, struct http_counters *ret)
 {
     *ret = s->count;
+}
+
+const struct auth_key *http_server_key(const struct http_server *s, size_t i)
+{
+    return auth_key_at(s->auth, i);
 }
 
 /* ---- listeners ---- */
@@ -459,6 +459,7 @@ void http_server_free(struct http_server *s)
     }
     upstream_free_endpoints(s);
     free(s->route_n);
-    free_auth_and_strings(s);
+    free_strings(s);
+    auth_free(s->auth);
     free(s);
 }

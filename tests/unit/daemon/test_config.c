@@ -49,7 +49,7 @@ static void an_empty_file_gives_the_defaults(void **state)
         assert_int_equal(c->listen.n, 1);
         assert_string_equal(c->listen.items[0], "127.0.0.1:11435");
         assert_true(c->usual_caches);
-        assert_false(c->allow_open);
+        assert_false(c->insecure);
         assert_true(c->max_body == 64 * MIB);
         assert_true(c->load_timeout == 300000);
         assert_true(c->reserve_host == UINT64_MAX);

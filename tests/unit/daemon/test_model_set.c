@@ -5,7 +5,6 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include "daemon/keys.h"
 #include "daemon/model_set.h"
 
 #include <stdio.h>
@@ -239,36 +238,6 @@ static void only_what_changed_has_another_hash(void **state)
     shelf_release(&s);
 }
 
-static struct config *with_keys(const char *text, char *path)
-{
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-    close(fd);
-    char yaml[128];
-    snprintf(yaml, sizeof yaml, "api_keys_file: %s", path);
-    return parse(yaml);
-}
-
-static void keys_become_digests(void **state)
-{
-    (void)state;
-    char path[] = "/tmp/test-keys-XXXXXX";
-    struct config *c = with_keys("# ours\n\n  abc  \n"
-                                 "sha256:BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD\n",
-                                 path);
-    struct key_list k = {0};
-    struct err err;
-    assert_int_equal(key_list_load(c, &k, &err), RC_OK);
-    assert_int_equal(k.n, 2);
-    /* FIPS 180-2, the digest of "abc" */
-    assert_string_equal(k.hex[0], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    assert_string_equal(k.hex[1], k.hex[0]);
-    key_list_release(&k);
-    config_free(c);
-    unlink(path);
-}
-
 static void smaller_files_are_found(void **state)
 {
     (void)state;
@@ -295,30 +264,6 @@ static void smaller_files_are_found(void **state)
     shelf_release(&s);
 }
 
-static void a_file_without_keys_does_not_open_the_door(void **state)
-{
-    (void)state;
-    static const char *const bad[] = {"", "# only a comment\n", "sha256:1234\n"};
-    for (size_t i = 0; i < TABLE_COUNT(bad); i++) {
-        char path[] = "/tmp/test-keys-XXXXXX";
-        struct config *c = with_keys(bad[i], path);
-        struct key_list k = {0};
-        struct err err = {0};
-        assert_int_equal(key_list_load(c, &k, &err), RC_INVALID);
-        assert_null(k.hex);
-        assert_non_null(strstr(err.message, path));
-        assert_null(strstr(err.message, "1234")); /* never a key */
-        unlink(path);
-        assert_int_equal(key_list_load(c, &k, &err), RC_NOT_FOUND);
-        config_free(c);
-    }
-    struct config *none = parse("");
-    struct key_list k = {0};
-    assert_int_equal(key_list_load(none, &k, NULL), RC_OK);
-    assert_int_equal(k.n, 0);
-    config_free(none);
-}
-
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -330,8 +275,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(settings_reach_the_policy),
         cmocka_unit_test(only_what_changed_has_another_hash),
         cmocka_unit_test(smaller_files_are_found),
-        cmocka_unit_test(keys_become_digests),
-        cmocka_unit_test(a_file_without_keys_does_not_open_the_door),
     };
     return cmocka_run_group_tests_name("daemon_model_set", tests, NULL, NULL);
 }

@@ -66,6 +66,15 @@ struct door_setup door_default(void)
     return s;
 }
 
+struct auth_spec door_key(const char *secret)
+{
+    struct auth_spec s = {.name = "test", .source = "test", .models = "", .scopes = AUTH_INFER};
+    assert_true(auth_digest(str_from(secret), STR(""), s.hash));
+    for (size_t i = 0; i < AUTH_ID_CHARS / 2; i++)
+        (void)snprintf(s.id + 2 * i, 3, "%02x", s.hash[i]);
+    return s;
+}
+
 static void bump(struct door *d, enum door_count what)
 {
     pthread_mutex_lock(&d->lock);
@@ -357,6 +366,12 @@ static void fill_routes(struct door *d)
         fill_call(&d->routes[i]);
 }
 
+static const char *resolve(void *ctx, struct str model)
+{
+    const struct door *d = ctx;
+    return str_eq_c(model, "unknown") ? NULL : d->setup.canonical ? d->setup.canonical : "canon";
+}
+
 /* ---- the loop thread ---- */
 
 static void on_closed(void *arg)
@@ -421,7 +436,7 @@ static void *run(void *arg)
     opt.loop = &d->loop;
     opt.routes = d->routes;
     opt.n_routes = d->n_routes;
-    opt.route = (struct route_ops){d, acquire, cancel, release};
+    opt.route = (struct route_ops){d, acquire, cancel, release, resolve};
     opt.record = on_record;
     opt.record_arg = d;
     bool fine = http_server_new(&opt, &d->server, &err) == RC_OK;

@@ -126,11 +126,10 @@ static void test_without_keys(void **state)
 static void test_with_keys(void **state)
 {
     (void)state;
-    static const char *const keys[] = {
-        "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"}; /* key */
+    const struct auth_spec key = door_key("key");
     struct door_setup setup = door_default();
-    setup.opt.api_keys = keys;
-    setup.opt.n_api_keys = 1;
+    setup.opt.keys = &key;
+    setup.opt.n_keys = 1;
     struct door *d = door_start(&setup);
     expect(d, "Host: proxy.example\r\nAuthorization: Bearer key\r\n", 200);
     expect(d, "Host: proxy.example\r\nOrigin: http://evil.example\r\n", 401);

@@ -1,6 +1,5 @@
-/* The parts that need no sockets: the model finder, accounting, keys, deadlines, the header table. */
+/* The parts that need no sockets: the model finder, accounting, deadlines, the header table. */
 #include "proxy/account.h"
-#include "proxy/auth.h"
 #include "proxy/body_model.h"
 #include "proxy/head.h"
 #include "proxy/wheel.h"
@@ -253,39 +252,6 @@ static void test_account_wants(void **state)
     assert_false(account_stream_done(STR("")));
 }
 
-/* ---- keys ---- */
-
-static void test_auth(void **state)
-{
-    (void)state;
-    /* SHA-256 of "key-one". */
-    const char *const good[] = {"9B346041bc9a49574eb2665b2ad2a0a3f9f9cce4e42f5d1f26deb8a256b5966a"};
-    const char *const bad[] = {"9b34", "zz346041bc9a49574eb2665b2ad2a0a3f9f9cce4e42f5d1f26deb8a256b5966a",
-                               "9b346041bc9a49574eb2665b2ad2a0a3f9f9cce4e42f5d1f26deb8a256b5966a0"};
-    struct auth *a = NULL;
-    struct err err;
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_int_equal(auth_new(&bad[i], 1, &a, &err), RC_INVALID);
-        assert_non_null(strstr(err.message, "number 1"));
-        assert_null(a);
-    }
-    assert_int_equal(auth_new(good, 1, &a, &err), RC_OK);
-    char id[AUTH_ID_CHARS + 1] = "";
-    assert_true(auth_needed(a));
-    assert_true(auth_check(a, STR("key-one"), id));
-    assert_string_equal(id, "9b346041");
-    assert_false(auth_check(a, STR("key-two"), id));
-    assert_false(auth_check(a, STR(""), id));
-    auth_free(a);
-    assert_int_equal(auth_new(NULL, 0, &a, &err), RC_OK);
-    assert_false(auth_needed(a));
-    auth_free(a);
-    auth_free(NULL);
-    assert_true(str_eq_c(auth_bearer(STR("bEaReR  x ")), "x"));
-    assert_int_equal(auth_bearer(STR("Basic x")).n, 0);
-    assert_int_equal(auth_bearer(STR("Bearer")).n, 0);
-}
-
 /* ---- deadlines ---- */
 
 struct alarm {
@@ -406,11 +372,15 @@ static void test_head(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bodies),          cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_names),           cmocka_unit_test(test_account),
-        cmocka_unit_test(test_account_timings), cmocka_unit_test(test_account_window),
-        cmocka_unit_test(test_account_wants),   cmocka_unit_test(test_auth),
-        cmocka_unit_test(test_wheel),           cmocka_unit_test(test_head),
+        cmocka_unit_test(test_bodies),
+        cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_account),
+        cmocka_unit_test(test_account_timings),
+        cmocka_unit_test(test_account_window),
+        cmocka_unit_test(test_account_wants),
+        cmocka_unit_test(test_wheel),
+        cmocka_unit_test(test_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
