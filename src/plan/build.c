@@ -1,4 +1,4 @@
-/* Parts shared by the families' graphs, and the choice of layers to build. Layer plan; see build.h. */
+/* Parts shared by the families' graphs. Layer plan; see build.h. */
 #include "plan/build.h"
 #include "plan/extras.h"
 
@@ -169,99 +169,7 @@ void build_head(struct build *b, int32_t cur)
     graph_expand(g, cur);
 }
 
-/* ---- which layers ---- */
-
-/* Of where a layer's weights lie, one by one, where that does not follow from the layer's device. */
-static uint64_t mix_places(const struct layout *l, uint32_t il, uint64_t h)
-{
-    const struct layer_facts *lf = &l->f->layers[il];
-    for (uint32_t k = 0; k < lf->n_own; k++) {
-        uint32_t i = l->f->by_layer[lf->first_own + k];
-        struct weight_place p = layout_weight(l, i);
-        h = facts_mix(h, (uint64_t)(uint8_t)p.device << 1 | p.repacked);
-        for (uint32_t a = 0; a < l->n_adapters; a++) {
-            const struct adapter_pair *pair = &l->adapters[(size_t)a * l->f->n_weights + i];
-            h = facts_mix(h, pair->a ? pair->a->ne[1] : 0);
-        }
-    }
-    return h;
-}
-
-/* Layers with equal signatures need equal memory in equal order. Types and bytes of weights count only where
- * they may be copied to a device, which is for those in plain host memory. */
-static uint64_t signature(const struct layout *l, uint32_t il, bool copies)
-{
-    const struct layer_facts *lf = &l->f->layers[il];
-    int dev = l->layer_device[il];
-    bool on_host = dev == layout_host(l), experts_moved = il < l->p->n_cpu_moe,
-         refused = !on_host && l->f->classes[lf->cls].in[l->devices[dev].backend].some_refused;
-    uint64_t h =
-        facts_mix(lf->form, (uint64_t)(uint8_t)dev << 16 |
-                                (uint64_t)(uint8_t)l->layer_device[lf->cache_layer] << 8 | experts_moved);
-    if (copies && (on_host || experts_moved || refused || l->p->n_overrides))
-        h = facts_mix(h, l->f->classes[lf->cls].id);
-    return l->p->n_overrides || l->n_adapters || refused ? mix_places(l, il, h) : h;
-}
-
-#define MAX_PERIOD 12
-#define KEEP_FIRST 3 /* periods of a run that are built, and one at its end */
-
-/* How many times the block of `period` layers at `at` follows itself. */
-static uint32_t repeats(const uint64_t *sig, uint32_t at, uint32_t end, uint32_t period)
-{
-    uint32_t n = 1;
-    while (at + (n + 1) * period <= end && !memcmp(&sig[at], &sig[at + n * period], period * sizeof sig[0]))
-        n++;
-    return n;
-}
-
-static void choose_layers(struct build *b, bool whole)
-{
-    uint64_t sig[FACTS_MAX_LAYERS];
-    uint32_t n = b->f->n_layer_run,
-             end = n - 1; /* the last layer differs: rows without an output are dropped in it */
-    bool copies = false;
-    for (int d = 0; d < b->l->n_devices; d++)
-        copies = copies || backend_traits(b->l->devices[d].backend)->offload_batch;
-    for (uint32_t il = 0; il < n; il++)
-        sig[il] = signature(b->l, il, copies);
-    b->n_emit = 0;
-    for (uint32_t il = 0; il < n;) {
-        uint32_t period = 1, times = 1;
-        for (uint32_t p = 1; p <= MAX_PERIOD && !whole && il < end; p++) {
-            uint32_t r = repeats(sig, il, end, p);
-            if (r > KEEP_FIRST + 1 && r * p > period * times) {
-                period = p;
-                times = r;
-            }
-        }
-        uint32_t kept = times > KEEP_FIRST + 1 ? KEEP_FIRST * period : times * period;
-        for (uint32_t k = 0; k < kept; k++)
-            b->emit[b->n_emit++] = (uint16_t)(il + k);
-        if (times > KEEP_FIRST + 1) {
-            b->cuts[b->n_cuts].before = (uint16_t)(b->n_emit - period - 1);
-            b->cuts[b->n_cuts++].last = (uint16_t)(b->n_emit - 1);
-        }
-        for (uint32_t k = 0; k < period && times > KEEP_FIRST + 1; k++)
-            b->emit[b->n_emit++] = (uint16_t)(il + (times - 1) * period + k);
-        il += times * period;
-    }
-}
-
-bool build_settled(const struct build *b)
-{
-    /* copies that live on are as many as splits; then no layer within a device may have its own */
-    if (b->n_cuts && b->l->pipelined && b->g->n_splits > b->l->n_devices + 1)
-        return false;
-    for (uint32_t i = 0; i < b->n_cuts; i++) {
-        if (b->cuts[i].last >= (uint32_t)b->g->n_marks ||
-            b->g->marks[b->cuts[i].before] != b->g->marks[b->cuts[i].last])
-            return false;
-    }
-    return true;
-}
-
-void build_graph(struct build *b, struct graph *g, const struct layout *l, bool whole)
+void build_graph(struct build *b, struct graph *g, const struct layout *l, enum build_choice choice)
 {
     *b = (struct build){.g = g,
                         .l = l,
@@ -283,7 +191,7 @@ void build_graph(struct build *b, struct graph *g, const struct layout *l, bool 
                         .state_extra = -1};
     memset(b->rope_factors, 0xff, sizeof b->rope_factors);
     graph_reset(g);
-    choose_layers(b, whole);
+    build_choose(b, choice);
     if (l->f->arch->family == FAMILY_HYBRID)
         build_hybrid(b);
     else if (l->f->arch->family == FAMILY_RWKV)

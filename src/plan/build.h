@@ -2,7 +2,8 @@
  * cache. Layer plan, internal. Node order follows the runtime's: sources are created when needed and expanded
  * where it does.
  *
- *   build.c          inputs, weights, norms, products, the head; which layers are built
+ *   build.c          inputs, weights, norms, products, the head
+ *   repeat.c         which layers are built
  *   build_attn.c     attention over the cache, with and without flash attention
  *   build_latent.c   what latent attention attends to
  *   build_ffn.c      feed-forward, experts
@@ -17,8 +18,7 @@
  *   build_gemma3n.c  gemma3n
  *   build_hybrid.c   recurrent models and hybrids of them with attention
  *
- * Equal layers repeat the same pattern of births and deaths, so long runs of them are shortened to a few
- * periods. */
+ * Equal layers repeat the same pattern of births and deaths, so one of each kind is built. */
 #ifndef PLAN_BUILD_H
 #define PLAN_BUILD_H
 
@@ -38,18 +38,20 @@ struct build {
     int32_t distances, encoded;      /* T5: pairs of tokens as classes of distance; the encoder's result */
     uint16_t emit[FACTS_MAX_LAYERS]; /* layers to build, ascending */
     uint32_t n_emit;
-    /* runs of equal periods that were shortened: places in emit where the last two periods before the gap end
-     */
-    struct {
-        uint16_t before, last;
-    } cuts[FACTS_MAX_LAYERS / 4];
-    uint32_t n_cuts;
+    uint16_t segment[FACTS_MAX_LAYERS]; /* of each layer: the place in emit of the one that stands for it */
 };
 
-/* The whole graph of the layout's model. whole: no layer is left out (tests). */
-void build_graph(struct build *b, struct graph *g, const struct layout *l, bool whole);
-/* After graph_measure: were the left out layers repetitions indeed? */
-bool build_settled(const struct build *b);
+/* Which layers are built. What one way leaves out too much, the next one does not. */
+enum build_choice {
+    BUILD_FEW,  /* one of each kind in each surroundings */
+    BUILD_LAST, /* … and the last of each kind: there dies what only they read */
+    BUILD_ENDS, /* … and the first */
+    BUILD_ALL
+};
+/* repeat.c: fills emit and segment. */
+void build_choose(struct build *b, enum build_choice choice);
+/* The graph of the chosen layers of the layout's model. */
+void build_graph(struct build *b, struct graph *g, const struct layout *l, enum build_choice choice);
 /* Marks a layer's result. */
 static inline void build_layer_end(struct build *b, int32_t t)
 {

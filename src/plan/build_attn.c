@@ -20,8 +20,8 @@ int32_t build_rope(struct build *b, int32_t cur, uint32_t il)
         int dev = b->l->layer_device[il];
         const struct tensor *t = b->f->weights[factors].t;
         if (b->rope_factors[dev] < 0)
-            b->rope_factors[dev] =
-                graph_stored(g, t->type, t->ne, dev, GF_WEIGHT | (dev == layout_host(b->l) ? GF_HOST : 0u));
+            b->rope_factors[dev] = graph_stored(
+                g, t->type, t->ne, dev, GF_WEIGHT | GF_SHARED | (dev == layout_host(b->l) ? GF_HOST : 0u));
         graph_src(g, id, b->rope_factors[dev]);
     }
     return id;

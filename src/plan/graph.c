@@ -20,7 +20,7 @@ void graph_reset(struct graph *g)
         g->cap_t = 512;
         g->t = mem_calloc((size_t)g->cap_t, sizeof *g->t);
     }
-    g->n_t = g->n_nodes = g->n_leafs = g->n_order = g->n_first = g->n_splits = g->n_marks = 0;
+    g->n_t = g->n_nodes = g->n_leafs = g->n_order = g->n_first = g->n_splits = 0;
     g->failed = g->lacks_tensor = false;
 }
 
@@ -32,9 +32,8 @@ void graph_release(struct graph *g)
     free(g->order);
     free(g->first);
     free(g->scratch);
-    for (size_t b = 0; b < GRAPH_MAX_BACKENDS; b++)
-        for (size_t c = 0; c < TABLE_COUNT(g->chunks[b]); c++)
-            free(g->chunks[b][c]);
+    trace_release(&g->trace);
+    walk_release(&g->walk);
     *g = (struct graph){0};
 }
 
@@ -297,4 +296,13 @@ void graph_expand(struct graph *g, int32_t t)
         list_add(g, &g->leafs, &g->n_leafs, &g->cap_leafs, t);
     else
         list_add(g, &g->nodes, &g->n_nodes, &g->cap_nodes, t);
+}
+
+enum walk_result graph_measure(struct graph *g, const struct graph_backend *backends, int n_backends,
+                               const struct walk_layers *layers, uint64_t *ret_bytes)
+{
+    if (g->failed)
+        return WALK_FAILED;
+    trace_make(&g->trace, g, backends);
+    return walk_run(&g->walk, &g->trace, backends, n_backends, layers, ret_bytes);
 }

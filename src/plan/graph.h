@@ -6,7 +6,9 @@
  *   graph.c    making tensors, ordering them
  *   sched.c    backend of every node, splits, copies of inputs between backends
  *   reorder.c  the order a Vulkan device prefers within a split
- *   alloc.c    liveness and best-fit placement: bytes of each buffer
+ *   trace.c    which tensor lives how long
+ *   pool.c     best-fit placement in one buffer
+ *   walk.c     bytes of each buffer, over layers that stand for others
  *
  * Sources: ggml's public behaviour (ggml.h, ggml-alloc.h, ggml-backend.h), checked against llama-fit-params.
  * A tensor is named by its index; -1 is "none". */
@@ -15,8 +17,7 @@
 
 #include "base/mem.h"
 #include "gguf/model.h"
-
-#include <stdint.h>
+#include "plan/walk.h"
 
 enum graph_op {
 #define GRAPH_OP(name, inplace, view) OP_##name,
@@ -29,9 +30,10 @@ enum graph_flag {
     GF_INPUT = 1,  /* filled from outside before each run */
     GF_OUTPUT = 2, /* read from outside after each run: never freed, never overwritten */
     GF_VISITED = 4,
-    GF_WEIGHT = 8, /* lies in a buffer of weights: operations go where their weights are */
-    GF_HOST = 16,  /* lies in plain host memory, which devices may copy from */
-    GF_MARK = 32,  /* ends a layer: the allocator's state is noted after it */
+    GF_WEIGHT = 8,  /* lies in a buffer of weights: operations go where their weights are */
+    GF_HOST = 16,   /* lies in plain host memory, which devices may copy from */
+    GF_MARK = 32,   /* ends a layer */
+    GF_SHARED = 64, /* a weight of several layers */
 };
 
 #define GRAPH_MAX_MARKS    512
@@ -50,12 +52,6 @@ struct gtensor {
     uint8_t op, type, flags;
     int8_t buf;     /* backend in whose buffer it lies already; -1: the graph allocator places it */
     int8_t backend; /* where it is computed; -1 not known yet */
-    /* the allocator's */
-    bool allocated;
-    int8_t at_buffer;
-    uint8_t at_chunk;
-    uint64_t at_offset;
-    int32_t n_children, n_views;
 };
 
 struct graph_node {
@@ -76,7 +72,6 @@ struct graph_backend {
                     const struct gtensor *t); /* operations it has no kernel for; may be NULL */
 };
 
-struct galloc_chunk;
 struct graph {
     struct gtensor *t;
     int32_t n_t, cap_t;
@@ -90,9 +85,8 @@ struct graph {
     struct graph_node *first; /* leafs in the order of their allocation */
     int32_t n_first, cap_first;
     int32_t n_splits;
-    struct galloc_chunk *chunks[GRAPH_MAX_BACKENDS][16];
-    uint64_t marks[GRAPH_MAX_MARKS]; /* hashes of the allocator's state, one a marked node, in order */
-    int32_t n_marks;
+    struct trace trace;
+    struct walk walk;
     int32_t *scratch; /* reorder.c's */
     int32_t cap_scratch;
     bool lacks_tensor; /* failed, because the model has no such tensor */
@@ -130,9 +124,9 @@ void graph_schedule(struct graph *g, const struct graph_backend *backends, int n
 /* The nodes [from, to) in the order a reordering device runs them, into g->scratch; returns how many (a few
  * are added). */
 int32_t graph_reorder(struct graph *g, int32_t from, int32_t to);
-/* Bytes of each backend's compute buffer; false if the graph failed. */
-bool graph_measure(struct graph *g, const struct graph_backend *backends, int n_backends,
-                   uint64_t *ret_bytes);
+/* Bytes of each backend's compute buffer. layers: NULL if the graph has no layers or all of them. */
+enum walk_result graph_measure(struct graph *g, const struct graph_backend *backends, int n_backends,
+                               const struct walk_layers *layers, uint64_t *ret_bytes);
 
 bool graph_op_inplace(uint8_t op);
 static inline bool graph_op_view(uint8_t op)

@@ -32,6 +32,24 @@ enum rc estimator_init(struct estimator *e, const struct model *m, struct err *e
     return RC_OK;
 }
 
+/* Whatever decides how much of a graph must be built, but for sizes. A hint only: results do not depend on
+ * it. */
+static uint64_t likeness(const struct layout *l)
+{
+    const struct plan_params *p = l->p;
+    uint64_t h = facts_mix((uint64_t)l->n_devices << 16 | (uint64_t)l->flash_attn << 8 | p->kv_offload,
+                           (uint64_t)p->n_cpu_moe << 32 | p->n_overrides);
+    for (uint32_t il = 0; il < l->f->n_layer_run; il++)
+        h = h * 31 + (uint64_t)(uint8_t)l->layer_device[il];
+    return facts_mix(h, l->n_streams);
+}
+
+/* States are read by all layers but the last, so one way more of choosing is always needed. */
+static enum build_choice least_choice(const struct facts *f)
+{
+    return f->state_r || f->state_s ? BUILD_LAST : BUILD_FEW;
+}
+
 static enum rc measure_graph(struct estimator *e, bool whole, uint64_t *ret_bytes, struct err *err)
 {
     struct layout *l = &e->layout;
@@ -40,17 +58,31 @@ static enum rc measure_graph(struct estimator *e, bool whole, uint64_t *ret_byte
         backends[d] = backend_graph(l->devices[d].backend);
     backends[l->n_devices] =
         backend_graph_host(l->n_devices == 0, l->n_devices ? l->devices[0].backend : PLAN_CUDA);
-    for (;; whole = true) {
-        build_graph(&e->build, &e->graph, l, whole);
+    uint64_t like = likeness(l);
+    enum build_choice choice = whole ? BUILD_ALL : like == e->choice_of ? e->choice : least_choice(l->f);
+    for (;; choice++) {
+        build_graph(&e->build, &e->graph, l, choice);
         graph_schedule(&e->graph, backends, l->n_devices + 1, l->pipelined ? GRAPH_MAX_COPIES : 1);
         if (e->graph.lacks_tensor)
             return err_set(err, RC_INVALID, "%s lacks a tensor that the architecture '%s' needs",
                            l->f->m->path, l->f->m->architecture);
-        if (!graph_measure(&e->graph, backends, l->n_devices + 1, ret_bytes))
+        struct walk_layers layers = {.segment = e->build.segment,
+                                     .n = l->f->n_layer_run,
+                                     .layer = e->build.emit,
+                                     .n_segments = e->build.n_emit};
+        bool left_out = layers.n_segments < layers.n;
+        enum walk_result done =
+            graph_measure(&e->graph, backends, l->n_devices + 1, left_out ? &layers : NULL, ret_bytes);
+        if (done == WALK_FAILED)
             return err_set(err, RC_LIMIT, "the graph of %s passes the planner's bounds", l->f->m->path);
-        if (whole || build_settled(&e->build))
-            return RC_OK;
+        if (done == WALK_DONE)
+            break;
     }
+    if (!whole) {
+        e->choice = choice;
+        e->choice_of = like;
+    }
+    return RC_OK;
 }
 
 static void resolve_params(const struct layout *l, struct plan_params *ret)

@@ -10,7 +10,9 @@ struct estimator {
     struct layout layout;
     struct build build;
     struct graph graph;
-    struct extras *extras; /* NULL until parameters name some */
+    enum build_choice choice; /* that the last question needed: where the next one alike begins */
+    uint64_t choice_of;       /* … and what it was like */
+    struct extras *extras;    /* NULL until parameters name some */
 };
 
 /* Borrows the model until released. Errors as plan_estimate's. */

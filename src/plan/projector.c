@@ -490,7 +490,7 @@ static enum rc measure(struct encoder *e, bool no_device, const struct graph_bac
     e->at = 0;
     build(e, e->g, tokens);
     graph_schedule(e->g, backends, n, 1);
-    if (!graph_measure(e->g, backends, n, bytes))
+    if (graph_measure(e->g, backends, n, NULL, bytes) != WALK_DONE)
         return err_set(err, RC_LIMIT, "the graph of %s passes the planner's bounds", e->m->path);
     *device = *device > bytes[0] ? *device : bytes[0];
     if (!no_device)

@@ -88,7 +88,7 @@ static void assign_rest(const struct sched *s)
     struct graph *g = s->g;
     for (int32_t i = 0; i < g->n_nodes; i++) {
         struct gtensor *t = &g->t[g->nodes[i]];
-        int best = -1;
+        int best = -1, backend = -1;
         for (int b = 0; b <= s->host && t->backend < 0 && !graph_op_view(t->op); b++) {
             int n = 0;
             for (int j = 0; j < GRAPH_MAX_SRC && t->src[j] >= 0; j++) {
@@ -98,11 +98,11 @@ static void assign_rest(const struct sched *s)
             }
             if (n > best && supports(s, b, t)) {
                 best = n;
-                g->t[g->nodes[i]].at_buffer = (int8_t)b;
+                backend = b;
             }
         }
         if (best >= 0)
-            t->backend = t->at_buffer;
+            t->backend = (int8_t)backend;
     }
 }
 
