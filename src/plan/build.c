@@ -20,7 +20,7 @@ int32_t build_weight(struct build *b, int32_t weight)
 int32_t build_product(struct build *b, int32_t weight, int32_t cur)
 {
     int32_t out = graph_mul_mat(b->g, build_weight(b, weight), cur);
-    int32_t scale = weight < 0 ? -1 : b->f->weights[weight].scale;
+    int32_t scale = build_scale(b, weight);
     if (scale >= 0)
         out = graph_binary(b->g, OP_MUL, out, build_weight(b, scale));
     return b->l->n_adapters ? build_adapted(b, weight, cur, -1, out) : out;

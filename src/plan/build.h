@@ -64,6 +64,11 @@ static inline int32_t layer_weight(const struct build *b, uint32_t il, enum role
 {
     return b->f->layers[il].tensor[r];
 }
+/* The weight by which that weight's product is multiplied; -1 = none, or no such weight. */
+static inline int32_t build_scale(const struct build *b, int32_t weight)
+{
+    return weight < 0 ? -1 : b->f->weights[weight].scale;
+}
 int32_t build_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias);
 int32_t build_product(struct build *b, int32_t weight, int32_t cur);
 /* The product `out` of a weight and cur with what adapters add to it; chosen: the experts' ids, -1 = none. */

@@ -12,7 +12,7 @@ static int32_t matrix(struct build *b, int32_t weight, const struct tensor *t)
 int32_t build_adapted(struct build *b, int32_t weight, int32_t cur, int32_t chosen, int32_t out)
 {
     const struct layout *l = b->l;
-    for (uint32_t k = 0; k < l->n_adapters; k++) {
+    for (uint32_t k = 0; k < l->n_adapters && weight >= 0; k++) {
         const struct adapter_pair *p = &l->adapters[(size_t)k * l->f->n_weights + (size_t)weight];
         if (!p->a)
             continue;

@@ -52,7 +52,7 @@ static int32_t scales_of(struct build *b, int32_t weight, int32_t chosen, uint64
 static int32_t experts_product(struct build *b, int32_t weight, int32_t bias, int32_t cur, int32_t chosen)
 {
     int32_t out = graph_mul_mat_id(b->g, build_weight(b, weight), cur, chosen);
-    int32_t scale = b->f->weights[weight].scale;
+    int32_t scale = build_scale(b, weight);
     if (scale >= 0)
         out = graph_binary(b->g, OP_MUL, out, scales_of(b, scale, chosen, b->g->t[cur].ne[2]));
     cur = b->l->n_adapters ? build_adapted(b, weight, cur, chosen, out) : out;
