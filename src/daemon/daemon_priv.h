@@ -112,6 +112,7 @@ void reply_unknown_model(struct daemon *d, struct http_exchange *ex, struct str 
 bool refused_to_page(struct http_exchange *ex);
 #define ROUTE_GET(path, fn, control, open)  void fn(void *daemon, struct http_exchange *ex);
 #define ROUTE_POST(path, fn, control, open) void fn(void *daemon, struct http_exchange *ex);
+#define ROUTE_OLLAMA(path, methods, fn)     void fn(void *daemon, struct http_exchange *ex);
 #define ROUTE_ANY(path, fn)                 void fn(void *daemon, struct http_exchange *ex);
 #include "daemon/routes.def" /* undefines them */
 

@@ -52,7 +52,7 @@ void data_root(void *daemon, struct http_exchange *ex)
                "arriero " ARRIERO_VERSION " serves %zu model%s.\n\n"
                "  OpenAI API  /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings\n"
                "  Anthropic   /v1/messages, /v1/messages/count_tokens\n"
-               "  Ollama      /api/tags, /api/show, /api/ps, /api/version\n"
+               "  Ollama      /api/chat, /api/generate, /api/embed, /api/tags, /api/show, /api/ps\n"
                "  llama.cpp   /models, /models/load, /models/unload, /props, /slots, /completion, /infill\n"
                "  llama-swap  /running, /unload, /upstream/MODEL/, /logs\n"
                "  State       /health, /status, /metrics\n",

@@ -2,24 +2,20 @@
  * answered here. Layer daemon. */
 #include "daemon/daemon_priv.h"
 
+#define ANY_METHOD (HTTP_M_GET | HTTP_M_POST | HTTP_M_PUT | HTTP_M_DELETE)
+
 static const struct http_route table[] = {
-#define ROUTE_GET(path, fn, control, open)                                                                   \
-    {path, HTTP_M_GET, fn, NULL, control, open, false, DIALECT_OPENAI, NULL},
-#define ROUTE_POST(path, fn, control, open)                                                                  \
-    {path, HTTP_M_POST, fn, NULL, control, open, false, DIALECT_OPENAI, NULL},
-#define ROUTE_ANY(path, fn)                                                                                  \
-    {path,  HTTP_M_GET | HTTP_M_POST | HTTP_M_PUT | HTTP_M_DELETE,                                           \
-     fn,    NULL,                                                                                            \
-     false, false,                                                                                           \
-     false, DIALECT_OPENAI,                                                                                  \
-     NULL},
+#define ROUTE_GET(p, fn, c, o)       {.path = p, .methods = HTTP_M_GET, .local = fn, .control = c, .open = o},
+#define ROUTE_POST(p, fn, c, o)      {.path = p, .methods = HTTP_M_POST, .local = fn, .control = c, .open = o},
+#define ROUTE_ANY(p, fn)             {.path = p, .methods = ANY_METHOD, .local = fn},
+#define ROUTE_OLLAMA(p, allowed, fn) {.path = p, .methods = allowed, .local = fn, .dialect = DIALECT_OLLAMA},
 #include "daemon/routes.def"
 };
 
 /* Those that show or use no model that the key may not use. */
 static const http_local_fn scoped[] = {
-    data_models,   data_model,  router_models, router_props,  router_slots,
-    swap_upstream, ollama_tags, ollama_show,   ollama_refuse, ollama_pull,
+    data_models, data_model,  router_models, router_props, router_slots,   swap_upstream,
+    ollama_tags, ollama_show, ollama_refuse, ollama_pull,  ollama_version,
 };
 
 static bool is_scoped(http_local_fn fn)

@@ -36,6 +36,7 @@ struct dialect_error {
 struct dialect_wish {
     bool keep_given;
     int64_t keep_ms;  /* the model stays loaded so long after the answer; -1 = for ever */
+    bool leave;       /* with DIALECT_NOTHING: it is not to be loaded, but to leave if it is */
     uint64_t context; /* tokens; 0 = none asked for */
 };
 

@@ -1,7 +1,10 @@
-/* How long an instance stays loaded, and looks at it that do not count as use: see pool.h. */
+/* What clients wish of an instance beside an answer: how long it stays, how much context it has; and looks at
+ * it that do not count as use. See pool.h. */
 #include "pool/pool_priv.h"
 
 #include <stdio.h>
+
+#define USUAL_FLOOR 4096u /* loads have so much anyway, see plan_policy.ctx_min */
 
 void pool_keep(struct pool *p, const struct pool_lease *lease, uint64_t ms)
 {
@@ -32,4 +35,51 @@ bool pool_observe(struct pool *p, struct str model, struct pool_lease *ret_lease
     lease_describe(i, ret_lease);
     ret_lease->serial = 0; /* nothing is to be given back */
     return true;
+}
+
+/* ---- context ---- */
+
+/* Tokens that one conversation may have. */
+static uint32_t slot_tokens(const struct pool_instance *i)
+{
+    const struct plan_params *p = &i->plan.estimate.params;
+    return p->kv_unified || p->parallel == 0 ? p->ctx : p->ctx / p->parallel;
+}
+
+/* Whether it could be loaded so now, in its own place, without others having to leave. */
+static bool would_fit(struct pool *p, const struct entry *e, uint32_t tokens)
+{
+    struct err err;
+    struct plan_policy policy = e->policy;
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *plan = NULL;
+    policy.ctx_min = tokens;
+    bool fits = pool_plan(p, str_from(e->id), &policy, doc, &plan, &err) == RC_OK &&
+                yyjson_mut_get_bool(yyjson_mut_obj_get(plan, "fits")) &&
+                !yyjson_mut_get_bool(yyjson_mut_obj_get(plan, "waits")) &&
+                yyjson_mut_arr_size(yyjson_mut_obj_get(plan, "victims")) == 0;
+    yyjson_mut_doc_free(doc);
+    return fits;
+}
+
+void pool_widen(struct pool *p, struct str model, uint64_t tokens)
+{
+    struct entry *e = entry_find(p, model);
+    if (!e || e->policy.ctx || e->n_waiting || e->demand == DEMAND_PREPARING || e->demand == DEMAND_BLOCKED)
+        return;
+    struct pool_instance *i = e->current;
+    struct plan_reason r;
+    if (i && (i->state != POOL_READY || i->suspect || i->busy || e->pinned))
+        return;
+    uint32_t most = i && i->facts ? i->facts->context_train : UINT32_MAX;
+    uint32_t wanted = tokens < most ? (uint32_t)tokens : most;
+    if ((i ? slot_tokens(i) : USUAL_FLOOR) >= wanted || e->ctx_floor >= wanted || !would_fit(p, e, wanted))
+        return;
+    e->ctx_floor = wanted;
+    if (!i)
+        return;
+    reason_set(&r, "context", "a client needs %u tokens of context, it has %u", wanted, slot_tokens(i));
+    decide(p, "unload", e, i, &r, 1, NULL, 0);
+    instance_detach(i);
+    instance_stop(i, STOP_DRAIN);
 }

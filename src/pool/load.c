@@ -252,10 +252,18 @@ void load_try_room(struct entry *e)
     }
     struct admission *a = mem_new(struct admission);
     policy.ladder = e->ladder;
+    if (e->ctx_floor > policy.ctx_min)
+        policy.ctx_min = e->ctx_floor;
     switch (admit_try(e, &policy, a, &err)) {
     case ADMIT_GO: place(e, a); break;
     case ADMIT_WAIT: wait_for_room(e, &err); break;
     case ADMIT_REFUSE:
+        if (e->ctx_floor) { /* it fitted when it was asked for: a wish, and no condition */
+            e->ctx_floor = 0;
+            free(a);
+            load_try_room(e);
+            return;
+        }
         if (e->demand == DEMAND_BLOCKED)
             blocked_remove(e);
         e->demand = DEMAND_NONE;

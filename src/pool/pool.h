@@ -152,6 +152,10 @@ void pool_release(struct pool *p, struct pool_lease *lease, bool upstream_broken
  * without use, 0 = until it is idle, UINT64_MAX = for ever. One that is pinned does not leave sooner for it.
  */
 void pool_keep(struct pool *p, const struct pool_lease *lease, uint64_t ms);
+/* A client needs so many tokens of context. If the model's settings leave that to the planner, nobody uses or
+ * waits for the model, and a load with that context fits without evicting others, then an instance with less
+ * leaves, and loads keep that context as their floor. Else nothing changes: it never fails. */
+void pool_widen(struct pool *p, struct str model, uint64_t tokens);
 /* A lease on a model that is ready, without waiting; it need not be given back, and the instance may end any
  * time: for looks that must not count as use. RC_NOT_FOUND, RC_INVALID. */
 bool pool_observe(struct pool *p, struct str model, struct pool_lease *ret_lease, struct err *err);

@@ -160,7 +160,8 @@ struct entry {
     int priority;
     bool pinned, embedding;
     uint64_t ttl_ms, settings_hash;
-    bool keep; /* while the set is replaced */
+    bool keep;          /* while the set is replaced */
+    uint32_t ctx_floor; /* that clients asked for; 0 = none */
     /* demand */
     enum demand demand;
     struct prep *prep; /* its entry pointer is set to NULL by whoever lets go of it */

@@ -132,6 +132,9 @@ static enum rc pack(const struct model *m, const struct plan_policy *policy,
             reason_set(&plan->reasons[plan->n_reasons++], "smaller_quantization", "it takes its place");
         }
     }
+    if (rc == RC_OK)
+        plan->estimate.params =
+            (struct plan_params){.ctx = policy->ctx_min ? policy->ctx_min : 4096, .parallel = 1};
     return rc;
 }
 

@@ -108,6 +108,72 @@ static void test_a_tag_may_be_added_or_left_out(void **state)
     assert_null(pool_resolve(f->pool, STR("")));
 }
 
+static uint32_t context_of(struct fake *f, const char *id)
+{
+    return instance_of(f, id)->plan.estimate.params.ctx;
+}
+
+static void use(struct fake *f, const char *id)
+{
+    struct answer a;
+    ask(f, id, &a);
+    must_get(&a);
+    give_back(&a, false);
+    fake_settle(f);
+}
+
+static void test_context_is_a_wish(void **state)
+{
+    struct fake *f = *state;
+    struct answer a;
+    fake_model(f, "a")->facts.context_train = 32768;
+    use(f, "a");
+    uint64_t serial = instance_of(f, "a")->serial;
+    pool_widen(f->pool, STR("a"), 4096); /* it has as much */
+    pool_widen(f->pool, STR("nothing"), 8192);
+    fake_settle(f);
+    assert_int_equal(instance_of(f, "a")->serial, serial);
+    ask(f, "a", &a);
+    must_get(&a);
+    pool_widen(f->pool, STR("a"), 8192); /* it is in use */
+    give_back(&a, false);
+    fake_settle(f);
+    assert_int_equal(instance_of(f, "a")->serial, serial);
+    pool_widen(f->pool, STR("a"), 8192);
+    use(f, "a");
+    assert_int_equal(context_of(f, "a"), 8192);
+    assert_non_null(strstr(f->reasons.data, "unload a context"));
+    pool_widen(f->pool, STR("a"), 1000000); /* no more than it was trained for */
+    use(f, "a");
+    assert_int_equal(context_of(f, "a"), 32768);
+    serial = instance_of(f, "a")->serial;
+    pool_widen(f->pool, STR("a"), 2000000);
+    fake_settle(f);
+    assert_int_equal(instance_of(f, "a")->serial, serial);
+}
+
+static void test_nobody_leaves_for_context(void **state)
+{
+    struct fake *f = *state;
+    fake_model(f, "a")->facts.context_train = 32768;
+    f->settings[1].policy.ctx = 2048;
+    f->settings[1].settings_hash = 79;
+    fake_set_models(f, 3);
+    fake_model(f, "b")->facts.context_train = 32768;
+    fake_options(f); /* asks the runtime what it can do */
+    use(f, "b");
+    pool_widen(f->pool, STR("c"), 16384); /* before its first load */
+    use(f, "c");
+    assert_int_equal(context_of(f, "c"), 16384);
+    uint64_t serial = instance_of(f, "b")->serial;
+    pool_widen(f->pool, STR("b"), 8192); /* the settings say how much */
+    fake_settle(f);
+    assert_int_equal(instance_of(f, "b")->serial, serial);
+    pool_widen(f->pool, STR("a"), 16384); /* there is no room for a third one but by eviction */
+    use(f, "a");
+    assert_int_equal(context_of(f, "a"), 4096);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -115,6 +181,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_wish_does_not_outlive_its_instance, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_what_is_pinned_leaves_no_sooner, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_a_look_is_no_use, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_context_is_a_wish, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_nobody_leaves_for_context, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_a_tag_may_be_added_or_left_out, fake_setup, fake_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
