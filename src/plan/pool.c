@@ -12,7 +12,7 @@ void pool_reset(struct pool *p, uint64_t limit)
     p->n_chunks = 0;
 }
 
-void pool_release(struct pool *p)
+void pool_drop(struct pool *p)
 {
     for (size_t c = 0; c < POOL_CHUNKS; c++)
         free(p->chunks[c]);
@@ -183,7 +183,7 @@ uint64_t *pool_save(const struct pool *p, uint64_t *out)
     return out;
 }
 
-const uint64_t *pool_load(struct pool *p, const uint64_t *in)
+const uint64_t *pool_restore(struct pool *p, const uint64_t *in)
 {
     p->n_chunks = (int)*in++;
     for (int c = 0; c < p->n_chunks; c++) {

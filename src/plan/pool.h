@@ -32,7 +32,7 @@ struct pool_place {
 };
 
 void pool_reset(struct pool *p, uint64_t limit); /* empty; keeps the memory */
-void pool_release(struct pool *p);
+void pool_drop(struct pool *p);
 /* False: the planner's bounds are passed. */
 bool pool_take(struct pool *p, uint64_t size, struct pool_place *ret);
 bool pool_give(struct pool *p, struct pool_place at, uint64_t size);
@@ -42,6 +42,6 @@ uint64_t pool_bytes(const struct pool *p);
  * them only where chunks are limited: elsewhere it decides nothing, and the largest is kept over a load. */
 size_t pool_words(const struct pool *p); /* how many pool_save writes */
 uint64_t *pool_save(const struct pool *p, uint64_t *out);
-const uint64_t *pool_load(struct pool *p, const uint64_t *in); /* what pool_save wrote of this pool */
+const uint64_t *pool_restore(struct pool *p, const uint64_t *in); /* what pool_save wrote of this pool */
 
 #endif

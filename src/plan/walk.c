@@ -25,7 +25,7 @@ struct walker {
 void walk_release(struct walk *w)
 {
     for (size_t b = 0; b < GRAPH_MAX_BACKENDS; b++)
-        pool_release(&w->pools[b]);
+        pool_drop(&w->pools[b]);
     free(w->states);
     free(w->words);
     free(w->next);
@@ -179,7 +179,7 @@ static bool enter(struct walker *r, int32_t segment)
         c->at = (struct pool_place){.chunk = (int)in[2], .offset = in[3]};
     }
     for (int b = 0; b < r->n_backends && !r->loaded; b++)
-        in = pool_load(&r->w->pools[b], in);
+        in = pool_restore(&r->w->pools[b], in);
     return true;
 }
 
