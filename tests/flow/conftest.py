@@ -4,6 +4,8 @@ ARRIERO_BIN            the binary under test (build-asan/arriero, else build/arr
 ARRIERO_LLAMA_SERVER   the llama-server (else scripts/llama-bundle.sh finds or makes one)
 ARRIERO_SMOLLM         a real small model for the tests that want text (else those found are used, or skipped)
 """
+import fcntl
+import json
 import os
 import pathlib
 import shutil
@@ -151,6 +153,26 @@ def smollm():
     if not os.path.exists(path):
         pytest.skip("the real small model is not fetched (scripts/fetch-model.sh)")
     return path
+
+
+@pytest.fixture(scope="session")
+def node_clients(arriero_bin):
+    """A folder where the clients of tests/package.json are installed; beside the binary, so that they are kept."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not there")
+    wanted = ROOT / "tests/package.json"
+    folder = pathlib.Path(arriero_bin).parent / "node-clients"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other workers of the same run
+        have = folder / "package.json"
+        if not have.exists() or have.read_text() != wanted.read_text():
+            shutil.copy(wanted, folder / "package.json.new")
+            subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock", "--prefix", folder,
+                            *(f"{k}@{v}" for k, v in json.loads(wanted.read_text())["dependencies"].items())],
+                           check=True, timeout=300, capture_output=True)
+            (folder / "package.json.new").rename(have)
+    return folder
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ struct door {
     uv_loop_t loop;
     uv_async_t async;
     struct http_server *server;
-    struct http_route routes[16];
+    struct http_route routes[20];
     size_t n_routes;
     uint16_t port, backend_port;
     int backend, filler[4]; /* connections that fill the backlog; -1 = none */
@@ -245,6 +245,21 @@ static void on_item(void *arg, struct http_exchange *ex)
     buf_release(&b);
 }
 
+/* /up/MODEL/PATH is PATH of an instance of MODEL; /up/MODEL lacks its slash. */
+static void on_up(void *arg, struct http_exchange *ex)
+{
+    (void)arg;
+    struct str rest = http_path(ex), model;
+    size_t prefix = sizeof "/up/" - 1;
+    rest = (struct str){rest.p + prefix, rest.n - prefix};
+    const char *slash = memchr(rest.p, '/', rest.n);
+    model = (struct str){rest.p, slash ? (size_t)(slash - rest.p) : rest.n};
+    if (slash)
+        http_forward(ex, &(struct http_forward){.model = model, .skip = prefix + model.n});
+    else
+        http_redirect(ex, 308, STR("/up/a b\r\nX: \xc3\xa9/"));
+}
+
 static void on_error(void *arg, struct http_exchange *ex)
 {
     (void)arg;
@@ -359,6 +374,7 @@ static void fill_routes(struct door *d)
         {"/v1/messages", HTTP_M_POST, NULL, NULL, false, false},
         {"/v1/completions", HTTP_M_POST, NULL, NULL, false, false},
         {"/props", HTTP_M_GET, NULL, NULL, false, false},
+        {"/up/*", HTTP_M_GET | HTTP_M_POST, on_up, d, false, false},
     };
     memcpy(d->routes, routes, sizeof routes);
     d->n_routes = TABLE_COUNT(routes);
