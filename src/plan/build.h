@@ -38,7 +38,11 @@ struct build {
     int32_t distances, encoded;      /* T5: pairs of tokens as classes of distance; the encoder's result */
     uint16_t emit[FACTS_MAX_LAYERS]; /* layers to build, ascending */
     uint32_t n_emit;
-    uint16_t segment[FACTS_MAX_LAYERS]; /* of each layer: the place in emit of the one that stands for it */
+    uint16_t segment[FACTS_MAX_LAYERS];      /* of each layer to walk over: the place in emit of the one that
+                                              * stands      for it */
+    uint32_t n_walk;                         /* without the layers of devices that another one stands for */
+    int8_t confined[FACTS_MAX_LAYERS];       /* of each place in emit: see walk.h */
+    int8_t like_device[LAYOUT_MAX_BACKENDS]; /* of each device the one whose graph takes as much */
 };
 
 /* Which layers are built. What one way leaves out too much, the next one does not. */

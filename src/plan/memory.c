@@ -67,10 +67,10 @@ static enum rc measure_graph(struct estimator *e, bool whole, uint64_t *ret_byte
             return err_set(err, RC_INVALID, "%s lacks a tensor that the architecture '%s' needs",
                            l->f->m->path, l->f->m->architecture);
         struct walk_layers layers = {.segment = e->build.segment,
-                                     .n = l->f->n_layer_run,
-                                     .layer = e->build.emit,
+                                     .n = e->build.n_walk,
+                                     .confined = e->build.confined,
                                      .n_segments = e->build.n_emit};
-        bool left_out = layers.n_segments < layers.n;
+        bool left_out = layers.n_segments < l->f->n_layer_run;
         enum walk_result done =
             graph_measure(&e->graph, backends, l->n_devices + 1, left_out ? &layers : NULL, ret_bytes);
         if (done == WALK_FAILED)
@@ -78,6 +78,8 @@ static enum rc measure_graph(struct estimator *e, bool whole, uint64_t *ret_byte
         if (done == WALK_DONE)
             break;
     }
+    for (int d = 0; d < l->n_devices; d++)
+        ret_bytes[d] = ret_bytes[e->build.like_device[d]];
     if (!whole) {
         e->choice = choice;
         e->choice_of = like;

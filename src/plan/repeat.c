@@ -35,8 +35,13 @@ struct chooser {
     bool refuses; /* some device refuses operations */
     bool reorders;
     bool states; /* a layer's states are read before the layer before it has ended */
+    /* the layers in question, in order; all that follows counts places among them */
+    uint32_t n;
+    uint16_t layer[FACTS_MAX_LAYERS];
     struct layer_sign sign[FACTS_MAX_LAYERS];
-    uint64_t key[FACTS_MAX_LAYERS]; /* of the segments so far */
+    uint16_t place[FACTS_MAX_LAYERS]; /* of the segments so far */
+    uint64_t key[FACTS_MAX_LAYERS];
+    bool stands[LAYOUT_MAX_BACKENDS]; /* the device for others that are used alike */
 };
 
 /* Types and bytes of weights count only where they may be copied to a device, which is for those in plain
@@ -67,106 +72,195 @@ static bool is_pure(const struct chooser *c, uint32_t il)
 
 /* What of the layer behind it shows in this one: what the scheduler moves to the start of a split, or lets
  * spread; what a device reorders; states that are read early. */
-static uint64_t ahead(const struct chooser *c, uint32_t il)
+static uint64_t ahead(const struct chooser *c, uint32_t k)
 {
-    uint32_t n = c->b->f->n_layer_run;
-    if (il + 1 >= n)
+    if (k + 1 >= c->n)
         return 1;
-    const struct layer_sign *next = &c->sign[il + 1];
-    if (c->reorders || !is_pure(c, il))
-        return facts_mix(c->reorders || c->states ? next->own : next->edge, il + 2 == n);
+    const struct layer_sign *next = &c->sign[k + 1];
+    if (c->reorders || !is_pure(c, k))
+        return facts_mix(c->reorders || c->states ? next->own : next->edge, k + 2 == c->n);
     return c->states ? next->own : 0;
 }
 
-static uint64_t behind(const struct chooser *c, uint32_t il)
+static uint64_t behind(const struct chooser *c, uint32_t k)
 {
-    if (il == 0)
+    if (k == 0)
         return 1;
-    return c->reorders ? facts_mix(c->sign[il - 1].own, il == 1) : c->sign[il - 1].edge;
+    return c->reorders ? facts_mix(c->sign[k - 1].own, k == 1) : c->sign[k - 1].edge;
 }
 
-static bool occurs(const struct chooser *c, uint32_t il, uint32_t from, uint32_t to)
+static bool occurs(const struct chooser *c, uint32_t k, uint32_t from, uint32_t to)
 {
-    for (uint32_t k = from; k < to; k++)
-        if (c->sign[k].own == c->sign[il].own)
+    for (uint32_t i = from; i < to; i++)
+        if (c->sign[i].own == c->sign[k].own)
             return true;
     return false;
 }
 
 /* The last or the first that reads something, itself or for the next layer. */
-static bool is_last(const struct chooser *c, uint32_t il)
+static bool is_last(const struct chooser *c, uint32_t k)
 {
-    uint32_t n = c->b->f->n_layer_run;
-    return !occurs(c, il, il + 1, n) || (ahead(c, il) && il + 1 < n && !occurs(c, il + 1, il + 2, n));
+    return !occurs(c, k, k + 1, c->n) || (ahead(c, k) && k + 1 < c->n && !occurs(c, k + 1, k + 2, c->n));
 }
 
-static bool is_first(const struct chooser *c, uint32_t il)
+static bool is_first(const struct chooser *c, uint32_t k)
 {
-    uint32_t n = c->b->f->n_layer_run;
-    return !occurs(c, il, 0, il) || (ahead(c, il) && il + 1 < n && !occurs(c, il + 1, 0, il + 1));
+    return !occurs(c, k, 0, k) || (ahead(c, k) && k + 1 < c->n && !occurs(c, k + 1, 0, k + 1));
 }
 
-static uint64_t key_of(const struct chooser *c, uint32_t il, enum build_choice choice)
+static uint64_t key_of(const struct chooser *c, uint32_t k, enum build_choice choice)
 {
-    uint32_t n = c->b->f->n_layer_run;
-    uint64_t h = facts_mix(facts_mix(behind(c, il), c->sign[il].own), ahead(c, il));
-    bool last = choice >= BUILD_LAST && is_last(c, il), first = choice >= BUILD_ENDS && is_first(c, il);
-    return facts_mix(h, (uint64_t)(il + 1 == n) << 2 | (uint64_t)last << 1 | first);
+    uint64_t h = facts_mix(facts_mix(behind(c, k), c->sign[k].own), ahead(c, k));
+    bool last = choice >= BUILD_LAST && is_last(c, k), first = choice >= BUILD_ENDS && is_first(c, k);
+    return facts_mix(h, (uint64_t)(k + 1 == c->n) << 2 | (uint64_t)last << 1 | first);
 }
 
-static void emit(struct chooser *c, uint32_t il, uint64_t key)
-{
-    c->key[c->b->n_emit] = key;
-    c->b->emit[c->b->n_emit++] = (uint16_t)il;
-}
-
-/* Layers between the last one built and il that give both the surroundings they have in the model. Their own
- * surroundings may be wrong: they stand for nothing. */
-static void fill_gap(struct chooser *c, uint32_t il)
+static void emit(struct chooser *c, uint32_t k, uint64_t key)
 {
     struct build *b = c->b;
-    if (!b->n_emit || b->emit[b->n_emit - 1] + 1u == il)
+    c->key[b->n_emit] = key;
+    c->place[b->n_emit] = (uint16_t)k;
+    int d = b->l->layer_device[c->layer[k]];
+    /* a piece's first operations may run where the layer before them lies */
+    bool inner = k > 0 && b->l->layer_device[c->layer[k - 1]] == d;
+    b->confined[b->n_emit] = (int8_t)(c->stands[d] && inner ? d : -1);
+    b->emit[b->n_emit++] = c->layer[k];
+}
+
+/* Layers between the last one built and the next that give both the surroundings they have in the model.
+ * Their own surroundings may be wrong: they stand for nothing. */
+static void fill_gap(struct chooser *c, uint32_t k)
+{
+    struct build *b = c->b;
+    if (!b->n_emit || c->place[b->n_emit - 1] + 1u == k)
         return;
-    uint32_t last = b->emit[b->n_emit - 1];
+    uint32_t last = c->place[b->n_emit - 1];
     bool looks_ahead = ahead(c, last) != 0;
-    if ((!looks_ahead || c->sign[last + 1].own == c->sign[il].own) && behind(c, il) == behind(c, last + 1))
+    if ((!looks_ahead || c->sign[last + 1].own == c->sign[k].own) && behind(c, k) == behind(c, last + 1))
         return;
     if (looks_ahead)
         emit(c, last + 1, 0);
-    if (!looks_ahead || c->sign[last + 1].own != c->sign[il - 1].own)
-        emit(c, il - 1, 0);
+    if (!looks_ahead || c->sign[last + 1].own != c->sign[k - 1].own)
+        emit(c, k - 1, 0);
+}
+
+/* ---- devices that are used alike ---- */
+
+struct piece { /* of the row of layers: those on one device */
+    uint32_t from, n;
+};
+
+static bool same_piece(const struct chooser *c, struct piece a, struct piece b)
+{
+    const struct layout *l = c->b->l;
+    const struct layer_facts *lf = l->f->layers;
+    if (a.n != b.n ||
+        l->devices[l->layer_device[a.from]].backend != l->devices[l->layer_device[b.from]].backend)
+        return false;
+    for (uint32_t i = 0; i < a.n; i++)
+        if (lf[a.from + i].form != lf[b.from + i].form || lf[a.from + i].cache_layer != a.from + i)
+            return false;
+    return true;
+}
+
+/* Everything that the layers do stays on their device: what lies elsewhere does not notice how many such
+ * devices there are. Where states are read early, the next device's layers show. */
+static bool closed_piece(const struct chooser *c, struct piece a)
+{
+    if (c->states || a.n < 2)
+        return false;
+    for (uint32_t i = 0; i < a.n; i++)
+        if (!is_pure(c, a.from + i))
+            return false;
+    return true;
+}
+
+/* Between two other devices. The first device is none of them: it may compute for the host. */
+static bool in_the_middle(const struct chooser *c, struct piece a)
+{
+    const int8_t *device = c->b->l->layer_device;
+    return device[a.from] > 0 && a.from > 0 && a.from + a.n < c->n &&
+           device[a.from] != layout_host(c->b->l) && device[a.from - 1] != layout_host(c->b->l);
+}
+
+/* Of several devices in the middle of the row with equal pieces, the first one stands for all: the layers of
+ * the others are not in question. Places are layers here. */
+static void fold_devices(struct chooser *c)
+{
+    struct build *b = c->b;
+    const int8_t *device = b->l->layer_device;
+    struct piece kept[LAYOUT_MAX_BACKENDS];
+    uint32_t n_kept = 0, n = c->n, at = 0;
+    for (int d = 0; d < LAYOUT_MAX_BACKENDS; d++) {
+        b->like_device[d] = (int8_t)d;
+        c->stands[d] = false;
+    }
+    for (struct piece p = {0}; p.from < n; p.from += p.n) {
+        int d = device[p.from], like = d;
+        for (p.n = 1; p.from + p.n < n && device[p.from + p.n] == d;)
+            p.n++;
+        bool middle = in_the_middle(c, p) && closed_piece(c, p);
+        for (uint32_t i = 0; i < n_kept && middle && like == d; i++)
+            like = same_piece(c, kept[i], p) ? device[kept[i].from] : d;
+        b->like_device[d] = (int8_t)like;
+        c->stands[like] = c->stands[like] || like != d;
+        for (uint32_t i = 0; i < p.n && like == d; i++, at++) {
+            c->layer[at] = (uint16_t)(p.from + i);
+            c->sign[at] = c->sign[p.from + i];
+        }
+        if (middle && like == d)
+            kept[n_kept++] = p;
+    }
+    c->n = at;
+}
+
+static void know_devices(struct chooser *c)
+{
+    const struct layout *l = c->b->l;
+    c->copies = c->refuses = c->reorders = false;
+    c->states = c->b->f->state_r || c->b->f->state_s;
+    for (int d = 0; d < l->n_devices; d++) {
+        const struct backend_traits *t = backend_traits(l->devices[d].backend);
+        c->copies = c->copies || t->offload_batch;
+        c->refuses = c->refuses || t->refuses || t->max_tensor != UINT64_MAX;
+        c->reorders = c->reorders || t->reorders;
+    }
+}
+
+static void choose_all(struct build *b)
+{
+    b->n_emit = b->n_walk = b->f->n_layer_run;
+    for (uint32_t il = 0; il < b->n_emit; il++)
+        b->segment[il] = b->emit[il] = (uint16_t)il;
+    for (int d = 0; d < LAYOUT_MAX_BACKENDS; d++)
+        b->like_device[d] = (int8_t)d;
 }
 
 void build_choose(struct build *b, enum build_choice choice)
 {
     struct chooser c;
-    uint32_t n = b->f->n_layer_run;
-    c.b = b;
-    c.copies = c.refuses = c.reorders = false;
-    c.states = b->f->state_r || b->f->state_s;
-    for (int d = 0; d < b->l->n_devices; d++) {
-        const struct backend_traits *t = backend_traits(b->l->devices[d].backend);
-        c.copies = c.copies || t->offload_batch;
-        c.refuses = c.refuses || t->refuses || t->max_tensor != UINT64_MAX;
-        c.reorders = c.reorders || t->reorders;
-    }
-    b->n_emit = 0;
-    for (uint32_t il = 0; il < n && choice == BUILD_ALL; il++)
-        b->segment[il] = b->emit[b->n_emit++] = (uint16_t)il;
-    if (choice == BUILD_ALL)
+    if (choice == BUILD_ALL) {
+        choose_all(b);
         return;
-    for (uint32_t il = 0; il < n; il++)
+    }
+    c.b = b;
+    c.n = b->f->n_layer_run;
+    know_devices(&c);
+    for (uint32_t il = 0; il < c.n; il++)
         c.sign[il] = sign_of(&c, il);
-    for (uint32_t il = 0; il < n; il++) {
-        uint64_t key = key_of(&c, il, choice);
+    fold_devices(&c);
+    b->n_emit = 0;
+    b->n_walk = c.n;
+    for (uint32_t k = 0; k < c.n; k++) {
+        uint64_t key = key_of(&c, k, choice);
         uint32_t s = 0;
         while (s < b->n_emit && c.key[s] != key)
             s++;
         if (s == b->n_emit) {
-            fill_gap(&c, il);
+            fill_gap(&c, k);
             s = b->n_emit;
-            emit(&c, il, key);
+            emit(&c, k, key);
         }
-        b->segment[il] = (uint16_t)s;
+        b->segment[k] = (uint16_t)s;
     }
 }

@@ -70,6 +70,11 @@ static bool makes_copies(const struct trace_cell *c, const struct span *span)
     return c->copied && c->died == TRACE_NEVER && c->first >= 0 && span[c->first].n != 1;
 }
 
+static bool strays(const struct trace_cell *c, const struct walk_layers *l)
+{
+    return c->born < (int32_t)l->n_segments && l->confined[c->born] >= 0 && c->buffer != l->confined[c->born];
+}
+
 /* What lasts is born and dies in layers that stand for themselves alone, and is read only by layers between
  * them. */
 static bool repeatable(const struct trace *t, const struct walk_layers *l)
@@ -80,7 +85,7 @@ static bool repeatable(const struct trace *t, const struct walk_layers *l)
     find_spans(l, span);
     for (int32_t i = 0; i < t->n_cells; i++) {
         const struct trace_cell *c = &t->cells[i];
-        if (makes_copies(c, span))
+        if (makes_copies(c, span) || strays(c, l))
             return false;
         if (trace_lasts(t, c) && (span[c->born].n != 1 || (c->died != TRACE_NEVER && span[c->died].n != 1)))
             return false;

@@ -30,7 +30,7 @@ void walk_release(struct walk *w);
 struct walk_layers {
     const uint16_t *segment; /* [n]: of each layer in turn */
     uint32_t n;
-    const uint16_t *layer; /* [n_segments]: the layer that a segment was made from */
+    const int8_t *confined; /* [n_segments]: the only buffer that it may use, -1 = all */
     uint32_t n_segments;
 };
 
