@@ -18,6 +18,7 @@ struct reorder {
     const int32_t *node; /* nodes of the split */
     int32_t n;
     bool *used;
+    const uint32_t *needs; /* of each node: bit k = it needs the one k + 1 places before it */
     int32_t *out;
     int32_t n_out;
     int32_t set[MAX_SET];
@@ -45,23 +46,38 @@ static int32_t root_of(const struct graph *g, int32_t t)
     return g->t[t].view_src >= 0 ? g->t[t].view_src : t;
 }
 
-/* By a source, or by memory: both are views of one tensor, node `on` writes into a tensor that i reads, or i
- * into one that it reads. */
+static bool any_root(const struct graph *g, const struct gtensor *t, int32_t root)
+{
+    for (int s = 0; s < GRAPH_MAX_SRC && t->src[s] >= 0; s++)
+        if (root_of(g, t->src[s]) == root)
+            return true;
+    return false;
+}
+
+/* By a source, or by memory: both are views of one tensor, a node before writes into a tensor that i reads,
+ * or i into one that it reads. */
+static uint32_t needs_of(const struct reorder *r, int32_t i)
+{
+    const struct graph *g = r->g;
+    const struct gtensor *t = at(r, i);
+    int32_t own = root_of(g, r->node[i]), into = is_empty(t->op) ? -1 : t->view_src;
+    uint32_t needs = 0;
+    for (int32_t k = 0; k < WINDOW && k < i; k++) {
+        int32_t id = r->node[i - 1 - k], root = root_of(g, id);
+        const struct gtensor *o = &g->t[id];
+        bool yes =
+            root == own || (into >= 0 && any_root(g, o, into)) || (!is_empty(o->op) && any_root(g, t, root));
+        for (int s = 0; s < GRAPH_MAX_SRC && t->src[s] >= 0 && !yes; s++)
+            yes = t->src[s] == id;
+        needs |= (uint32_t)yes << k;
+    }
+    return needs;
+}
+
+/* Within the window. */
 static bool depends(const struct reorder *r, int32_t i, int32_t on)
 {
-    const struct gtensor *t = at(r, i);
-    int32_t root = root_of(r->g, r->node[on]);
-    bool writes = !is_empty(op_of(r, on));
-    for (int s = 0; s < GRAPH_MAX_SRC && t->src[s] >= 0; s++)
-        if (t->src[s] == r->node[on] || (writes && root_of(r->g, t->src[s]) == root))
-            return true;
-    if (t->view_src >= 0 && !is_empty(t->op)) {
-        const struct gtensor *o = at(r, on);
-        for (int s = 0; s < GRAPH_MAX_SRC && o->src[s] >= 0; s++)
-            if (root_of(r->g, o->src[s]) == t->view_src)
-                return true;
-    }
-    return root_of(r->g, r->node[i]) == root;
+    return r->needs[i] >> (i - 1 - on) & 1;
 }
 
 static const uint8_t patterns[][11] = {
@@ -284,16 +300,20 @@ int32_t graph_reorder(struct graph *g, int32_t from, int32_t to)
     int32_t n = to - from;
     if (g->failed)
         return 0;
-    if (g->cap_scratch < n * 3) { /* nodes, readers, flags */
-        g->scratch = mem_realloc(g->scratch, (size_t)n * 3, sizeof *g->scratch);
-        g->cap_scratch = n * 3;
+    if (g->cap_scratch < n * 4) { /* nodes and readers, what nodes need, flags */
+        g->scratch = mem_realloc(g->scratch, (size_t)n * 4, sizeof *g->scratch);
+        g->cap_scratch = n * 4;
     }
+    uint32_t *needs = (uint32_t *)g->scratch + 2 * (size_t)n;
     struct reorder r = {.g = g,
                         .node = g->nodes + from,
                         .n = n,
                         .out = g->scratch,
-                        .used = (bool *)(g->scratch + 2 * (size_t)n)};
+                        .needs = needs,
+                        .used = (bool *)(g->scratch + 3 * (size_t)n)};
     memset(r.used, 0, (size_t)n * sizeof *r.used);
+    for (int32_t i = 0; i < n; i++)
+        needs[i] = needs_of(&r, i);
     while (r.first < n && !g->failed) {
         int32_t len = pattern_at(&r, r.first);
         for (int32_t k = 0; k < len; k++)

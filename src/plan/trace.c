@@ -187,7 +187,8 @@ void trace_make(struct trace *t, const struct graph *g, const struct graph_backe
         int32_t id = g->order[i].tensor;
         const struct gtensor *n = &g->t[id];
         for (int j = 0; j < GRAPH_MAX_SRC && n->src[j] >= 0; j++)
-            place(&r, n->src[j], g->order[i].backend);
+            if (t->uses[n->src[j]].cell < 0)
+                place(&r, n->src[j], g->order[i].backend);
         place(&r, id, g->order[i].backend);
         if (n->op == OP_NONE && n->view_src < 0 && held >= 0)
             note_copy(&r, held, id);
