@@ -76,18 +76,19 @@ int32_t graph_new(struct graph *g, enum graph_op op, uint32_t type, uint64_t ne0
         return 0;
     }
     uint64_t row = (info->block == 1 ? ne0 : ne0 / info->block) * info->block_bytes;
+    /* field by field: clearing it first takes as long as all else here */
     struct gtensor *t = &g->t[id];
-    *t = (struct gtensor){.ne = {ne0, ne1, ne2, ne3},
-                          .nb = {info->block_bytes, row, row * ne1, row * ne1 * ne2},
-                          .bytes = row * ne1 * ne2 * ne3, /* no gaps: every byte from first to last */
-                          .src = {-1, -1, -1, -1, -1, -1, -1, -1},
-                          .view_src = -1,
-                          .copy_head = -1,
-                          .copy_next = -1,
-                          .op = (uint8_t)op,
-                          .type = (uint8_t)type,
-                          .buf = -1,
-                          .backend = -1};
+    const uint64_t ne[4] = {ne0, ne1, ne2, ne3}, nb[4] = {info->block_bytes, row, row * ne1, row * ne1 * ne2};
+    memcpy(t->ne, ne, sizeof ne);
+    memcpy(t->nb, nb, sizeof nb);
+    t->bytes = row * ne1 * ne2 * ne3; /* no gaps: every byte from first to last */
+    t->view_offs = 0;
+    memset(t->src, 0xff, sizeof t->src);
+    t->view_src = t->copy_head = t->copy_next = -1;
+    t->op = (uint8_t)op;
+    t->type = (uint8_t)type;
+    t->flags = 0;
+    t->buf = t->backend = -1;
     return id;
 }
 

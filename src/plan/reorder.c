@@ -99,6 +99,8 @@ static int32_t pattern_at(const struct reorder *r, int32_t i)
         return 0;
     for (size_t p = 0; p < TABLE_COUNT(patterns); p++) {
         int32_t k = 0, len = 0;
+        if (patterns[p][0] != op)
+            continue;
         while (len < (int32_t)sizeof patterns[p] && patterns[p][len] != OP_NONE)
             len++;
         while (k < len && i + k < r->n && op_of(r, i + k) == patterns[p][k] && !r->used[i + k])
