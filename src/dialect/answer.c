@@ -175,7 +175,9 @@ bool answer_head(struct answer *a, int status, struct str content_type)
     a->status = status;
     if (!a->call->ask && !events)
         return false;
-    if (status != 200) {
+    if (status != 200 && status < 400) {
+        broken(a, "answered with a status that is neither success nor error");
+    } else if (status != 200) {
         a->reading = READ_ERROR;
         a->document.max = 0;
     } else if (a->ask->reply == DIALECT_EVENTS && !events) {

@@ -64,6 +64,7 @@ bool chunk_choice_read(yyjson_val *v, struct chunk_choice *ret)
         return false;
     yyjson_val *delta = yyjson_obj_get(v, "delta");
     c.finish = text_of(v, "finish_reason");
+    c.stop = text_of(v, "stop_reason");
     c.content = delta ? text_of(delta, "content") : text_of(v, "text");
     c.role = text_of(delta, "role");
     c.reasoning = text_of(delta, "reasoning_content");

@@ -30,6 +30,7 @@ struct chunk_choice {
     uint32_t index;
     struct str role, content, reasoning, refusal; /* of the delta; content: of a text completion its text */
     struct str finish;                            /* empty: goes on */
+    struct str stop;                              /* the stop sequence that ended it (vLLM tells) */
     yyjson_val *calls;                            /* an array */
 };
 

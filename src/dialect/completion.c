@@ -124,6 +124,7 @@ static bool take_choice(struct completion *c, yyjson_val *v)
     c->last = in.index;
     keep_latest(c, &o->role, in.role);
     keep_latest(c, &o->finish, in.finish);
+    keep_latest(c, &o->stop, in.stop);
     if (c->keep_text) {
         keep(c, &o->content, in.content);
         keep(c, &o->reasoning, in.reasoning);
@@ -175,7 +176,7 @@ bool completion_whole(const struct completion *c)
 
 static size_t choice_bytes(const struct completion_choice *o)
 {
-    size_t n = o->role.cap + o->content.cap + o->reasoning.cap + o->refusal.cap + o->finish.cap;
+    size_t n = o->role.cap + o->content.cap + o->reasoning.cap + o->refusal.cap + o->finish.cap + o->stop.cap;
     for (uint32_t i = 0; i < o->n_calls; i++) {
         const struct completion_call *call = &o->calls[i];
         n += sizeof *call + call->id.cap + call->type.cap + call->name.cap + call->arguments.cap;
@@ -201,7 +202,7 @@ static void release_choice(struct completion_choice *o)
             buf_release(parts[k]);
     }
     free(o->calls);
-    struct buf *const parts[] = {&o->role, &o->content, &o->reasoning, &o->refusal, &o->finish};
+    struct buf *const parts[] = {&o->role, &o->content, &o->reasoning, &o->refusal, &o->finish, &o->stop};
     for (size_t k = 0; k < TABLE_COUNT(parts); k++)
         buf_release(parts[k]);
 }

@@ -15,6 +15,7 @@ struct completion_call {
 struct completion_choice {
     bool seen;
     struct buf role, finish;
+    struct buf stop;                        /* the stop sequence that ended it, where the backend tells */
     struct buf content, reasoning, refusal; /* empty where text is not kept */
     struct completion_call *calls;
     uint32_t n_calls;

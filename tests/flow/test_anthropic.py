@@ -22,19 +22,24 @@ def client(d, key="none"):
     return anthropic.Anthropic(base_url=f"http://127.0.0.1:{d.port}", api_key=key, max_retries=0, timeout=120)
 
 
-@pytest.fixture(scope="module")
-def door(arriero_bin, llama_server, shelf):
+# What llama-server speaks itself is relayed; what it is not asked in is translated at the door.
+DIALECTS = {"relayed": {}, "translated": {"runtime": {"dialects": ["openai", "llamacpp"]}}}
+
+
+@pytest.fixture(scope="module", params=DIALECTS)
+def door(request, arriero_bin, llama_server, shelf):
     folder = f"{shelf.root}/anthropic"
     os.makedirs(folder, exist_ok=True)
     shutil.copy(shelf.make("tiny-a.gguf", name="Tiny A", seed=1), folder)
-    with Daemon(arriero_bin, [folder], llama_server, config={"defaults": {"extra_args": ["--threads", "1"]}}) as d:
+    config = {"defaults": {"extra_args": ["--threads", "1"]}, **DIALECTS[request.param]}
+    with Daemon(arriero_bin, [folder], llama_server, config=config) as d:
         yield d
 
 
-@pytest.fixture
-def real(make_daemon, folder, smollm, one_thread):
+@pytest.fixture(params=DIALECTS)
+def real(request, make_daemon, folder, smollm, one_thread):
     """A model whose answers begin with a whole character: llama-server leaves out message_start where they do not."""
-    d = make_daemon([folder(smollm)], config=one_thread).start()
+    d = make_daemon([folder(smollm)], config={**one_thread, **DIALECTS[request.param]}).start()
     yield d, d.openai().models.list().data[0].id
     d.stop()
 
