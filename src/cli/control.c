@@ -153,8 +153,16 @@ enum rc control_door(const struct cli_call *call, const char *url, struct client
     if (client_address_control(call->socket, &control, err) != RC_OK ||
         client_json(&control, &r, &doc, err) != RC_OK)
         return client_address_url(DEFAULT_URL, ret_address, err);
-    yyjson_val *first = yyjson_arr_get_first(yyjson_obj_get(yyjson_doc_get_root(doc), "listen"));
-    const char *told = yyjson_get_str(first);
+    size_t i, n;
+    yyjson_val *v, *listen = yyjson_obj_get(yyjson_doc_get_root(doc), "listen");
+    const char *told = NULL;
+    yyjson_arr_foreach(listen, i, n, v) if (!told && !str_starts(str_from(yyjson_get_str(v)), "https://"))
+        told = yyjson_get_str(v);
+    if (!told && n > 0) { /* nothing but TLS: the control socket answers clients, too */
+        *ret_address = control;
+        yyjson_doc_free(doc);
+        return RC_OK;
+    }
     enum rc rc = client_address_url(told ? told : DEFAULT_URL, ret_address, err);
     /* a daemon that listens on every address is reached on loopback */
     if (rc == RC_OK && strcmp(ret_address->host, "0.0.0.0") == 0)

@@ -70,7 +70,7 @@ struct config {
     struct config_list models_dirs;
     bool usual_caches;
     const char *log_level;
-    const char *api_keys_file, *keys_file;
+    const char *api_keys_file, *keys_file, *tls_cert, *tls_key; /* "" = none */
     struct config_list api_keys;
     const char *cors_origin; /* "none", or "loopback", "*" and origins, separated by commas */
     struct config_list allowed_hosts;

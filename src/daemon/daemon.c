@@ -113,6 +113,7 @@ void daemon_http_options(struct daemon *d, struct http_options *ret)
     ret->collect_plain = c->collect_plain;
     ret->record = events_request;
     ret->record_arg = d;
+    ret->tls = d->tls;
     ret->keys = join_keys(d);
     ret->n_keys = d->given.n + d->ring.n;
     ret->keys_required = d->given.found || d->ring.found || (is_exposed(c) && !c->insecure);
@@ -177,6 +178,18 @@ static enum rc check_open(const struct config *c, size_t n_keys, struct err *err
             return rc;
         }
     return RC_OK;
+}
+
+enum rc daemon_load_tls(const struct config *c, struct tls_context **ret_context, struct err *err)
+{
+    if (!c->tls_cert[0] && !c->tls_key[0])
+        return RC_OK;
+    if (c->tls_cert[0] && c->tls_key[0])
+        return tls_context_server(c->tls_cert, c->tls_key, ret_context, err);
+    enum rc rc = err_set(err, RC_INVALID, "tls.%s is set, and tls.%s is not", c->tls_cert[0] ? "cert" : "key",
+                         c->tls_cert[0] ? "key" : "cert");
+    err_hint(err, "name both files, or none");
+    return rc;
 }
 
 static enum rc check_workers(const struct config *c, struct err *err)
@@ -318,8 +331,9 @@ static void put_summary(struct daemon *d, struct buf *out)
                h.message[0] ? ": " : "", h.message);
     size_t n = 0;
     for (size_t i = 0; http_server_address(d->server, i)[0]; i++)
-        if (http_server_address(d->server, i)[0] != '/')
-            buf_printf(out, "  %-12shttp://%s/v1\n", n++ ? "" : "address", http_server_address(d->server, i));
+        if (http_server_scheme(d->server, i)[0])
+            buf_printf(out, "  %-12s%s://%s/v1\n", n++ ? "" : "address", http_server_scheme(d->server, i),
+                       http_server_address(d->server, i));
     buf_printf(out, "  %-12s%s\n", "socket", d->socket);
     size_t keys = d->given.n + d->ring.n;
     if (keys)
@@ -328,12 +342,21 @@ static void put_summary(struct daemon *d, struct buf *out)
 
 /* ---- serving ---- */
 
+static bool wants_tls(const struct config *c, const char *address)
+{
+    struct str s = str_from(address);
+    return str_starts(s, "https://") || (c->tls_cert[0] && !str_starts(s, "http://"));
+}
+
 static enum rc listen_all(struct daemon *d, struct err *err)
 {
     const struct config_list *lists[] = {&d->config->listen, &d->config->control_listen};
     for (size_t l = 0; l < TABLE_COUNT(lists); l++)
         for (size_t i = 0; i < lists[l]->n; i++) {
-            enum rc rc = http_listen_tcp(d->server, lists[l]->items[i], l == 1, err);
+            const char *address = lists[l]->items[i];
+            unsigned flags =
+                (l ? HTTP_LISTEN_CONTROL : 0) | (wants_tls(d->config, address) ? HTTP_LISTEN_TLS : 0);
+            enum rc rc = http_listen_tcp(d->server, address, flags, err);
             if (rc != RC_OK)
                 return rc;
         }
@@ -535,6 +558,8 @@ static enum rc prepare(struct daemon *d, struct err *err)
         rc = check_open(d->config, d->given.n + d->ring.n, err);
     if (rc == RC_OK)
         rc = check_workers(d->config, err);
+    if (rc == RC_OK)
+        rc = daemon_load_tls(d->config, &d->tls, err);
     if (rc != RC_OK)
         return rc;
     find_places(d);
@@ -580,6 +605,7 @@ static void release(struct daemon *d)
     catalog_free(d->catalog);
     buf_release(&d->models_json);
     buf_release(&d->host_names);
+    tls_context_free(d->tls);
     key_set_release(&d->given);
     key_set_release(&d->ring);
     free(d->key_specs);

@@ -48,6 +48,7 @@ struct daemon {
     struct catalog *catalog;
     struct model_set *set;
     struct key_set given, ring;     /* keys that somebody chose; those of the file that arriero key writes */
+    struct tls_context *tls;        /* NULL = none */
     struct auth_spec *key_specs;    /* both in a row; they point into the two */
     uint64_t ring_serial;           /* counts changes of ring */
     struct key_change *key_changes; /* the one under way, and those behind it */
@@ -85,6 +86,8 @@ struct daemon {
 void daemon_stop(struct daemon *d, bool hurry);
 void daemon_pool_options(struct daemon *d, struct pool_options *ret);
 void daemon_http_options(struct daemon *d, struct http_options *ret);
+/* The certificate and key that the configuration names; none gives NULL. Blocking. */
+enum rc daemon_load_tls(const struct config *c, struct tls_context **ret_context, struct err *err);
 /* Gives the server the keys as they are now; takes ring over. */
 void daemon_set_ring(struct daemon *d, struct key_set *ring);
 /* After the first catalog: makes pool and server and begins to serve. */

@@ -17,6 +17,7 @@ struct reload {
     /* results */
     struct config *config; /* NULL when first */
     struct key_set given, ring;
+    struct tls_context *tls;
     uint64_t ring_serial; /* the daemon's, before the file was read */
     struct catalog *catalog;
     struct model_set *set;
@@ -43,6 +44,8 @@ static enum rc read_world(struct reload *r)
             rc = keys_load(r->config, &r->given, &r->err);
         if (rc == RC_OK)
             rc = read_ring(r);
+        if (rc == RC_OK)
+            rc = daemon_load_tls(r->config, &r->tls, &r->err);
         if (rc != RC_OK)
             return rc;
     }
@@ -72,6 +75,7 @@ static void discard(struct reload *r)
     model_set_free(r->set);
     catalog_free(r->catalog);
     config_free(r->config);
+    tls_context_free(r->tls);
     key_set_release(&r->given);
     key_set_release(&r->ring);
     buf_release(&r->models_json);
@@ -116,6 +120,8 @@ static void apply(struct reload *r)
             log_warn("%s has changed: that needs a restart", keys[i]);
         d->config = take_ptr(r->config);
         apply_keys(r, &old_given, &old_ring);
+        tls_context_free(d->tls);
+        d->tls = take_ptr(r->tls);
         struct pool_options pool_opt;
         struct http_options http_opt;
         daemon_pool_options(d, &pool_opt);

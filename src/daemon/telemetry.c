@@ -327,8 +327,11 @@ yyjson_mut_val *telemetry_status(struct daemon *d, yyjson_mut_doc *doc)
     yyjson_mut_obj_add_uint(doc, o, "uptime_ms", clock_mono_ms() - d->start_mono_ms);
     yyjson_mut_val *listen = yyjson_mut_obj_add_arr(doc, o, "listen");
     for (size_t i = 0; http_server_address(d->server, i)[0]; i++)
-        if (http_server_address(d->server, i)[0] != '/')
-            yyjson_mut_arr_add_strcpy(doc, listen, http_server_address(d->server, i));
+        if (http_server_scheme(d->server, i)[0]) {
+            auto_free char *url = mem_printf("https://%s", http_server_address(d->server, i));
+            bool tls = strcmp(http_server_scheme(d->server, i), "https") == 0;
+            yyjson_mut_arr_add_strcpy(doc, listen, tls ? url : http_server_address(d->server, i));
+        }
     yyjson_mut_obj_add_strcpy(doc, o, "socket", d->socket);
     yyjson_mut_obj_add_strcpy(doc, o, "config_file", d->config->file);
     yyjson_mut_obj_add_strcpy(doc, o, "state_dir", d->state_dir);

@@ -17,6 +17,7 @@
 static void on_client(uv_poll_t *poll, int status, int events);
 static void on_deadline(struct wheel_entry *e);
 static void finish(struct conn *c);
+static void close_socket(struct conn *c, bool abort);
 
 void conn_watch(struct conn *c)
 {
@@ -59,7 +60,11 @@ void conn_accept(struct listener *l, int fd)
     s->count.connections++;
     s->count.connections_total++;
     request_reset(c);
-    conn_deadline(c, s->opt.idle_timeout_ms);
+    if (l->tls && !(c->sock.tls = tls_accept(s->tls, fd))) {
+        close_socket(c, true);
+        return;
+    }
+    conn_deadline(c, l->tls ? s->opt.header_timeout_ms : s->opt.idle_timeout_ms); /* a handshake is short */
     conn_watch(c);
 }
 
@@ -161,15 +166,7 @@ bool conn_settle(struct conn *c)
 
 static ssize_t send_now(struct conn *c, const struct iovec *iov, int n)
 {
-    ssize_t r;
-    do {
-        if (n == 1) {
-            r = send(c->sock.fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
-        } else {
-            struct msghdr mh = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n};
-            r = sendmsg(c->sock.fd, &mh, MSG_NOSIGNAL);
-        }
-    } while (r < 0 && errno == EINTR);
+    ssize_t r = sock_send(&c->sock, iov, n);
     return r < 0 && errno == EAGAIN ? 0 : r;
 }
 
@@ -302,7 +299,7 @@ static void next_request(struct conn *c)
  * read it first. */
 static void linger(struct conn *c)
 {
-    (void)shutdown(c->sock.fd, SHUT_WR);
+    sock_end(&c->sock);
     release_parts(c);
     c->phase = PHASE_LINGER;
     c->discarded = 0;
@@ -380,11 +377,18 @@ static void read_input(struct conn *c)
     if (!make_room(c))
         return;
     size_t room = c->in->cap - c->in->n;
-    ssize_t r = recv(c->sock.fd, c->in->data + c->in->n, room < BODY_READ_BYTES ? room : BODY_READ_BYTES, 0);
+    ssize_t r = sock_recv(&c->sock, c->in->data + c->in->n, room < BODY_READ_BYTES ? room : BODY_READ_BYTES);
     if (r <= 0) {
         if (r < 0 && (errno == EAGAIN || errno == EINTR)) {
             if (fresh)
                 conn_release_input(c);
+            if (fresh && c->sock.tls && tls_established(c->sock.tls)) /* from now on it is idle */
+                conn_deadline(c, s->opt.idle_timeout_ms);
+            return;
+        }
+        if (r < 0 && errno == EPROTO && c->sock.tls) { /* time for the alert to be read */
+            sock_drop_tls(&c->sock);
+            linger(c);
             return;
         }
         conn_lost(c, "client_closed", r < 0);
@@ -398,7 +402,7 @@ static void read_input(struct conn *c)
 
 static void discard_input(struct conn *c)
 {
-    ssize_t r = recv(c->sock.fd, c->s->scratch, sizeof c->s->scratch, 0);
+    ssize_t r = sock_recv(&c->sock, c->s->scratch, sizeof c->s->scratch);
     if (r < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (r > 0)
@@ -407,15 +411,8 @@ static void discard_input(struct conn *c)
         close_socket(c, false);
 }
 
-static void on_client(uv_poll_t *poll, int status, int events)
+static void client_event(struct conn *c, int events)
 {
-    struct conn *c = poll->data;
-    batch_begin(c->s);
-    if (status < 0) {
-        sock_stopped(&c->sock);
-        conn_lost(c, "client_closed", true);
-        return;
-    }
     if (events & UV_WRITABLE)
         flush(c);
     if (c->phase == PHASE_CLOSED || !(events & (UV_READABLE | UV_DISCONNECT)))
@@ -433,6 +430,19 @@ static void on_client(uv_poll_t *poll, int status, int events)
     } else {
         conn_lost(c, "client_closed", false);
     }
+}
+
+static void on_client(uv_poll_t *poll, int status, int events)
+{
+    struct conn *c = poll->data;
+    batch_begin(c->s);
+    if (status < 0) {
+        sock_stopped(&c->sock);
+        conn_lost(c, "client_closed", true);
+        return;
+    }
+    client_event(c, sock_events(&c->sock, events));
+    sock_settle(&c->sock, on_client);
 }
 
 static void on_deadline(struct wheel_entry *e)

@@ -11,6 +11,7 @@
 #include "dialect/dialect.h"
 #include "proxy/auth.h"
 #include "proxy/route.h"
+#include "proxy/tls.h"
 
 #include <uv.h>
 
@@ -71,7 +72,8 @@ struct http_options {
     void *record_arg;
     const struct auth_spec *keys; /* see auth.h; borrowed during the call */
     size_t n_keys;
-    bool keys_required; /* a key is asked for even if there is none */
+    struct tls_context *tls; /* of listeners with TLS; borrowed during the call; NULL = as before */
+    bool keys_required;      /* a key is asked for even if there is none */
     uint64_t
         write_timeout_ms; /* a client that takes no byte of a pending answer so long is cut; default 60 s */
     bool half_close_keep; /* a client's FIN after its request is not a disconnect; default false */
@@ -84,13 +86,16 @@ struct http_options {
 void http_options_default(struct http_options *o);
 
 enum rc http_server_new(const struct http_options *opt, struct http_server **ret_server, struct err *err);
-/* "127.0.0.1:8080", "[::1]:8080", ":0" picks a port (see http_server_address). RC_BUSY names a port in use.
- */
-enum rc http_listen_tcp(struct http_server *s, const char *address, bool control, struct err *err);
+enum http_listen { HTTP_LISTEN_CONTROL = 1, HTTP_LISTEN_TLS = 2 };
+/* "127.0.0.1:8080", "[::1]:8080", ":0" picks a port (see http_server_address). flags: enum http_listen.
+ * RC_BUSY names a port in use; RC_INVALID: TLS without a context. */
+enum rc http_listen_tcp(struct http_server *s, const char *address, unsigned flags, struct err *err);
 /* Mode 0600; a stale socket file is replaced, a living one is RC_BUSY. */
 enum rc http_listen_unix(struct http_server *s, const char *path, bool control, struct err *err);
 /* "127.0.0.1:41873" of the i-th listener; "" past the end. Borrowed. */
 const char *http_server_address(const struct http_server *s, size_t i);
+/* "http" or "https" of the i-th listener, "" of a Unix socket and past the end. */
+const char *http_server_scheme(const struct http_server *s, size_t i);
 
 /* ---- local routes ---- */
 struct str http_method(const struct http_exchange *ex);

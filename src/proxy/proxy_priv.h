@@ -198,7 +198,7 @@ struct listener {
     struct listener *next;
     struct sock sock;
     struct http_server *s;
-    bool control, is_unix, paused;
+    bool control, is_unix, tls, paused;
     struct wheel_entry retry; /* of accepting, when descriptors ran out */
     char address[128];
 };
@@ -212,6 +212,7 @@ struct http_server {
     uv_loop_t *loop;
     struct http_options opt;
     char *cors_origin, *allowed_hosts;
+    struct tls_context *tls; /* NULL = no listener needs it */
     struct auth *auth;
     struct wheel wheel;
     struct listener *listeners;

@@ -237,12 +237,7 @@ static void request_sent(struct conn *c)
 static bool send_iov(struct up *u)
 {
     struct iovec *v = u->iov;
-    struct msghdr mh = {.msg_iov = v, .msg_iovlen = (size_t)u->n_iov};
-    ssize_t r;
-    do {
-        r = u->n_iov == 1 ? send(u->sock.fd, v->iov_base, v->iov_len, MSG_NOSIGNAL)
-                          : sendmsg(u->sock.fd, &mh, MSG_NOSIGNAL);
-    } while (r < 0 && errno == EINTR);
+    ssize_t r = sock_send(&u->sock, v, u->n_iov);
     if (r < 0 && errno != EAGAIN) {
         relay_upstream_died(u, errno);
         return false;

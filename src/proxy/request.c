@@ -90,8 +90,11 @@ static void check_framing(struct conn *c, const llhttp_t *p)
 static void check_target(struct conn *c)
 {
     struct str t = head_str(c->in->data, c->in->head.target);
-    if (t.n > 7 && str_ieq((struct str){t.p, 7}, STR("http://"))) {
-        struct str rest = {t.p + 7, t.n - 7};
+    size_t scheme = t.n > 8 && str_ieq((struct str){t.p, 8}, STR("https://"))  ? 8
+                    : t.n > 7 && str_ieq((struct str){t.p, 7}, STR("http://")) ? 7
+                                                                               : 0;
+    if (scheme) {
+        struct str rest = {t.p + scheme, t.n - scheme};
         size_t host = 0;
         while (host < rest.n && rest.p[host] != '/' && rest.p[host] != '?')
             host++;

@@ -607,7 +607,7 @@ void response_readable(struct up *u)
         p = u->in->data + u->in->n;
         room = u->in->cap - u->in->n - READ_TAILROOM;
     }
-    ssize_t r = recv(u->sock.fd, p, room, 0);
+    ssize_t r = sock_recv(&u->sock, p, room);
     if (r < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (r < 0) {

@@ -150,6 +150,8 @@ enum rc http_server_new(const struct http_options *opt, struct http_server **ret
     s->loop = opt->loop;
     s->opt = *opt;
     s->opt.keys = NULL;
+    s->opt.tls = NULL;
+    s->tls = tls_context_hold(opt->tls);
     keep_strings(s, opt);
     s->auth = auth;
     s->route_n = mem_calloc(opt->n_routes + 1, sizeof *s->route_n);
@@ -179,6 +181,11 @@ void http_server_configure(struct http_server *s, const struct http_options *opt
     free_strings(s);
     keep_strings(s, opt);
     now.keys = NULL;
+    now.tls = NULL;
+    if (opt->tls) { /* connections that there are keep theirs */
+        tls_context_free(s->tls);
+        s->tls = tls_context_hold(opt->tls);
+    }
     now.loop = s->opt.loop;
     now.routes = s->opt.routes;
     now.n_routes = s->opt.n_routes;
@@ -285,13 +292,15 @@ static enum rc bind_error(int fd, const char *address, struct err *err)
     return rc;
 }
 
-enum rc http_listen_tcp(struct http_server *s, const char *address, bool control, struct err *err)
+enum rc http_listen_tcp(struct http_server *s, const char *address, unsigned flags, struct err *err)
 {
     struct sockaddr_storage sa;
     socklen_t len = 0;
     enum rc rc = sock_parse_address(address, &sa, &len, err);
     if (rc)
         return rc;
+    if (flags & HTTP_LISTEN_TLS && !s->tls)
+        return err_set(err, RC_INVALID, "%s is to speak TLS, and there is no certificate", address);
     int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return err_sys(err, RC_IO, "cannot make a socket for %s", address);
@@ -306,7 +315,8 @@ enum rc http_listen_tcp(struct http_server *s, const char *address, bool control
         return bind_error(fd, address, err);
     struct listener *l = mem_new(struct listener);
     l->s = s;
-    l->control = control;
+    l->control = flags & HTTP_LISTEN_CONTROL;
+    l->tls = flags & HTTP_LISTEN_TLS;
     len = sizeof sa;
     if (getsockname(fd, (struct sockaddr *)&sa, &len) == 0)
         sock_format(&sa, l->address, sizeof l->address);
@@ -375,6 +385,14 @@ const char *http_server_address(const struct http_server *s, size_t i)
     while (l && i--)
         l = l->next;
     return l ? l->address : "";
+}
+
+const char *http_server_scheme(const struct http_server *s, size_t i)
+{
+    const struct listener *l = s->listeners;
+    while (l && i--)
+        l = l->next;
+    return !l || l->is_unix ? "" : l->tls ? "https" : "http";
 }
 
 /* ---- the end ---- */
@@ -460,6 +478,7 @@ void http_server_free(struct http_server *s)
     upstream_free_endpoints(s);
     free(s->route_n);
     free_strings(s);
+    tls_context_free(s->tls);
     auth_free(s->auth);
     free(s);
 }

@@ -4,6 +4,7 @@
 #include "base/str.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,12 +19,16 @@ int sock_open(struct sock *s, uv_loop_t *loop, int fd)
         return r;
     }
     s->fd = fd;
-    s->mask = 0;
+    s->mask = s->wanted = 0;
+    s->tls = NULL;
     return 0;
 }
 
 void sock_want(struct sock *s, int mask, uv_poll_cb cb)
 {
+    s->wanted = mask;
+    if (s->tls)
+        mask = tls_mask(s->tls, mask);
     if (mask == s->mask || s->fd < 0)
         return;
     s->mask = mask;
@@ -38,6 +43,41 @@ void sock_stopped(struct sock *s)
     s->mask = 0;
 }
 
+ssize_t sock_send(struct sock *s, const struct iovec *iov, int n)
+{
+    struct msghdr mh = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n};
+    ssize_t r;
+    if (s->tls)
+        return tls_send(s->tls, iov, n);
+    do {
+        r = n == 1 ? send(s->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
+                   : sendmsg(s->fd, &mh, MSG_NOSIGNAL);
+    } while (r < 0 && errno == EINTR);
+    return r;
+}
+
+bool sock_is_quiet(struct sock *s)
+{
+    char byte;
+    if (s->tls)
+        return tls_is_quiet(s->tls);
+    return recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+void sock_end(struct sock *s)
+{
+    if (s->tls)
+        tls_goodbye(s->tls);
+    (void)shutdown(s->fd, SHUT_WR);
+}
+
+void sock_drop_tls(struct sock *s)
+{
+    tls_goodbye(s->tls);
+    tls_free(s->tls);
+    s->tls = NULL;
+}
+
 void sock_close(struct sock *s, bool abort, uv_close_cb closed)
 {
     if (s->fd < 0)
@@ -45,7 +85,11 @@ void sock_close(struct sock *s, bool abort, uv_close_cb closed)
     if (abort) {
         const struct linger now = {.l_onoff = 1, .l_linger = 0};
         (void)setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    } else if (s->tls) {
+        tls_goodbye(s->tls);
     }
+    tls_free(s->tls);
+    s->tls = NULL;
     uv_close((uv_handle_t *)&s->poll, closed);
     (void)close(s->fd);
     s->fd = -1;
@@ -73,6 +117,8 @@ enum rc sock_parse_address(const char *text, struct sockaddr_storage *ret_sa, so
                            struct err *err)
 {
     char host[64] = "127.0.0.1";
+    if (str_starts(str_from(text), "http://") || str_starts(str_from(text), "https://"))
+        text = strstr(text, "//") + 2;
     const char *colon = strrchr(text, ':');
     uint64_t port = 0;
     if (!colon || !str_u64(str_from(colon + 1), &port) || port > 65535) {

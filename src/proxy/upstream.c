@@ -128,18 +128,11 @@ void upstream_park(struct up *u)
     wheel_set(&s->wheel, &u->timer, s->opt.upstream_idle_ms);
 }
 
-/* Nothing to read and not closed: what an idle connection must look like. */
-static bool is_quiet(const struct up *u)
-{
-    char byte;
-    return recv(u->sock.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
-}
-
 static struct up *take_idle(struct endpoint *e)
 {
     struct up *u = e->idle;
     unpool(u);
-    if (!is_quiet(u)) {
+    if (!sock_is_quiet(&u->sock)) {
         up_close(u);
         return NULL;
     }
@@ -229,12 +222,8 @@ static void read_out(struct up *u)
         up_close(u);
 }
 
-static void on_up(uv_poll_t *poll, int status, int events)
+static void up_event(struct up *u, int status, int events)
 {
-    struct up *u = poll->data;
-    batch_begin(u->s);
-    if (status < 0)
-        sock_stopped(&u->sock);
     if (u->state == UP_CONNECTING) {
         int e = socket_error(u);
         if (e || status < 0) {
@@ -254,4 +243,14 @@ static void on_up(uv_poll_t *poll, int status, int events)
         relay_continue_send(u);
     if (u->sock.fd >= 0 && events & UV_READABLE)
         response_readable(u);
+}
+
+static void on_up(uv_poll_t *poll, int status, int events)
+{
+    struct up *u = poll->data;
+    batch_begin(u->s);
+    if (status < 0)
+        sock_stopped(&u->sock);
+    up_event(u, status, sock_events(&u->sock, events));
+    sock_settle(&u->sock, on_up);
 }

@@ -458,7 +458,7 @@ static void *run(void *arg)
     opt.record = on_record;
     opt.record_arg = d;
     bool fine = http_server_new(&opt, &d->server, &err) == RC_OK;
-    fine = fine && http_listen_tcp(d->server, "127.0.0.1:0", false, &err) == RC_OK;
+    fine = fine && http_listen_tcp(d->server, "127.0.0.1:0", opt.tls ? HTTP_LISTEN_TLS : 0, &err) == RC_OK;
     if (fine && d->setup.unix_path)
         fine = http_listen_unix(d->server, d->setup.unix_path, true, &err) == RC_OK;
     pthread_mutex_lock(&d->lock);
