@@ -24,8 +24,14 @@ static void add_row(struct cli_table *t, yyjson_val *v)
     control_devices(v, &cell);
     cli_table_cell(t, "%s", cell.data);
     cli_table_cell(t, ctx ? "%llu" : "-", (unsigned long long)ctx);
-    cli_table_cell(t, waiting ? "%llu (+%llu)" : "%llu", (unsigned long long)busy,
-                   (unsigned long long)waiting);
+    uint64_t slots = json_u64(v, "slots", 0);
+    buf_clear(&cell);
+    buf_printf(&cell, slots ? "%llu/%llu" : "%llu", (unsigned long long)busy, (unsigned long long)slots);
+    if (waiting)
+        buf_printf(&cell, " (+%llu)", (unsigned long long)waiting);
+    if (!str_eq_c(json_str(v, "breaker", STR("closed")), "closed"))
+        buf_puts(&cell, " errors");
+    cli_table_cell(t, "%s", cell.data);
     if (busy || !str_eq_c(state, "ready"))
         cli_table_cell(t, "-");
     else
@@ -91,7 +97,9 @@ const struct cli_command cmd_ps = {
     .details =
         "DEVICES is the memory that was measured on each device after the load, or the prediction until "
         "then. "
-        "BUSY counts running requests, with those that wait for the load as (+N). IDLE is the time since the "
+        "BUSY counts running requests and slots, as 2/4, with those that wait in line as (+N), and says "
+        "errors "
+        "while an instance that answers with nothing else is left alone. IDLE is the time since the "
         "last request.",
     .run = run,
 };

@@ -68,6 +68,8 @@ static void put_instances(struct buf *out, yyjson_val *instances)
             control_devices(v, &line);
             control_learned(v, &line);
             buf_printf(&line, ", %llu running", (unsigned long long)json_u64(v, "busy", 0));
+            if (json_u64(v, "slots", 0))
+                buf_printf(&line, " on %llu slots", (unsigned long long)json_u64(v, "slots", 0));
         }
         if (json_u64(v, "waiting", 0))
             buf_printf(&line, ", %llu waiting", (unsigned long long)json_u64(v, "waiting", 0));

@@ -33,12 +33,13 @@ struct config_model {            /* effective: what the file leaves out comes fr
     uint32_t draft_min;
     int32_t draft_gpu_layers; /* CONFIG_LAYERS_* or a number */
     const char *draft_device; /* "" = those of the model */
-    struct config_list aliases;
+    struct config_list aliases, members, fallback;
     bool preload, pin;
     int32_t priority;
     uint64_t ttl; /* ms; 0 = never */
     const char *strategy;
-    uint32_t ctx, ctx_min, parallel;                        /* 0 = auto */
+    uint32_t ctx, ctx_min, parallel; /* 0 = auto */
+    uint32_t instances, instances_min;
     const char *kv_type, *kv_type_k, *kv_type_v, *kv_floor; /* "auto" or ggml's word */
     int32_t gpu_layers;                                     /* CONFIG_LAYERS_* or a number */
     const char *device;
@@ -87,13 +88,15 @@ struct config {
         stop_timeout;                 /* ms */
     uint64_t write_timeout, patience; /* ms */
     uint32_t max_connections;
-    uint32_t max_waiting;
+    uint32_t max_waiting, slot_surplus, max_overtaken;
+    uint64_t starvation;      /* ms; 0 = no such bound */
     uint64_t queue_wait;      /* ms; 0 = unlimited */
     uint64_t sample_interval; /* ms */
     uint64_t history_max_age; /* ms */
     uint32_t history_max_requests;
     double admit_util, admit_fill, warn_fill, critical_fill; /* percent */
     uint32_t warn_temperature, critical_temperature;
+    const char *default_model; /* "" = none */
     struct config_model defaults;
     struct config_entry *models; /* in the order of the file */
     size_t n_models;

@@ -43,6 +43,9 @@ void daemon_pool_options(struct daemon *d, struct pool_options *ret)
     ret->drain_timeout_ms = c->drain_timeout;
     ret->stop_timeout_ms = c->stop_timeout;
     ret->max_waiting = c->max_waiting;
+    ret->surplus = c->slot_surplus;
+    ret->max_overtaken = c->max_overtaken;
+    ret->starvation_ms = c->starvation;
     ret->queue_wait_ms = (uint32_t)c->queue_wait; /* bounded to a day */
     ret->patience_ms = c->patience;
 }

@@ -174,7 +174,7 @@ void data_model(void *daemon, struct http_exchange *ex)
     const char *known = pool_resolve(d->pool, id);
     if (!http_may_use(ex, id))
         reply_unknown_model(d, ex, id); /* it is not for this key to know */
-    else if (known && model_set_one_json(d->set, str_from(known), &out))
+    else if (model_set_one_json(d->set, known ? str_from(known) : id, &out))
         http_reply(ex, 200, "application/json", buf_str(&out));
     else
         reply_unknown_model(d, ex, id);

@@ -132,6 +132,8 @@ static uint64_t hash_settings(const struct pool_model *p, const struct catalog_e
         p->pin,
         p->embedding,
         p->ttl_ms,
+        p->instances_min,
+        p->instances_max,
         p->n_extra_args,
         p->n_aliases,
         e ? (uint64_t)e->mtime_ns : 0,
@@ -198,6 +200,8 @@ static void fill(struct model_set *s, const char *id, const struct catalog_entry
         .pin = m->pin,
         .embedding = m->embedding,
         .ttl_ms = m->ttl,
+        .instances_min = m->instances_min,
+        .instances_max = m->instances > m->instances_min ? m->instances : m->instances_min,
     };
     fill_files(s, id, m, e, &p->files);
     model_set_policy(m, &p->policy);
@@ -264,13 +268,26 @@ static void add_found(struct model_set *s)
     }
 }
 
+static void add_group(struct model_set *s, const struct config_entry *c, bool is_file)
+{
+    if (is_file || c->m.path[0])
+        warn(s, "models.%s in line %u is a model: its members are left out; give the group another name",
+             c->id, c->line);
+    else
+        s->groups[s->n_groups++] = (struct model_group){
+            .id = c->id, .aliases = &c->m.aliases, .members = &c->m.members, .fallback = &c->m.fallback};
+}
+
 static void add_named(struct model_set *s)
 {
     const char *near[1];
     for (size_t i = 0; i < s->config->n_models; i++) {
         const struct config_entry *c = &s->config->models[i];
         const struct catalog_entry *e = catalog_find(s->catalog, str_from(c->id));
-        if (e && e->model)
+        s->has_fallbacks |= c->m.fallback.n > 0;
+        if (c->m.members.n > 0)
+            add_group(s, c, e && e->model);
+        if ((e && e->model) || (c->m.members.n > 0 && !c->m.path[0]))
             continue;
         if (c->m.path[0])
             fill(s, c->id, NULL, &s->models[s->n++]);
@@ -317,6 +334,49 @@ static void drop_clashing_aliases(struct model_set *s)
     }
 }
 
+static bool is_served(const struct model_set *s, const char *name)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        if (strcmp(s->models[i].id, name) == 0)
+            return true;
+        for (size_t k = 0; k < s->models[i].n_aliases; k++)
+            if (strcmp(s->models[i].aliases[k], name) == 0)
+                return true;
+    }
+    return false;
+}
+
+static void check_names(struct model_set *s, const char *of, const char *key, const struct config_list *names)
+{
+    for (size_t i = 0; i < names->n; i++)
+        if (!is_served(s, names->items[i]) && !model_set_group(s, str_from(names->items[i])))
+            warn(s, "models.%s.%s names %s, which is no model here", of, key, names->items[i]);
+}
+
+static void check_stand_ins(struct model_set *s)
+{
+    for (size_t i = 0; i < s->config->n_models; i++) {
+        const struct config_entry *c = &s->config->models[i];
+        check_names(s, c->id, "members", &c->m.members);
+        check_names(s, c->id, "fallback", &c->m.fallback);
+    }
+    const char *name = s->config->default_model;
+    if (name[0] && !is_served(s, name) && !model_set_group(s, str_from(name)))
+        warn(s, "default_model names %s, which is no model here", name);
+}
+
+const struct model_group *model_set_group(const struct model_set *s, struct str name)
+{
+    for (size_t i = 0; i < s->n_groups; i++) {
+        if (str_eq_c(name, s->groups[i].id))
+            return &s->groups[i];
+        for (size_t k = 0; k < s->groups[i].aliases->n; k++)
+            if (str_eq_c(name, s->groups[i].aliases->items[k]))
+                return &s->groups[i];
+    }
+    return NULL;
+}
+
 static void collect_preload(struct model_set *s)
 {
     for (size_t i = 0; i < s->n; i++)
@@ -336,7 +396,8 @@ enum rc model_set_build(const struct config *c, const struct catalog *catalog, s
     s->entries = arena_array(&s->arena, most ? most : 1, sizeof(*s->entries));
     s->preload = arena_array(&s->arena, most ? most : 1, sizeof *s->preload);
     s->warnings = arena_array(&s->arena, WARNINGS_MAX, sizeof *s->warnings);
-    if (!s->models || !s->entries || !s->preload || !s->warnings) {
+    s->groups = arena_array(&s->arena, c->n_models ? c->n_models : 1, sizeof *s->groups);
+    if (!s->groups || !s->models || !s->entries || !s->preload || !s->warnings) {
         model_set_free(s);
         return err_set(err, RC_NOMEM, "memory is short for a list of %zu models", most);
     }
@@ -349,6 +410,7 @@ enum rc model_set_build(const struct config *c, const struct catalog *catalog, s
         find_smaller(s, i);
     }
     drop_clashing_aliases(s);
+    check_stand_ins(s);
     collect_preload(s);
     for (size_t i = 0; i < catalog->n_notes; i++)
         warn(s, "%s", catalog->notes[i].message);
@@ -393,6 +455,22 @@ yyjson_mut_val *model_set_json(const struct model_set *s, size_t i, yyjson_mut_d
     return o;
 }
 
+static yyjson_mut_val *group_json(yyjson_mut_doc *doc, const struct model_group *g)
+{
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    yyjson_mut_obj_add_str(doc, o, "id", g->id);
+    yyjson_mut_obj_add_str(doc, o, "object", "model");
+    yyjson_mut_obj_add_int(doc, o, "created", 0);
+    yyjson_mut_obj_add_str(doc, o, "owned_by", "configuration");
+    yyjson_mut_val *aliases = yyjson_mut_obj_add_arr(doc, o, "aliases");
+    for (size_t i = 0; i < g->aliases->n; i++)
+        yyjson_mut_arr_add_str(doc, aliases, g->aliases->items[i]);
+    yyjson_mut_val *members = yyjson_mut_obj_add_arr(doc, o, "members");
+    for (size_t i = 0; i < g->members->n; i++)
+        yyjson_mut_arr_add_str(doc, members, g->members->items[i]);
+    return o;
+}
+
 void model_set_list_json(const struct model_set *s, struct buf *out)
 {
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
@@ -402,6 +480,8 @@ void model_set_list_json(const struct model_set *s, struct buf *out)
     yyjson_mut_val *data = yyjson_mut_obj_add_arr(doc, root, "data");
     for (size_t i = 0; i < s->n; i++)
         yyjson_mut_arr_append(data, model_set_json(s, i, doc));
+    for (size_t i = 0; i < s->n_groups; i++)
+        yyjson_mut_arr_append(data, group_json(doc, &s->groups[i]));
     (void)json_write(doc, false, out, NULL); /* fails only with out->failed */
     yyjson_mut_doc_free(doc);
 }
@@ -409,10 +489,11 @@ void model_set_list_json(const struct model_set *s, struct buf *out)
 bool model_set_one_json(const struct model_set *s, struct str id, struct buf *out)
 {
     size_t i = model_set_index(s, id);
-    if (i == SIZE_MAX)
+    const struct model_group *g = i == SIZE_MAX ? model_set_group(s, id) : NULL;
+    if (i == SIZE_MAX && !g)
         return false;
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
-    yyjson_mut_doc_set_root(doc, model_set_json(s, i, doc));
+    yyjson_mut_doc_set_root(doc, g ? group_json(doc, g) : model_set_json(s, i, doc));
     (void)json_write(doc, false, out, NULL);
     yyjson_mut_doc_free(doc);
     return true;

@@ -7,6 +7,11 @@
 #include "gguf/catalog.h"
 #include "pool/pool.h"
 
+struct model_group { /* a name for several models; borrowed from the configuration */
+    const char *id;
+    const struct config_list *aliases, *members, *fallback;
+};
+
 struct model_set {
     struct arena arena;
     const struct config *config;          /* borrowed: outlives the set */
@@ -16,7 +21,10 @@ struct model_set {
     size_t n;
     const char **preload;
     size_t n_preload;
-    char **warnings; /* what a person should know: files that cannot be served, settings without a model */
+    struct model_group *groups;
+    size_t n_groups;
+    bool has_fallbacks; /* some model or group has one that stands in */
+    char **warnings;    /* what a person should know: files that cannot be served, settings without a model */
     size_t n_warnings;
 };
 
@@ -24,6 +32,9 @@ struct model_set {
 enum rc model_set_build(const struct config *c, const struct catalog *catalog, struct model_set **ret_set,
                         struct err *err);
 void model_set_free(struct model_set *s); /* NULL is fine */
+
+/* The group of this id or alias; NULL if there is none. */
+const struct model_group *model_set_group(const struct model_set *s, struct str name);
 
 /* Whether id is that of a file that was found but cannot be served; *err then is RC_NOT_FOUND and says why.
  */

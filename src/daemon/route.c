@@ -1,9 +1,14 @@
 /* The proxy's abstract route over the pool. Layer daemon; loop thread.
  *
- * A granted lease keeps the pool's lease in `ref`, with what the client wishes for the time after it, until
- * it is given back. A waiting request is a struct waiting: it ends with the pool's callback or with cancel,
- * whichever comes first; unloading cannot be cancelled, so there it ends with the callback. */
+ * What a request asks for is a choice of models (choice.h). They are asked one after the other, until one
+ * serves it or lets it wait; a wait that fails goes on with the next. A granted lease keeps the pool's lease
+ * in `ref`, with what the client wishes for the time after it, until it is given back. A waiting request is a
+ * struct waiting: it ends with the pool's callback or with cancel, whichever comes first; unloading cannot be
+ * cancelled, so there it ends with the callback. */
+#include "daemon/choice.h"
 #include "daemon/daemon_priv.h"
+
+#include "base/clock.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -26,8 +31,25 @@ struct waiting {
     void *arg;
     bool cancelled;
     struct keep keep;
-    char asked[256]; /* the client's spelling, to tell whether it must be replaced */
+    char asked[256];          /* the client's spelling, to tell whether it must be replaced */
+    struct pool_request what; /* its texts are gone once the request waits */
+    uint64_t since_ms;
+    struct chain *next; /* who is asked if this one fails; NULL = nobody */
 };
+
+struct chain {
+    size_t at, n;
+    struct route_refusal first; /* what the one that was asked for said */
+    char *names[CHOICE_MAX];
+};
+
+static void waiting_free(struct waiting *w)
+{
+    for (size_t i = 0; w->next && i < w->next->n; i++)
+        free(w->next->names[i]);
+    free(w->next);
+    free(w);
+}
 
 static struct keep keep_of(const struct dialect_wish *wish)
 {
@@ -55,41 +77,140 @@ static void lease_from(const struct daemon *d, const struct pool_lease *from, st
                                 .wake_member = from->wake_member,
                                 .wake_event = from->wake_event,
                                 .collect_members = from->collect_members,
-                                .speaks = speaks(&d->config->dialects, from->speaks)};
+                                .speaks = speaks(&d->config->dialects, from->speaks),
+                                .queue_position = from->position,
+                                .queue_expected_ms = from->expected_ms};
     snprintf(ret->host, sizeof ret->host, "%s", from->host);
     snprintf(ret->model, sizeof ret->model, "%s", from->model);
     snprintf(ret->instance, sizeof ret->instance, "%s", from->instance);
     ret->replace_model = asked.n > 0 && !str_eq_c(asked, from->model);
 }
 
+/* ---- the choice ---- */
+
+/* Of several equal ones whoever serves soonest is asked first; the configuration's order decides where all
+ * do. */
+static void rank(const struct daemon *d, struct choice *c)
+{
+    uint64_t cost[CHOICE_MAX];
+    for (size_t i = 0; i < c->n_members; i++) {
+        uint64_t mine = pool_expected_ms(d->pool, c->names[i]);
+        struct str name = c->names[i];
+        size_t at = i;
+        for (; at > 0 && cost[at - 1] > mine; at--) {
+            cost[at] = cost[at - 1];
+            c->names[at] = c->names[at - 1];
+        }
+        cost[at] = mine;
+        c->names[at] = name;
+    }
+}
+
+/* The first name of the choice; the others are kept with w, for configurations come and go. */
+static enum rc choose(struct daemon *d, struct waiting *w, struct str *model, struct err *err)
+{
+    struct choice c;
+    if (!d->set->has_fallbacks && d->set->n_groups == 0 && model->n)
+        return RC_OK;
+    enum rc rc = choice_make(d->set, *model, pool_resolve(d->pool, *model), &c, err);
+    if (rc != RC_OK)
+        return rc;
+    if (c.n_members > 1)
+        rank(d, &c);
+    *model = c.names[0];
+    if (c.n == 1)
+        return RC_OK;
+    w->next = mem_new(struct chain);
+    for (size_t i = 1; i < c.n; i++)
+        w->next->names[w->next->n++] = mem_strndup(c.names[i].p, c.names[i].n);
+    return RC_OK;
+}
+
+/* The one that was asked for tells why; who else was asked is named behind it. */
+static void tell_all_failed(const struct chain *c, struct route_refusal *r)
+{
+    struct buf text = {.max = sizeof r->err.message - 1};
+    *r = c->first;
+    (void)buf_puts(&text, r->err.message);
+    for (size_t i = 0; i < c->at; i++)
+        (void)buf_printf(&text, "%s%s", i ? ", " : "; nor could ", c->names[i]);
+    if (!text.failed)
+        snprintf(r->err.message, sizeof r->err.message, "%s", text.data);
+    buf_release(&text);
+}
+
+/* After a refusal: whether there is another one to ask, in w->what. At the end *r is what the caller is told.
+ */
+static bool ask_next(struct waiting *w, struct route_refusal *r)
+{
+    struct chain *c = w->next;
+    if (!c)
+        return false;
+    if (c->at == 0)
+        c->first = *r;
+    if (c->at == c->n || !choice_goes_on(r->err.code)) {
+        tell_all_failed(c, r);
+        return false;
+    }
+    w->what.model = str_from(c->names[c->at++]);
+    metrics_add(w->d->metrics, METRIC_FALLBACKS, NULL, 1);
+    return true;
+}
+
+static void on_acquired(void *arg, enum rc rc, const struct pool_lease *lease, const struct err *err,
+                        uint32_t retry_after_s);
+
+static enum pool_answer ask(struct waiting *w, struct pool_lease *lease, struct route_refusal *r)
+{
+    for (;;) {
+        enum pool_answer answer =
+            pool_acquire(w->d->pool, &w->what, on_acquired, w, lease, &w->wait, &r->retry_after_s, &r->err);
+        if (answer != POOL_REFUSED || !ask_next(w, r))
+            return answer;
+    }
+}
+
+/* ---- what the proxy calls, and what is called back ---- */
+
+static void finish(struct waiting *w, const struct pool_lease *lease, const struct route_refusal *refusal)
+{
+    struct route_lease out;
+    if (lease)
+        lease_from(w->d, lease, str_from(w->asked), w->keep, &out);
+    w->cb(w->arg, lease ? &out : NULL, lease ? NULL : refusal);
+    waiting_free(w);
+}
+
 static void on_acquired(void *arg, enum rc rc, const struct pool_lease *lease, const struct err *err,
                         uint32_t retry_after_s)
 {
     struct waiting *w = arg;
+    struct pool_lease other;
     w->d->doing = "a lease for a waiting request";
     if (rc == RC_OK) {
-        struct route_lease out;
-        lease_from(w->d, lease, str_from(w->asked), w->keep, &out);
-        w->cb(w->arg, &out, NULL);
-    } else {
-        struct route_refusal refusal = {.err = *err, .retry_after_s = retry_after_s};
-        w->cb(w->arg, NULL, &refusal);
+        finish(w, lease, NULL);
+        return;
     }
-    free(w);
+    struct route_refusal refusal = {.err = *err, .retry_after_s = retry_after_s};
+    uint64_t now = clock_mono_ms();
+    w->what.waited_ms += (uint32_t)(now - w->since_ms);
+    w->since_ms = now;
+    enum pool_answer answer = ask_next(w, &refusal) ? ask(w, &other, &refusal) : POOL_REFUSED;
+    if (answer != POOL_WAITING)
+        finish(w, answer == POOL_GRANTED ? &other : NULL, &refusal);
 }
 
-/* Without a model in the request the only one there is will do. */
-static bool choose_model(struct daemon *d, struct str *model, struct err *err)
+static struct pool_request request_of(const struct route_request *req)
 {
-    if (model->n)
-        return true;
-    if (d->set->n == 1) {
-        *model = str_from(d->set->models[0].id);
-        return true;
-    }
-    enum rc rc = err_set(err, RC_INVALID, "the request names no model");
-    err_hint(err, "add \"model\" to the body; GET /v1/models lists %zu", d->set->n);
-    return rc == RC_OK;
+    static const enum line_band bands[] = {
+        [ROUTE_HIGH] = LINE_HIGH, [ROUTE_NORMAL] = LINE_NORMAL, [ROUTE_LOW] = LINE_LOW};
+    return (struct pool_request){.model = req->model,
+                                 .key = str_hash(req->key_id, 0),
+                                 .band = bands[req->priority],
+                                 .prompt_bytes = req->body_bytes,
+                                 .prompt = req->prompt,
+                                 .waited_ms = req->waited_ms,
+                                 .light = req->light};
 }
 
 /* A look takes what is ready, and gives nothing back. */
@@ -110,7 +231,7 @@ static void on_left(void *arg, enum rc rc, const struct err *err)
     struct waiting *w = arg;
     w->d->doing = "a request that unloads its model";
     if (w->cancelled) {
-        free(w);
+        waiting_free(w);
     } else if (rc != RC_OK) {
         on_acquired(w, rc, NULL, err, 0);
     } else {
@@ -129,7 +250,7 @@ static enum route_answer leave(struct waiting *w, struct str model, void **ret_w
     if (!known) {
         (void)pool_observe(w->d->pool, model, &unused, &ret_refusal->err);
         ret_refusal->retry_after_s = 0;
-        free(w);
+        waiting_free(w);
         return ROUTE_REFUSED;
     }
     snprintf(w->asked, sizeof w->asked, "%s", known);
@@ -144,29 +265,28 @@ static enum route_answer acquire(void *ctx, const struct route_request *req, rou
                                  struct route_refusal *ret_refusal)
 {
     struct daemon *d = ctx;
-    struct str model = req->model;
+    struct pool_lease lease;
     d->doing = "a request's route";
     struct waiting *w = mem_new(struct waiting);
-    *w = (struct waiting){.d = d, .cb = cb, .arg = arg, .keep = keep_of(req->wish)};
+    *w = (struct waiting){.d = d, .cb = cb, .arg = arg, .keep = keep_of(req->wish), .what = request_of(req)};
     snprintf(w->asked, sizeof w->asked, "%.*s", STR_ARG(req->model));
     struct route_refusal refusal = {.retry_after_s = 0};
-    if (!choose_model(d, &model, &refusal.err)) {
-        *ret_refusal = refusal;
-        free(w);
-        return ROUTE_REFUSED;
+    enum pool_answer answer = POOL_REFUSED;
+    bool chosen = choose(d, w, &w->what.model, &refusal.err) == RC_OK;
+    if (chosen && req->observe) {
+        enum route_answer seen = observe(d, w->what.model, req->model, ret_lease, ret_refusal);
+        waiting_free(w);
+        return seen;
     }
-    if (req->observe) {
-        free(w);
-        return observe(d, model, req->model, ret_lease, ret_refusal);
-    }
-    if (req->wish && req->wish->leave)
-        return leave(w, model, ret_wait, ret_refusal);
-    if (req->wish && req->wish->context)
-        pool_widen(d->pool, model, req->wish->context);
-    struct pool_lease lease;
-    enum pool_answer answer =
-        pool_acquire(d->pool, model, on_acquired, w, &lease, &w->wait, &refusal.retry_after_s, &refusal.err);
+    if (chosen && req->wish && req->wish->leave)
+        return leave(w, w->what.model, ret_wait, ret_refusal);
+    if (chosen && req->wish && req->wish->context)
+        pool_widen(d->pool, w->what.model, req->wish->context);
+    if (chosen)
+        answer = ask(w, &lease, &refusal);
     if (answer == POOL_WAITING) {
+        w->since_ms = clock_mono_ms();
+        w->what.model = w->what.prompt = (struct str){"", 0};
         *ret_wait = w;
         return ROUTE_WAITING;
     }
@@ -174,7 +294,7 @@ static enum route_answer acquire(void *ctx, const struct route_request *req, rou
         lease_from(d, &lease, str_from(w->asked), w->keep, ret_lease);
     else
         *ret_refusal = refusal;
-    free(w);
+    waiting_free(w);
     return answer == POOL_GRANTED ? ROUTE_GRANTED : ROUTE_REFUSED;
 }
 
@@ -186,24 +306,30 @@ static void cancel(void *ctx, void *wait)
     if (!w->wait)
         return;
     pool_cancel(d->pool, w->wait);
-    free(w);
+    waiting_free(w);
 }
 
-static void release(void *ctx, struct route_lease *lease, bool broken)
+static void release(void *ctx, struct route_lease *lease, enum route_end end)
 {
+    static const enum pool_end ends[] = {[ROUTE_END_FINE] = POOL_END_FINE,
+                                         [ROUTE_END_LEFT] = POOL_END_LEFT,
+                                         [ROUTE_END_FAILED] = POOL_END_FAILED,
+                                         [ROUTE_END_BROKEN] = POOL_END_BROKEN};
     struct daemon *d = ctx;
     struct held *own = lease->ref;
     lease->ref = NULL;
     if (own->keep.given)
         pool_keep(d->pool, &own->lease, own->keep.ms);
-    pool_release(d->pool, &own->lease, broken);
+    pool_release(d->pool, &own->lease, ends[end]);
     free(own);
 }
 
 static const char *resolve(void *ctx, struct str model)
 {
     struct daemon *d = ctx;
-    return choose_model(d, &model, NULL) ? pool_resolve(d->pool, model) : NULL;
+    struct str meant = choice_meant(d->set, model);
+    const struct model_group *g = model_set_group(d->set, meant);
+    return g ? g->id : pool_resolve(d->pool, meant);
 }
 
 void route_ops_init(struct daemon *d, struct route_ops *ret_ops)

@@ -31,25 +31,34 @@ static void collect_pool(struct daemon *d)
         {METRIC_LEASES, (double)c.leases},
         {METRIC_QUEUE_WAITING, (double)c.waiting},
         {METRIC_LADDER_STEPS, (double)c.ladder_steps},
+        {METRIC_BREAKER_TRIPS, (double)c.trips},
+        {METRIC_PREFIX_HITS, (double)c.prefix_hits},
     };
     for (size_t i = 0; i < TABLE_COUNT(rows); i++)
         metrics_set(m, rows[i].id, NULL, rows[i].value);
+    for (int b = 0; b < LINE_BANDS; b++) {
+        const char *band[] = {line_band_word((enum line_band)b)};
+        metrics_set(m, METRIC_QUEUE_LENGTH, band, c.waiting_in[b]);
+        metrics_set(m, METRIC_QUEUE_GRANTS, band, (double)c.line_grants[b]);
+    }
     for (int s = 0; s < POOL_STATES; s++)
         metrics_set(m, METRIC_INSTANCES, (const char *[]){pool_state_word((enum pool_state)s)},
                     (double)c.instances[s]);
 }
 
-static void collect_instance(void *arg, const char *instance, const char *model, enum pool_state s,
-                             uint32_t busy, const struct plan *plan)
+static void collect_instance(void *arg, const struct pool_view *v)
 {
     struct daemon *d = arg;
-    if (s == POOL_STOPPED || s == POOL_FAILED)
+    const struct plan_estimate *e = &v->plan->estimate;
+    if (v->state == POOL_STOPPED || v->state == POOL_FAILED)
         return;
-    metrics_set(d->metrics, METRIC_INSTANCE_BUSY, (const char *[]){model, instance}, busy);
-    for (size_t i = 0; plan && i < plan->estimate.n_parts; i++)
+    metrics_set(d->metrics, METRIC_INSTANCE_BUSY, (const char *[]){v->model, v->instance}, v->busy);
+    metrics_set(d->metrics, METRIC_INSTANCE_SLOTS, (const char *[]){v->model, v->instance}, v->slots);
+    metrics_set(d->metrics, METRIC_INSTANCE_BREAKER, (const char *[]){v->model, v->instance, v->breaker}, 1);
+    for (size_t i = 0; i < e->n_parts; i++)
         metrics_set(d->metrics, METRIC_INSTANCE_BYTES,
-                    (const char *[]){model, instance, plan->estimate.parts[i].name},
-                    (double)plan_part_total(&plan->estimate.parts[i]));
+                    (const char *[]){v->model, v->instance, e->parts[i].name},
+                    (double)plan_part_total(&e->parts[i]));
 }
 
 static void collect_http(struct daemon *d)
@@ -111,8 +120,8 @@ void telemetry_text(struct daemon *d, struct buf *out)
     metrics_set(d->metrics, METRIC_BUILD_INFO, (const char *[]){ARRIERO_VERSION}, 1);
     metrics_set(d->metrics, METRIC_START_TIME, NULL, (double)d->start_wall_ms / 1000);
     collect_pool(d);
-    metrics_clear(d->metrics, METRIC_INSTANCE_BUSY);
-    metrics_clear(d->metrics, METRIC_INSTANCE_BYTES);
+    for (int id = METRIC_INSTANCE_SLOTS; id <= METRIC_INSTANCE_BYTES; id++)
+        metrics_clear(d->metrics, (enum metric)id);
     pool_each(d->pool, collect_instance, d);
     collect_http(d);
     collect_machine(d);
@@ -199,17 +208,18 @@ struct servers {
     yyjson_mut_val *list;
 };
 
-static void add_server(void *arg, const char *instance, const char *model, enum pool_state s, uint32_t busy,
-                       const struct plan *plan)
+static void add_server(void *arg, const struct pool_view *i)
 {
     struct servers *v = arg;
+    const struct plan *plan = i->plan;
     yyjson_mut_val *o = yyjson_mut_arr_add_obj(v->doc, v->list);
-    yyjson_mut_obj_add_strcpy(v->doc, o, "id", instance);
-    yyjson_mut_obj_add_strcpy(v->doc, o, "model_id", model);
-    yyjson_mut_obj_add_str(v->doc, o, "status", server_status(s));
-    yyjson_mut_obj_add_str(v->doc, o, "state", pool_state_word(s));
-    yyjson_mut_obj_add_uint(v->doc, o, "busy", busy);
-    if (!plan || plan->n_used == 0) {
+    yyjson_mut_obj_add_strcpy(v->doc, o, "id", i->instance);
+    yyjson_mut_obj_add_strcpy(v->doc, o, "model_id", i->model);
+    yyjson_mut_obj_add_str(v->doc, o, "status", server_status(i->state));
+    yyjson_mut_obj_add_str(v->doc, o, "state", pool_state_word(i->state));
+    yyjson_mut_obj_add_uint(v->doc, o, "busy", i->busy);
+    yyjson_mut_obj_add_uint(v->doc, o, "slots", i->slots);
+    if (plan->n_used == 0) {
         yyjson_mut_obj_add_null(v->doc, o, "gpu_assignment");
         return;
     }
@@ -219,14 +229,14 @@ static void add_server(void *arg, const char *instance, const char *model, enum 
     const struct plan_params *p = &plan->estimate.params;
     uint64_t bytes = 0;
     double sum = 0;
-    for (uint32_t i = 0; i < p->n_tensor_split; i++)
-        sum += (double)p->tensor_split[i];
-    for (uint32_t i = 0; i < plan->n_used && i < plan->estimate.n_parts; i++) {
-        yyjson_mut_arr_add_uint(v->doc, ids, plan->used[i]);
+    for (uint32_t k = 0; k < p->n_tensor_split; k++)
+        sum += (double)p->tensor_split[k];
+    for (uint32_t k = 0; k < plan->n_used && k < plan->estimate.n_parts; k++) {
+        yyjson_mut_arr_add_uint(v->doc, ids, plan->used[k]);
         yyjson_mut_arr_add_real(v->doc, splits,
-                                i < p->n_tensor_split && sum > 0 ? (double)p->tensor_split[i] / sum
+                                k < p->n_tensor_split && sum > 0 ? (double)p->tensor_split[k] / sum
                                                                  : 1.0 / plan->n_used);
-        bytes += plan_part_total(&plan->estimate.parts[i]);
+        bytes += plan_part_total(&plan->estimate.parts[k]);
     }
     yyjson_mut_obj_add_real(v->doc, a, "estimated_vram_required", GB(bytes));
     yyjson_mut_obj_add_int(v->doc, a, "n_gpu_layers", p->gpu_layers);

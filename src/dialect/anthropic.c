@@ -72,6 +72,7 @@ static const struct dialect_call calls[] = {
      .plain = anthropic_plain,
      .free = free_state},
     {.path = "/v1/messages/count_tokens",
+     .light = true,
      .plain_type = "application/json",
      .ask = anthropic_ask_count,
      .document = count_document,

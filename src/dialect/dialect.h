@@ -75,6 +75,7 @@ struct dialect_call {
     /* Asked before a model is chosen, for the sake of its wishes; else once the backend is known not to speak
      * the dialect. */
     bool early;
+    bool light;                           /* makes no tokens: needs no slot of an instance */
     const char *stream_type, *plain_type; /* Content-Type of either form; NULL = there is no such form */
 
     /* Reads the client's body, which is an object. RC_INVALID and its like name the member and say what

@@ -3,8 +3,14 @@
 #include "dialect/errors.h"
 
 static const struct dialect_call calls[] = {
-    {.path = "/completions"}, {.path = "/embeddings"}, {.path = "/completion"}, {.path = "/embedding"},
-    {.path = "/infill"},      {.path = "/tokenize"},   {.path = "/detokenize"}, {.path = "/apply-template"},
+    {.path = "/completions"},
+    {.path = "/embeddings"},
+    {.path = "/completion"},
+    {.path = "/embedding"},
+    {.path = "/infill"},
+    {.path = "/tokenize", .light = true},
+    {.path = "/detokenize", .light = true},
+    {.path = "/apply-template", .light = true},
 };
 
 extern const struct dialect dialect_llamacpp;

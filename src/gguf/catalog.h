@@ -41,6 +41,11 @@ void catalog_free(struct catalog *c);
 const struct catalog_entry *catalog_find(const struct catalog *c, struct str id);
 /* Ids nearest to a wrong one (edit distance and containment), best first; returns how many. Borrowed. */
 size_t catalog_nearest(const struct catalog *c, struct str id, const char **out, size_t max);
+/* Whether a name as people type it may mean the id. The same: letters and digits agree, whatever their case
+ * and what stands between them, without a "-GGUF" at the end of a repository's name; where both name an owner
+ * or a quantisation, these agree too. CATALOG_MEANS_QUANT: the name tells the quantisation as well. */
+enum catalog_meaning { CATALOG_MEANS_NOT, CATALOG_MEANS_MODEL, CATALOG_MEANS_QUANT };
+enum catalog_meaning catalog_means(struct str typed, struct str id);
 /* Files of the same model with fewer bytes, largest first, at most max; returns how many. Borrowed. The same:
  * architecture, layers, parameters and the file's name but for the quantisation agree. */
 size_t catalog_smaller(const struct catalog *c, const struct model *m, const struct model **out, size_t max);

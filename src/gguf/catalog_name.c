@@ -88,3 +88,63 @@ char *name_base(struct str stem)
     }
     return buf_take(&out);
 }
+
+/* ---- names as people type them: "Owner/Some-Model-GGUF:q4_k_m", "some-model.Q4_K_M", "some-model" ---- */
+
+#define WORD_MAX 160
+
+struct typed {
+    struct str owner, quant; /* empty = not told */
+    char word[WORD_MAX];     /* letters and digits of the name, lower case */
+    size_t n;
+};
+
+static void put_word(struct typed *t, struct str s)
+{
+    for (size_t i = 0; i < s.n && t->n < WORD_MAX; i++)
+        if (isalnum((unsigned char)s.p[i]))
+            t->word[t->n++] = (char)tolower((unsigned char)s.p[i]);
+}
+
+static bool take_apart(struct str name, struct typed *t)
+{
+    *t = (struct typed){.owner = {"", 0}, .quant = {"", 0}};
+    for (size_t i = name.n; i-- > 0;)
+        if (name.p[i] == '/') {
+            t->owner = (struct str){name.p, i};
+            name = (struct str){name.p + i + 1, name.n - i - 1};
+            break;
+        }
+    for (size_t i = name.n; i-- > 0;)
+        if (name.p[i] == ':') {
+            struct str tag = {name.p + i + 1, name.n - i - 1};
+            if (name_quantization(tag).n == tag.n && tag.n > 0) {
+                t->quant = tag;
+                name.n = i;
+            }
+            break;
+        }
+    struct str inner = t->quant.n ? (struct str){name.p, 0} : name_quantization(name);
+    if (inner.n) {
+        t->quant = inner;
+        put_word(t, (struct str){name.p, (size_t)(inner.p - name.p)});
+        put_word(t, (struct str){inner.p + inner.n, (size_t)(name.p + name.n - inner.p) - inner.n});
+    } else {
+        put_word(t, name);
+    }
+    if (t->n > 4 && !memcmp(t->word + t->n - 4, "gguf", 4))
+        t->n -= 4;
+    return t->n > 0 && t->n < WORD_MAX;
+}
+
+enum catalog_meaning catalog_means(struct str typed, struct str id)
+{
+    struct typed a, b;
+    if (!take_apart(typed, &a) || !take_apart(id, &b) || a.n != b.n || memcmp(a.word, b.word, a.n) != 0)
+        return CATALOG_MEANS_NOT;
+    if (a.owner.n && b.owner.n && !str_ieq(a.owner, b.owner))
+        return CATALOG_MEANS_NOT;
+    if (!a.quant.n)
+        return CATALOG_MEANS_MODEL;
+    return str_ieq(a.quant, b.quant) ? CATALOG_MEANS_QUANT : CATALOG_MEANS_NOT;
+}

@@ -283,8 +283,11 @@ static bool is_pinned(const struct pool_instance *i)
     return i->entry && i->entry->pinned;
 }
 
-static bool is_evictable(const struct pool_instance *i, enum view view)
+/* Instances of one model never make room for each other. */
+static bool is_evictable(const struct entry *e, const struct pool_instance *i, enum view view)
 {
+    if (i->entry && i->entry != e && i->entry->lead == e->lead)
+        return false;
     if (i->state == POOL_DRAINING) /* it leaves anyway, but what it leaves may be promised for now */
         return i->room_for == NULL || view == VIEW_ALL || view == VIEW_ALL_BUT_PINNED;
     if (view == VIEW_IDLE)
@@ -292,15 +295,17 @@ static bool is_evictable(const struct pool_instance *i, enum view view)
     return view == VIEW_ALL || (view == VIEW_ALL_BUT_PINNED && !is_pinned(i));
 }
 
-static void residents_of(struct pool *p, const struct plan_machine *m, enum view view, struct residents *r)
+static void residents_of(const struct entry *e, const struct plan_machine *m, enum view view,
+                         struct residents *r)
 {
+    struct pool *p = e->pool;
     uint64_t now = p->deps.now_ms();
     r->n = 0;
     for (struct pool_instance *i = p->instances; i && r->n < PLAN_MAX_RESIDENTS; i = i->next) {
         if (!instance_holds_memory(i) || view == VIEW_NOBODY)
             continue;
         struct plan_resident *row = &r->rows[r->n];
-        *row = (struct plan_resident){.id = i->id, .evictable = is_evictable(i, view)};
+        *row = (struct plan_resident){.id = i->id, .evictable = is_evictable(e, i, view)};
         for (size_t d = 0; d < m->n_devices; d++)
             row->device_bytes[d] = reserve_on(&i->reserve, device_key(&m->devices[d]));
         row->host_bytes = i->reserve.host_bytes;
@@ -334,7 +339,7 @@ struct question {
 
 static enum rc ask(struct question *q, enum view view, struct plan *ret_plan, struct err *err)
 {
-    residents_of(q->e->pool, &q->machine, view, &q->residents);
+    residents_of(q->e, &q->machine, view, &q->residents);
     q->victims.n = 0;
     return q->e->pool->deps.pack(q->e->facts, &q->policy, &q->machine, q->residents.rows, q->residents.n,
                                  ret_plan, &q->victims, err);
@@ -404,6 +409,39 @@ static enum admit refuse(struct question *q, struct err *err)
     return ADMIT_REFUSE;
 }
 
+/* Takes the devices that other instances of the model use out of the question; false if there are none, or no
+ * others. */
+static bool leave_out_siblings(struct question *q)
+{
+    bool used = false, left = false;
+    for (size_t d = 0; d < q->machine.n_devices; d++) {
+        struct plan_device *device = &q->machine.devices[d];
+        uint64_t bytes = 0;
+        for (const struct entry *s = q->e->lead; s; s = s->twin)
+            if (s != q->e && s->current)
+                bytes += reserve_on(&s->current->reserve, device_key(device));
+        used |= bytes > 0;
+        left |= bytes == 0 && device->free_bytes > 0;
+        if (bytes > 0)
+            device->free_bytes = 0;
+    }
+    return used && left;
+}
+
+/* A further instance of a model goes to devices of its own, if they hold all of it. */
+static bool goes_apart(struct question *q, struct admission *a)
+{
+    struct err err;
+    uint64_t free_bytes[PLAN_MAX_DEVICES];
+    for (size_t d = 0; d < q->machine.n_devices; d++)
+        free_bytes[d] = q->machine.devices[d].free_bytes;
+    bool apart = q->e->lead->twin && leave_out_siblings(q) && ask(q, VIEW_NOBODY, &a->plan, &err) == RC_OK &&
+                 a->plan.smaller == PLAN_AS_ASKED && a->plan.n_used > 0 && a->plan.estimate.layers_cpu == 0;
+    for (size_t d = 0; d < q->machine.n_devices; d++)
+        q->machine.devices[d].free_bytes = free_bytes[d];
+    return apart;
+}
+
 enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct admission *a, struct err *err)
 {
     struct pool *p = e->pool;
@@ -421,15 +459,21 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
     admit_machine(p, e->caps ? e->caps : p->default_caps, policy->device, &q->machine);
     lesson_teach(e, policy, &q->machine);
     a->machine = q->machine;
-    bool strict = making_room(p);
-    enum view view = strict ? VIEW_NOBODY : VIEW_IDLE;
+    bool strict = making_room(p), extra = seats_is_extra(e);
+    enum view view = strict || extra ? VIEW_NOBODY : VIEW_IDLE;
+    if (goes_apart(q, a)) {
+        answer = go(q, a, false);
+        goto done;
+    }
     enum rc rc = ask(q, view, &a->plan, err);
     if (rc == RC_OK && a->plan.smaller == PLAN_AS_ASKED) {
         answer = go(q, a, false);
         goto done;
     }
     answer = ADMIT_REFUSE;
-    if (rc != RC_OK && rc != RC_NO_FIT)
+    if (extra && rc == RC_OK)
+        (void)err_set(err, RC_NO_FIT, "only a smaller file leaves room for one more instance of %s", e->id);
+    if (extra || (rc != RC_OK && rc != RC_NO_FIT))
         goto done;
     other = mem_new(struct plan);
     enum rc patient = ask(q, VIEW_ALL_BUT_PINNED, other, &later);

@@ -51,7 +51,7 @@ struct pool_instance *instance_new(struct entry *e, const struct admission *a)
     i->pool = p;
     i->entry = e;
     i->serial = ++p->next_serial;
-    snprintf(i->id, sizeof i->id, "%.80s#%u", e->id, ++e->serial);
+    snprintf(i->id, sizeof i->id, "%.80s#%u", e->id, ++e->lead->serial);
     snprintf(i->model, sizeof i->model, "%s", e->id);
     i->state = POOL_PLANNED;
     i->since_ms = i->last_used_ms = p->deps.now_ms();
@@ -264,12 +264,13 @@ static void on_exited(void *arg, int wait_status)
     pool_kick(i->pool);
 }
 
-/* A file name from an id that holds "/" and ":". */
-static char *log_path_for(const struct pool *p, const char *id)
+/* A file name from an id that holds "/" and ":"; instances of one model at a time do not share one. */
+static char *log_path_for(const struct pool *p, const struct entry *e)
 {
     if (!p->log_dir)
         return NULL;
-    char *path = mem_printf("%s/%s.log", p->log_dir, id);
+    char *path = e->seat ? mem_printf("%s/%s.%u.log", p->log_dir, e->id, e->seat + 1)
+                         : mem_printf("%s/%s.log", p->log_dir, e->id);
     for (char *c = path + strlen(p->log_dir) + 1; *c; c++)
         if (*c == '/' || *c == ':' || (unsigned char)*c < 0x20)
             *c = '_';
@@ -305,7 +306,7 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
     for (size_t k = 0; k < n; k++)
         i->argv[k] = runtime_shown_arg(command.argv, k); /* only ever shown */
     free(i->log_path);
-    i->log_path = log_path_for(p, e->id);
+    i->log_path = log_path_for(p, e);
     static const struct launch_events events = {.line = on_line, .exited = on_exited};
     struct launch_spec spec = {.argv = command.argv, .env = command.env, .log_path = i->log_path};
     i->port = job.port;
@@ -431,7 +432,7 @@ static void healthy(struct pool_instance *i)
     }
     i->pool->room_changed = true;
     if (i->entry)
-        wait_grant_all(i->entry);
+        wait_serve(i->entry);
     if (i->state == POOL_READY && i->busy == 0)
         instance_idle(i);
     pool_kick(i->pool);

@@ -26,7 +26,9 @@ bool pool_observe(struct pool *p, struct str model, struct pool_lease *ret_lease
         (void)entry_unknown(p, model, err);
         return false;
     }
-    const struct pool_instance *i = e->current;
+    const struct pool_instance *i = NULL;
+    for (const struct entry *s = e; s && !(i && i->state == POOL_READY); s = s->twin)
+        i = s->current;
     if (!i || i->state != POOL_READY) {
         (void)err_set(err, RC_INVALID, "model %s is not loaded", e->id);
         err_hint(err, "load it first: arriero load %s, POST /models/load, or ask with autoload=true", e->id);
@@ -65,7 +67,8 @@ static bool would_fit(struct pool *p, const struct entry *e, uint32_t tokens)
 void pool_widen(struct pool *p, struct str model, uint64_t tokens)
 {
     struct entry *e = entry_find(p, model);
-    if (!e || e->policy.ctx || e->n_waiting || e->demand == DEMAND_PREPARING || e->demand == DEMAND_BLOCKED)
+    if (!e || e->twin || e->policy.ctx || e->n_waiting || e->demand == DEMAND_PREPARING ||
+        e->demand == DEMAND_BLOCKED)
         return;
     struct pool_instance *i = e->current;
     struct plan_reason r;

@@ -113,7 +113,8 @@ static void fail_entry(struct entry *e, enum rc rc, const struct err *err, bool 
         e->retry_at_ms = e->pool->deps.now_ms() + backoff_ms(e->failures);
     }
     err_prefix(&told, "model %s could not be loaded", e->id);
-    wait_fail_all(e, client_code(rc), &told, back_off ? load_retry_after_s(e) : 0);
+    if (!seats_other_serves(e))
+        wait_fail_all(e, client_code(rc), &told, back_off ? load_retry_after_s(e) : 0);
 }
 
 /* ---- room ---- */
@@ -269,7 +270,7 @@ void load_try_room(struct entry *e)
         e->demand = DEMAND_NONE;
         p->count.refused++;
         decide(p, "refuse", e, NULL, a->plan.reasons, a->plan.n_reasons, NULL, 0);
-        fail_entry(e, err.code, &err, err.code != RC_NO_FIT);
+        fail_entry(e, err.code, &err, err.code != RC_NO_FIT || seats_is_extra(e));
         break;
     }
     free(a);
@@ -320,7 +321,7 @@ void load_ready(struct pool_instance *i)
     lesson_ready(i);
     if (p->opt.hooks.want_sample)
         p->opt.hooks.want_sample(p->opt.hooks.arg);
-    wait_grant_all(e);
+    wait_serve(e);
     if (i->state == POOL_READY && i->busy == 0)
         instance_idle(i);
     pool_kick(p);
@@ -390,7 +391,7 @@ void load_crashed(struct pool_instance *i, const struct err *cause)
     /* Once may be bad luck: the next request loads it again at once. A series is held back. */
     e->failures = e->crashes - 1;
     e->retry_at_ms = e->failures ? now + backoff_ms(e->failures) : 0;
-    if (!e->wait_first || p->stopping)
+    if (!wait_count(e) || seats_other_serves(e) || p->stopping)
         return;
     if (e->retry_at_ms > now) {
         struct err told = *cause;

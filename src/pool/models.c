@@ -68,7 +68,7 @@ static void settings_take(struct entry *e, const struct pool_model *m)
     e->ladder = 0;
 }
 
-static void entry_free(struct entry *e)
+void entry_free_seat(struct entry *e)
 {
     if (e->prep)
         load_drop(e);
@@ -81,7 +81,18 @@ static void entry_free(struct entry *e)
     free(e->caps);
     free(e->last_log);
     free(e->id);
+    line_free(e->line);
+    prefix_table_free(e->prefixes);
     free(e);
+}
+
+static void entry_free(struct entry *e)
+{
+    while (e) {
+        struct entry *next = e->twin;
+        entry_free_seat(e);
+        e = next;
+    }
 }
 
 static int by_id(const void *a, const void *b)
@@ -115,6 +126,14 @@ static void names_build(struct pool *p)
             p->names[p->n_names++] = (struct name){str_from(e->aliases[k]), e};
     }
     qsort(p->names, p->n_names, sizeof *p->names, by_text);
+}
+
+static bool contains_ignoring_case(struct str hay, struct str needle)
+{
+    for (size_t i = 0; needle.n > 0 && i + needle.n <= hay.n; i++)
+        if (str_ieq((struct str){hay.p + i, needle.n}, needle))
+            return true;
+    return false;
 }
 
 static struct entry *find_exact(const struct pool *p, struct str name)
@@ -157,18 +176,34 @@ static struct entry *find_tagged(const struct pool *p, struct str name)
     return find_exact(p, (struct str){tagged, name.n + n});
 }
 
+/* A name that is nobody's, letter by letter: the one model that it may mean. Of several quantisations, where
+ * none is told, llama.cpp's own default. */
+static struct entry *find_typed(const struct pool *p, struct str name)
+{
+    struct entry *found = NULL, *usual = NULL;
+    size_t n_found = 0, n_usual = 0;
+    for (size_t k = 0; k < p->n_names; k++) {
+        struct entry *e = p->names[k].entry;
+        enum catalog_meaning m = catalog_means(name, p->names[k].text);
+        if (m == CATALOG_MEANS_NOT)
+            continue;
+        n_found += e != found;
+        found = e;
+        if (m == CATALOG_MEANS_MODEL && e != usual &&
+            contains_ignoring_case(p->names[k].text, STR("Q4_K_M"))) {
+            n_usual++;
+            usual = e;
+        }
+    }
+    return n_found == 1 ? found : n_usual == 1 ? usual : NULL;
+}
+
 struct entry *entry_find(const struct pool *p, struct str name)
 {
     struct entry *e = find_exact(p, name);
-    return e || !name.n ? e : find_tagged(p, name);
-}
-
-static bool contains_ignoring_case(struct str hay, struct str needle)
-{
-    for (size_t i = 0; needle.n > 0 && i + needle.n <= hay.n; i++)
-        if (str_ieq((struct str){hay.p + i, needle.n}, needle))
-            return true;
-    return false;
+    if (!e && name.n)
+        e = find_tagged(p, name);
+    return e || !name.n ? e : find_typed(p, name);
 }
 
 enum rc entry_unknown(const struct pool *p, struct str name, struct err *err)
@@ -216,8 +251,8 @@ enum rc entry_unknown(const struct pool *p, struct str name, struct err *err)
     return rc;
 }
 
-/* Takes the instance and the demand away from an entry; the callers that wait are left to the caller. */
-static void entry_uproot(struct entry *e, const char *code, const char *why)
+/* Takes the instance and the demand away from a seat; the callers that wait are left to the caller. */
+static void seat_uproot(struct entry *e, const char *code, const char *why)
 {
     struct pool_instance *i = e->current, *record = e->record;
     load_drop(e);
@@ -230,6 +265,12 @@ static void entry_uproot(struct entry *e, const char *code, const char *why)
         instance_detach(i);
         instance_stop(i, STOP_DRAIN);
     }
+}
+
+static void entry_uproot(struct entry *e, const char *code, const char *why)
+{
+    for (struct entry *s = e; s; s = s->twin)
+        seat_uproot(s, code, why);
 }
 
 static struct entry *find_by_id(struct entry *const *entries, size_t n, const char *id)
@@ -247,13 +288,52 @@ static bool linear_find(struct entry *const *entries, size_t n, const char *id)
     return false;
 }
 
+struct entry *entry_new_seat(struct entry *lead, uint32_t seat)
+{
+    struct entry *e = mem_new(struct entry);
+    e->pool = lead->pool;
+    e->id = mem_strdup(lead->id);
+    e->lead = lead;
+    e->seat = seat;
+    return e;
+}
+
 static struct entry *entry_new(struct pool *p, const struct pool_model *m)
 {
     struct entry *e = mem_new(struct entry);
     e->pool = p;
     e->id = mem_strdup(m->id);
-    settings_take(e, m);
+    e->lead = e;
     return e;
+}
+
+/* What was read of its files under the old settings. */
+static void facts_forget(struct entry *e)
+{
+    struct pool *p = e->pool;
+    if (e->facts)
+        p->deps.facts_unref(take_ptr(e->facts));
+    beside_release(p, &e->beside);
+    smaller_release(p, &e->smaller);
+    free(take_ptr(e->caps));
+}
+
+/* New settings, for every seat that they ask for. */
+static void entry_settle(struct entry *lead, const struct pool_model *m)
+{
+    seats_set(lead, m);
+    for (struct entry *s = lead; s; s = s->twin) {
+        facts_forget(s);
+        settings_take(s, m);
+    }
+}
+
+bool entry_is_known(const struct pool *p, const struct entry *lead)
+{
+    for (size_t i = 0; i < p->n_entries; i++)
+        if (p->entries[i] == lead)
+            return true;
+    return false;
 }
 
 void pool_set_models(struct pool *p, const struct pool_model *models, size_t n)
@@ -271,17 +351,14 @@ void pool_set_models(struct pool *p, const struct pool_model *models, size_t n)
             continue;
         if (!e) {
             e = entry_new(p, &models[i]);
+            entry_settle(e, &models[i]);
         } else if (e->settings_hash != models[i].settings_hash) {
             entry_uproot(e, "settings_changed", "its settings changed");
-            settings_take(e, &models[i]);
-            if (e->facts)
-                p->deps.facts_unref(take_ptr(e->facts));
-            beside_release(p, &e->beside);
-            smaller_release(p, &e->smaller);
-            free(take_ptr(e->caps));
+            entry_settle(e, &models[i]);
             changed[n_changed++] = e;
         }
-        smaller_take(e, &models[i]);
+        for (struct entry *s = e; s; s = s->twin)
+            smaller_take(s, &models[i]);
         e->keep = true;
         entries[n_new++] = e;
     }
@@ -296,8 +373,8 @@ void pool_set_models(struct pool *p, const struct pool_model *models, size_t n)
     p->n_entries = n_new;
     names_build(p);
     for (size_t i = 0; i < n_changed; i++) /* those who wait get the model with its new settings */
-        if (changed[i]->wait_first && !p->stopping)
-            load_begin(changed[i]);
+        if (wait_count(changed[i]) && !p->stopping)
+            seats_load(changed[i]);
     for (size_t i = 0; i < n_vanished; i++) {
         struct err err;
         entry_uproot(vanished[i], "model_removed", "the model is no longer configured");

@@ -16,6 +16,8 @@ void pool_options_default(struct pool_options *o)
         .drain_timeout_ms = 30 * 1000,
         .stop_timeout_ms = 10 * 1000,
         .max_waiting = 512,
+        .max_overtaken = 64,
+        .starvation_ms = 30 * 1000,
         .patience_ms = 15 * 1000,
     };
 }
@@ -51,6 +53,8 @@ enum rc pool_new_with(const struct pool_options *opt, const struct pool_deps *de
     p->deps = *deps;
     p->loop = opt->loop;
     take_options(p, opt);
+    (void)uv_random(NULL, NULL, &p->seed, sizeof p->seed, 0,
+                    NULL); /* without one prompts' hashes can be foreseen */
     p->probes = probe_cache_new(p);
     uv_idle_init(p->loop, &p->idle);
     uv_timer_init(p->loop, &p->timer);
@@ -158,7 +162,7 @@ static void look_at_blocked(struct pool *p)
         n++;
     for (struct entry *e = p->blocked_first; e && n > 0; n--) {
         struct entry *next = e->next_blocked;
-        if (!e->wait_first)
+        if (!wait_count(e))
             load_drop(e); /* nobody waits for it any more */
         else if (changed || time_is_up(e) || load_sample_is_late(e))
             load_try_room(e);
@@ -186,18 +190,32 @@ static void end_if_stopped(struct pool *p)
     uv_close((uv_handle_t *)&p->timer, on_pool_closed);
 }
 
+/* Somebody has a free slot, is ready, or may be asked again. */
+static void look_at_waiting(struct pool *p)
+{
+    for (size_t k = 0; p->n_waiting > 0 && k < p->n_entries; k++) {
+        wait_expire(p->entries[k]);
+        if (k < p->n_entries) /* a callback may have replaced the set */
+            wait_serve(p->entries[k]);
+    }
+}
+
+static void drop_records(struct pool *p)
+{
+    for (size_t k = 0; k < p->n_entries; k++)
+        for (struct entry *s = p->entries[k]; s; s = s->twin)
+            if (s->record)
+                instance_detach(s->record);
+}
+
 static void pool_turn(struct pool *p)
 {
-    if (p->opt.queue_wait_ms)
-        for (size_t k = 0; k < p->n_entries; k++)
-            wait_expire(p->entries[k]);
+    look_at_waiting(p);
     start_those_with_room(p);
     if (!p->stopping)
         look_at_blocked(p);
     if (p->stopping) /* failed ones are shown no longer */
-        for (size_t k = 0; k < p->n_entries; k++)
-            if (p->entries[k]->record)
-                instance_detach(p->entries[k]->record);
+        drop_records(p);
     unloads_finish(p);
     instance_sweep(p);
     pool_retime(p);
@@ -220,11 +238,17 @@ void pool_kick(struct pool *p)
     uv_idle_start(&p->idle, on_idle);
 }
 
+static bool has_open_breaker(const struct pool *p)
+{
+    for (const struct pool_instance *i = p->instances; i; i = i->next)
+        if (i->breaker.open)
+            return true;
+    return false;
+}
+
 void pool_retime(struct pool *p)
 {
-    bool wanted = p->blocked_first != NULL;
-    for (size_t k = 0; p->opt.queue_wait_ms && k < p->n_entries && !wanted; k++)
-        wanted = p->entries[k]->wait_first != NULL;
+    bool wanted = p->blocked_first || (p->n_waiting > 0 && (p->opt.queue_wait_ms || has_open_breaker(p)));
     if (wanted == p->timer_on || p->told_stopped)
         return;
     p->timer_on = wanted;
@@ -271,88 +295,12 @@ void pool_gone(struct pool *p, struct pool_instance *i)
     pool_kick(p);
 }
 
-/* ---- leases ---- */
-
-static enum pool_answer refuse_stopping(struct err *err)
-{
-    (void)err_set(err, RC_BUSY, "the daemon is stopping");
-    return POOL_REFUSED;
-}
-
-/* After a failure the model is left alone for a while: the cause is told at once. */
-static bool in_back_off(const struct entry *e, struct err *err)
-{
-    if (e->retry_at_ms <= e->pool->deps.now_ms())
-        return false;
-    (void)err_set(err, RC_BACKEND, "model %s is held back for %u s after a failure: %.300s", e->id,
-                  load_retry_after_s(e), e->cause.message);
-    err_hint(err, "%s", e->cause.hint);
-    return true;
-}
-
-enum pool_answer pool_acquire(struct pool *p, struct str model, pool_acquire_cb cb, void *arg,
-                              struct pool_lease *ret_lease, struct pool_wait **ret_wait,
-                              uint32_t *ret_retry_after_s, struct err *err)
-{
-    *ret_retry_after_s = 0;
-    if (p->stopping)
-        return refuse_stopping(err);
-    struct entry *e = entry_find(p, model);
-    if (!e) {
-        (void)entry_unknown(p, model, err);
-        return POOL_REFUSED;
-    }
-    if (e->current && e->current->state == POOL_READY && !e->current->suspect) {
-        lease_fill(e->current, ret_lease);
-        return POOL_GRANTED;
-    }
-    if (e->demand == DEMAND_NONE && in_back_off(e, err)) {
-        *ret_retry_after_s = load_retry_after_s(e);
-        p->count.refused++;
-        return POOL_REFUSED;
-    }
-    if (e->n_waiting >= p->opt.max_waiting) {
-        (void)err_set(err, RC_BUSY, "%u requests wait for model %s already", e->n_waiting, e->id);
-        err_hint(err, "ask again later; max_waiting sets how many may wait");
-        *ret_retry_after_s = load_retry_after_s(e);
-        p->count.refused++;
-        return POOL_REFUSED;
-    }
-    *ret_wait = wait_add(e, cb, NULL, arg);
-    p->count.waits++;
-    if (e->demand == DEMAND_NONE)
-        load_begin(e);
-    return POOL_WAITING;
-}
-
-void pool_cancel(struct pool *p, struct pool_wait *w)
-{
-    wait_remove(w);
-    if (p->blocked_first)
-        pool_kick(p);
-}
-
-void pool_release(struct pool *p, struct pool_lease *lease, bool upstream_broken)
-{
-    struct pool_instance *i = p->instances;
-    while (i && i->serial != lease->serial)
-        i = i->next;
-    lease->serial = 0;
-    if (!i || i->busy == 0)
-        return; /* it has ended in the meantime */
-    i->last_used_ms = p->deps.now_ms();
-    if (i->busy-- > 1)
-        i->crowded_ms = i->last_used_ms;
-    if (upstream_broken)
-        instance_check(i);
-    if (i->busy == 0) {
-        instance_idle(i);
-        p->room_changed = true; /* others may wait for it to be idle */
-        pool_kick(p);
-    }
-}
-
 /* ---- operator's commands ---- */
+
+enum rc pool_refuse_stopping(struct err *err)
+{
+    return err_set(err, RC_BUSY, "the daemon is stopping");
+}
 
 void pool_load(struct pool *p, struct str model, pool_done_cb cb, void *arg)
 {
@@ -360,50 +308,60 @@ void pool_load(struct pool *p, struct str model, pool_done_cb cb, void *arg)
     struct entry *e = entry_find(p, model);
     if (p->stopping || !e) {
         if (p->stopping)
-            (void)refuse_stopping(&err);
+            (void)pool_refuse_stopping(&err);
         else
             (void)entry_unknown(p, model, &err);
         if (cb)
             cb(arg, err.code, &err);
         return;
     }
-    if (e->current && e->current->state == POOL_READY && !e->current->suspect) {
+    if (lease_is_ready(e)) {
         if (cb)
             cb(arg, RC_OK, NULL);
         return;
     }
-    e->retry_at_ms = 0; /* somebody looks after it: no back-off, from the top of the ladder */
-    if (e->demand == DEMAND_NONE)
-        e->failures = e->crashes = e->ladder = 0;
+    for (struct entry *s = e; s;
+         s = s->twin) { /* somebody looks after it: no back-off, from the top of the ladder */
+        s->retry_at_ms = 0;
+        if (s->demand == DEMAND_NONE)
+            s->failures = s->crashes = s->ladder = 0;
+    }
     (void)wait_add(e, NULL, cb, arg);
-    if (e->demand == DEMAND_NONE)
-        load_begin(e);
+    seats_load(e);
 }
 
 static void cancel_demand(struct entry *e)
 {
     struct err err;
-    load_drop(e);
-    e->cause = (struct err){0};
-    e->failures = e->crashes = e->ladder = 0;
-    e->retry_at_ms = 0;
+    for (struct entry *s = e; s; s = s->twin) {
+        load_drop(s);
+        s->cause = (struct err){0};
+        s->failures = s->crashes = s->ladder = 0;
+        s->retry_at_ms = 0;
+    }
     enum rc rc = err_set(&err, RC_BUSY, "model %s was unloaded while it was asked for", e->id);
     wait_fail_all(e, rc, &err, 1);
+}
+
+static void unload_seat(struct entry *s, bool force)
+{
+    struct pool_instance *i = s->current;
+    struct plan_reason r;
+    if (s->record)
+        instance_detach(s->record);
+    if (!i)
+        return;
+    reason_set(&r, "asked", "unload was asked for%s", force ? ", by force" : "");
+    decide(s->pool, "unload", s, i, &r, 1, NULL, 0);
+    instance_detach(i);
+    instance_stop(i, force ? STOP_TERM : STOP_DRAIN);
 }
 
 static void unload_entry(struct entry *e, bool force, struct unload_op *op)
 {
     struct pool *p = e->pool;
-    struct pool_instance *i = e->current;
-    struct plan_reason r;
-    if (e->record)
-        instance_detach(e->record);
-    if (i) {
-        reason_set(&r, "asked", "unload was asked for%s", force ? ", by force" : "");
-        decide(p, "unload", e, i, &r, 1, NULL, 0);
-        instance_detach(i);
-        instance_stop(i, force ? STOP_TERM : STOP_DRAIN);
-    }
+    for (struct entry *s = e; s; s = s->twin)
+        unload_seat(s, force);
     for (struct pool_instance *k = p->instances; k; k = k->next) {
         if (strcmp(k->model, e->id) != 0 || k->state != POOL_DRAINING)
             continue;
@@ -465,8 +423,9 @@ void pool_stop(struct pool *p, bool hurry, void (*stopped)(void *arg), void *arg
     }
     for (size_t k = 0; first && k < p->n_entries; k++) {
         struct err err;
-        load_drop(p->entries[k]);
-        (void)refuse_stopping(&err);
+        for (struct entry *s = p->entries[k]; s; s = s->twin)
+            load_drop(s);
+        (void)pool_refuse_stopping(&err);
         wait_fail_all(p->entries[k], RC_BUSY, &err, 0);
     }
     probe_cache_close(p->probes); /* behind the answers: to a load it would be a failure of its model */

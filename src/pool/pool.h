@@ -10,6 +10,7 @@
 #include "hw/hw.h"
 #include "launch/launch.h"
 #include "plan/learn.h"
+#include "pool/line.h"
 #include "runtime/runtime.h"
 
 #include <uv.h>
@@ -56,14 +57,17 @@ struct pool_model {
     int priority;
     bool pin; /* never a victim */
     bool embedding;
-    uint64_t ttl_ms;        /* idle unload; 0 = never */
+    uint64_t ttl_ms;                       /* idle unload; 0 = never */
+    uint32_t instances_min, instances_max; /* of it at a time; 0 = 1. More than the first run where there is
+                                            * room and as many requests wait as run */
     uint64_t settings_hash; /* over everything above: a reload touches only models whose hash changed */
 };
 
 struct pool_decision { /* handed to hooks; valid during the call */
     int64_t wall_ms;
     const char *kind;             /* "load", "ready", "evict", "unload", "fail", "ladder", "refuse",
-                                   * "crash", "wait" (for memory that others hold) */
+                                   * "crash", "wait" (for memory that others hold), "breaker" (it answers
+                                   * with errors only) */
     const char *model, *instance; /* instance may be "" */
     const struct plan_reason *reasons;
     size_t n_reasons;
@@ -105,6 +109,9 @@ struct pool_options {
     uint64_t drain_timeout_ms; /* default 30 s */
     uint64_t stop_timeout_ms;  /* SIGTERM to SIGKILL; default 10 s */
     uint32_t max_waiting;      /* waiting requests per model; default 512 */
+    uint32_t surplus;          /* requests that an instance is sent beyond its slots; default 0 */
+    uint32_t max_overtaken;    /* bounds of starvation, see line.h; default 64 grants … */
+    uint64_t starvation_ms;    /* … or 30 s; 0 = no such bound */
     uint32_t queue_wait_ms;    /* default 0 = unlimited while the load goes on */
     uint64_t
         patience_ms; /* a waiting load that only busy instances keep out gets its turn after so long: they
@@ -128,7 +135,10 @@ struct pool_lease {
     char model[POOL_ID_MAX * 2]; /* canonical id, also what the upstream calls itself */
     char host[46];
     uint16_t port;
-    uint64_t serial; /* internal; 0 = given back */
+    uint32_t position,
+        expected_ms;           /* in line, when it came, and how long it was to wait; 0 = served at once */
+    uint64_t serial, since_ms; /* internal; serial 0 = given back */
+    bool light;                /* internal */
     const char *wake_member, *wake_event,
         *collect_members; /* of the runtime, see runtime.h; static or NULL */
     unsigned speaks;      /* of the runtime */
@@ -138,15 +148,32 @@ enum pool_answer { POOL_GRANTED, POOL_WAITING, POOL_REFUSED };
 /* result: RC_OK with a lease, or an error. Called on the loop thread, never inside pool_acquire. */
 typedef void (*pool_acquire_cb)(void *arg, enum rc rc, const struct pool_lease *lease, const struct err *err,
                                 uint32_t retry_after_s);
+struct pool_request {
+    struct str model;
+    uint64_t key;          /* who asks: the same number for the same key; see line.h */
+    enum line_band band;   /* LINE_HIGH is first */
+    uint64_t prompt_bytes; /* what it costs its key in line */
+    struct str
+        prompt; /* how it begins, for its instance to be found; may be empty; borrowed during the call */
+    uint32_t waited_ms; /* in earlier attempts: the bound on waiting holds for all of them */
+    bool light;         /* takes no slot: it counts tokens, fills a template */
+};
 /* GRANTED fills *ret_lease; WAITING sets *ret_wait (cancel with pool_cancel, until the callback); REFUSED
- * fills *err: RC_NOT_FOUND (hint: nearest names), RC_NO_FIT, RC_BUSY and RC_BACKEND (*ret_retry_after_s set).
- */
-enum pool_answer pool_acquire(struct pool *p, struct str model, pool_acquire_cb cb, void *arg,
+ * fills *err: RC_NOT_FOUND (hint: nearest names), RC_NO_FIT, RC_TOO_MANY, RC_BUSY and RC_BACKEND (with
+ * *ret_retry_after_s set). */
+enum pool_answer pool_acquire(struct pool *p, const struct pool_request *r, pool_acquire_cb cb, void *arg,
                               struct pool_lease *ret_lease, struct pool_wait **ret_wait,
                               uint32_t *ret_retry_after_s, struct err *err);
 void pool_cancel(struct pool *p, struct pool_wait *w);
-/* upstream_broken: the connection failed or died; the pool then checks the instance's health itself. */
-void pool_release(struct pool *p, struct pool_lease *lease, bool upstream_broken);
+enum pool_end {
+    POOL_END_FINE,
+    POOL_END_LEFT,   /* the client went away */
+    POOL_END_FAILED, /* it answered with a server's error */
+    POOL_END_BROKEN  /* the connection failed or died: the pool checks the instance's health itself */
+};
+void pool_release(struct pool *p, struct pool_lease *lease, enum pool_end end);
+/* A waiting request: how many are served before it, and how long that may take. */
+void pool_position(const struct pool_wait *w, uint32_t *ret_position, uint32_t *ret_expected_ms);
 
 /* What a client wishes of the instance that its lease is of, in place of the model's ttl: to stay so long
  * without use, 0 = until it is idle, UINT64_MAX = for ever. One that is pinned does not leave sooner for it.
@@ -188,19 +215,30 @@ yyjson_mut_val *pool_json(struct pool *p, yyjson_mut_doc *doc);
 yyjson_mut_val *pool_models_json(struct pool *p, yyjson_mut_doc *doc);
 struct pool_counters {
     uint64_t loads, load_failures, evictions, crashes, refused, ladder_steps;
-    uint64_t waits; /* acquires that were not granted at once but could wait for a load */
+    uint64_t waits; /* acquires that were not granted at once but could wait for a load or a slot */
+    uint64_t line_grants[LINE_BANDS];
+    uint64_t trips;       /* breakers that opened */
+    uint64_t prefix_hits; /* requests sent where the beginning of their prompt was sent before */
     uint32_t instances[POOL_STATES];
     uint32_t waiting, leases;
+    uint32_t waiting_in[LINE_BANDS];
 };
 void pool_counters(const struct pool *p, struct pool_counters *ret);
 /* Calls fn for each instance in the order of the ids; borrowed strings. For metrics. */
-void pool_each(const struct pool *p,
-               void (*fn)(void *arg, const char *instance, const char *model, enum pool_state s,
-                          uint32_t busy, const struct plan *plan),
-               void *arg);
+struct pool_view {
+    const char *instance, *model;
+    enum pool_state state;
+    uint32_t busy, slots; /* slots 0 = not known */
+    const char *breaker;  /* "closed", "open", "half_open" */
+    const struct plan *plan;
+};
+void pool_each(const struct pool *p, void (*fn)(void *arg, const struct pool_view *v), void *arg);
 /* Tail of an instance's (or its model's newest instance's) log; RC_NOT_FOUND. Borrowed until the next turn.
  */
 enum rc pool_log(struct pool *p, struct str model_or_instance, struct str *ret_tail, struct err *err);
+/* How long a request for it would take to be served, in ms; more for what is not loaded, UINT64_MAX for what
+ * cannot be served now. To choose between models. */
+uint64_t pool_expected_ms(const struct pool *p, struct str model);
 /* Resolves id or alias to the canonical id; NULL if unknown. Borrowed. */
 const char *pool_resolve(const struct pool *p, struct str model);
 

@@ -9,7 +9,10 @@
  *   beside.c    the files beside a model: copies of their names, what they hold, the planner's view
  *   admit.c     the machine as a load sees it, and the question whether there is room
  *   instance.c  one instance: states, process, timers, end
+ *   seats.c     the instances that one model may have
+ *   lease.c     which instance serves a request, and who waits
  *   wait.c      callers that wait for a model
+ *   line.c, breaker.c, prefix.c   fairness, broken backends, prompts' beginnings: pure
  *   keep.c      how long an instance stays, looks that do not count as use
  *   health.c    GET /health on the loop, and free ports
  *   views.c     JSON, counters, decisions
@@ -25,7 +28,9 @@
 #define POOL_POOL_PRIV_H
 
 #include "base/mem.h"
+#include "pool/breaker.h"
 #include "pool/pool.h"
+#include "pool/prefix.h"
 
 #define POOL_MAX_LADDER   16    /* every rung once, and again with a smaller file */
 #define POOL_SAMPLE_MS    2000u /* a load waits so long for a sample of after it ran out of memory */
@@ -44,6 +49,8 @@
 #define POOL_PROBE_SOON_MS 5u
 #define POOL_PROBE_KEEP_MS 5000u /* a failed probe answers for so long; as long as one may take */
 #define POOL_GONE          16
+#define POOL_MAX_SEATS     16u
+#define WAIT_COST_TOKENS   512u /* of a prompt: one unit of cost in line */
 
 /* What the pool calls; tests put their own here. */
 struct pool_deps {
@@ -136,12 +143,16 @@ struct gone { /* an instance that ended after the latest sample: its memory is f
 /* ---- waiting callers ---- */
 
 struct pool_wait {
-    struct pool_wait *prev, *next;
-    struct entry *entry;
-    pool_acquire_cb acquire; /* one of the two */
+    struct line_spot spot;         /* in its model's line, or … */
+    struct pool_wait *prev, *next; /* … beside it: it waits for the load and takes no slot */
+    struct entry *entry;           /* the leading one */
+    pool_acquire_cb acquire;       /* one of the two */
     pool_done_cb done;
     void *arg;
     uint64_t since_ms, round;
+    uint32_t position, expected_ms; /* when it came */
+    enum line_band band;
+    struct prefix *prefix; /* NULL = the model has one instance */
 };
 
 /* ---- models ---- */
@@ -162,11 +173,22 @@ struct entry {
     uint64_t ttl_ms, settings_hash;
     bool keep;          /* while the set is replaced */
     uint32_t ctx_floor; /* that clients asked for; 0 = none */
+    /* seats: see seats.c */
+    struct entry *lead; /* the first one, which has the names and the line; itself for that */
+    struct entry *twin; /* the next seat of the model */
+    uint32_t seat;      /* 0 for the first */
+    uint32_t seats_min; /* lead */
+    /* line (lead) */
+    struct line *line;             /* NULL until a request waits */
+    struct prefix_table *prefixes; /* NULL = one seat */
+    uint64_t service_us;           /* of a request, smoothed; 0 = none measured */
+    uint32_t turned_away;          /* since the line was last shorter */
+    bool told_full;                /* the decision to refuse was handed out */
     /* demand */
     enum demand demand;
-    struct prep *prep; /* its entry pointer is set to NULL by whoever lets go of it */
-    struct pool_wait *wait_first, *wait_last;
-    uint32_t n_waiting;
+    struct prep *prep;                        /* its entry pointer is set to NULL by whoever lets go of it */
+    struct pool_wait *wait_first, *wait_last; /* beside the line */
+    uint32_t n_waiting;                       /* in line and beside it */
     uint64_t round;      /* of failing: who came later is not told of an earlier failure */
     uint64_t blocked_ms; /* since when */
     bool told_waiting;   /* the decision that it waits for memory was handed out */
@@ -235,12 +257,14 @@ struct pool_instance {
     struct runtime_measured measured;
     double load_seconds;
     /* use */
-    uint32_t busy;
+    uint32_t busy;    /* leases that are out */
+    uint32_t slots;   /* of them, those that take a slot */
     uint64_t leases;  /* given out so far */
     uint64_t keep_ms; /* it stays so long without use: the model's ttl, or what a client asked for; UINT64_MAX
                        * = for ever */
     bool kept;        /* keep_ms is a client's wish */
     bool suspect;     /* its health is being checked: no new lease until it is known */
+    struct breaker breaker;
     unsigned check_failures;
     uint64_t check_ticks, check_ok_ms; /* at the latest check; the latest sign of life while it is checked */
     struct err cause;
@@ -283,6 +307,8 @@ struct pool {
     struct pool_instance *instances;
     uint64_t next_serial;
     uint64_t launches;           /* and ends: what changes a device's memory */
+    uint32_t n_waiting;          /* of all models */
+    uint64_t seed;               /* of prompts' hashes */
     struct entry *blocked_first; /* first come, first looked at */
     bool room_changed;           /* since blocked loads were looked at: who has room, or who could leave */
     uint64_t looked_ms;          /* the sample they were looked at with */
@@ -305,17 +331,40 @@ struct name {
 /* models.c */
 struct entry *entry_find(const struct pool *p, struct str name);
 enum rc entry_unknown(const struct pool *p, struct str name,
-                      struct err *err); /* RC_NOT_FOUND with near names */
+                      struct err *err);                              /* RC_NOT_FOUND with near names */
+bool entry_is_known(const struct pool *p, const struct entry *lead); /* it was not taken away */
+struct entry *entry_new_seat(struct entry *lead, uint32_t seat);
+void entry_free_seat(struct entry *s);
 void models_release(struct pool *p);
+
+/* seats.c; any seat stands for its model */
+void seats_set(struct entry *lead,
+               const struct pool_model *m);     /* as many as m wants; lead's settings are m's */
+bool seats_are_wanted(const struct entry *e);   /* one is loading or loaded */
+bool seats_may_load(const struct entry *e);     /* one could be loaded now */
+bool seats_other_serves(const struct entry *e); /* another seat of the model is loading or loaded */
+bool seats_is_extra(const struct entry *e);     /* it is one more than must be: nobody leaves for it */
+void seats_load(struct entry *e);               /* somebody waits: begins what loads that takes */
+
+/* lease.c */
+/* Who serves the next request now; NULL = nobody has a free slot. prefix may be NULL. */
+struct pool_instance *lease_pick(const struct entry *e, const struct prefix *prefix, bool light);
+bool lease_is_ready(const struct entry *e);
+void lease_describe(const struct pool_instance *i, struct pool_lease *ret_lease);
+void lease_fill(struct pool_instance *i, bool light, struct pool_lease *ret_lease); /* counts it */
+uint32_t lease_expected_ms(const struct entry *e, size_t ahead); /* until a request is served */
+uint32_t
+lease_retry_after_s(const struct entry *e); /* until one that finds the line full would find a place */
 
 /* wait.c */
 struct pool_wait *wait_add(struct entry *e, pool_acquire_cb acquire, pool_done_cb done, void *arg);
+struct pool_wait *wait_in_line(struct entry *e, const struct pool_request *r, pool_acquire_cb acquire,
+                               void *arg);
 void wait_remove(struct pool_wait *w); /* frees it */
-void wait_grant_all(struct entry *e);  /* current is ready */
+uint32_t wait_count(const struct entry *e);
+void wait_serve(struct entry *e); /* somebody is ready or has a free slot: as many as there is room for */
 void wait_fail_all(struct entry *e, enum rc rc, const struct err *err, uint32_t retry_after_s);
 void wait_expire(struct entry *e);
-void lease_describe(const struct pool_instance *i, struct pool_lease *ret_lease);
-void lease_fill(struct pool_instance *i, struct pool_lease *ret_lease); /* counts it */
 
 char **strings_copy(const char *const *list, size_t n);
 void strings_free(char **list, size_t n);
@@ -399,7 +448,8 @@ void instance_sweep(struct pool *p);          /* frees those that are over */
 bool instance_holds_memory(const struct pool_instance *i);
 
 /* pool.c */
-void pool_kick(struct pool *p);                          /* pool_turn soon */
+void pool_kick(struct pool *p); /* pool_turn soon */
+enum rc pool_refuse_stopping(struct err *err);
 void pool_retime(struct pool *p);                        /* timer on or off */
 void pool_gone(struct pool *p, struct pool_instance *i); /* its process is over */
 

@@ -120,7 +120,10 @@ static yyjson_mut_val *instance_json(const struct pool_instance *i, yyjson_mut_d
     yyjson_mut_obj_add_uint(doc, o, "pid", (uint64_t)pid);
     yyjson_mut_obj_add_uint(doc, o, "port", i->port);
     yyjson_mut_obj_add_uint(doc, o, "busy", i->busy);
-    yyjson_mut_obj_add_uint(doc, o, "waiting", i->entry ? i->entry->n_waiting : 0);
+    yyjson_mut_obj_add_uint(doc, o, "slots", i->plan.estimate.params.parallel);
+    yyjson_mut_obj_add_uint(doc, o, "slots_in_use", i->slots);
+    yyjson_mut_obj_add_uint(doc, o, "waiting", i->entry ? wait_count(i->entry) : 0);
+    yyjson_mut_obj_add_str(doc, o, "breaker", breaker_state_word(breaker_state(&i->breaker, now)));
     yyjson_mut_obj_add_uint(doc, o, "since_ms", now - i->since_ms);
     yyjson_mut_obj_add_uint(doc, o, "idle_ms", i->busy || i->state != POOL_READY ? 0 : now - i->last_used_ms);
     if (i->keep_ms == UINT64_MAX)
@@ -185,13 +188,27 @@ yyjson_mut_val *pool_json(struct pool *p, yyjson_mut_doc *doc)
     return out;
 }
 
-static const char *entry_state(const struct entry *e)
+/* Of the seat that has come furthest. */
+static const char *entry_state(const struct entry *lead)
 {
+    const struct entry *e = lead;
+    for (const struct entry *s = lead; s; s = s->twin)
+        if (s->current && (!e->current || s->current->state > e->current->state))
+            e = s;
     if (e->current)
         return pool_state_word(e->current->state);
     if (e->demand == DEMAND_PREPARING || e->demand == DEMAND_BLOCKED)
         return pool_state_word(POOL_PLANNED);
     return e->record || e->cause.code != RC_OK ? pool_state_word(POOL_FAILED) : "unloaded";
+}
+
+static yyjson_mut_val *bands_json(const struct entry *e, yyjson_mut_doc *doc)
+{
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    for (int b = 0; b < LINE_BANDS; b++)
+        yyjson_mut_obj_add_uint(doc, o, line_band_word((enum line_band)b),
+                                line_band_length(e->line, (enum line_band)b));
+    return o;
 }
 
 yyjson_mut_val *pool_models_json(struct pool *p, yyjson_mut_doc *doc)
@@ -207,8 +224,13 @@ yyjson_mut_val *pool_models_json(struct pool *p, yyjson_mut_doc *doc)
         json_add_str(doc, o, "path", str_from(e->path));
         yyjson_mut_obj_add_str(doc, o, "state", entry_state(e));
         yyjson_mut_obj_add_bool(doc, o, "pinned", e->pinned);
-        yyjson_mut_obj_add_uint(doc, o, "waiting", e->n_waiting);
-        yyjson_mut_obj_add_uint(doc, o, "loads", e->loads);
+        uint64_t loads = 0;
+        for (const struct entry *s = e; s; s = s->twin)
+            loads += s->loads;
+        yyjson_mut_obj_add_uint(doc, o, "waiting", wait_count(e));
+        yyjson_mut_obj_add_val(doc, o, "waiting_by_band", bands_json(e, doc));
+        yyjson_mut_obj_add_uint(doc, o, "service_ms", e->service_us / 1000);
+        yyjson_mut_obj_add_uint(doc, o, "loads", loads);
         add_error(doc, o, &e->cause);
     }
     return out;
@@ -223,19 +245,27 @@ void pool_counters(const struct pool *p, struct pool_counters *ret)
         ret->instances[i->state]++;
         ret->leases += i->busy;
     }
-    for (size_t k = 0; k < p->n_entries; k++)
-        ret->waiting += p->entries[k]->n_waiting;
+    ret->waiting = p->n_waiting;
+    for (size_t k = 0; p->n_waiting > 0 && k < p->n_entries; k++)
+        for (int b = 0; b < LINE_BANDS; b++)
+            ret->waiting_in[b] += (uint32_t)line_band_length(p->entries[k]->line, (enum line_band)b);
 }
 
-void pool_each(const struct pool *p,
-               void (*fn)(void *arg, const char *instance, const char *model, enum pool_state s,
-                          uint32_t busy, const struct plan *plan),
-               void *arg)
+void pool_each(const struct pool *p, void (*fn)(void *arg, const struct pool_view *v), void *arg)
 {
     size_t n;
     const struct pool_instance **list = shown(p, &n);
-    for (size_t k = 0; k < n; k++)
-        fn(arg, list[k]->id, list[k]->model, list[k]->state, list[k]->busy, &list[k]->plan);
+    uint64_t now = p->deps.now_ms();
+    for (size_t k = 0; k < n; k++) {
+        const struct pool_view v = {.instance = list[k]->id,
+                                    .model = list[k]->model,
+                                    .state = list[k]->state,
+                                    .busy = list[k]->busy,
+                                    .slots = list[k]->plan.estimate.params.parallel,
+                                    .breaker = breaker_state_word(breaker_state(&list[k]->breaker, now)),
+                                    .plan = &list[k]->plan};
+        fn(arg, &v);
+    }
     free(list);
 }
 

@@ -37,7 +37,8 @@ enum state {
     BAD
 };
 
-static const char *const wanted[BODY_MEMBERS] = {[BODY_MODEL] = "model", [BODY_STREAM] = "stream"};
+static const char *const wanted[BODY_MEMBERS] = {
+    [BODY_MODEL] = "model", [BODY_STREAM] = "stream", [BODY_MESSAGES] = "messages", [BODY_PROMPT] = "prompt"};
 
 static const struct {
     const char *name;
@@ -91,7 +92,8 @@ static void value_done(struct body_model *m, size_t end, bool is_string)
     m->state = AFTER;
     if (m->member < 0 || m->depth != 1)
         return;
-    m->value[m->member] = (struct body_value){m->token, end - m->token, is_string, is_string && m->escaped};
+    m->value[m->member] =
+        (struct body_value){m->value_at, end - m->value_at, is_string, is_string && m->escaped};
     m->member = -1;
 }
 
@@ -285,12 +287,12 @@ static bool start_value(struct body_model *m, size_t i, unsigned char c)
             m->options |= (uint8_t)(1u << which);
         m->option = 0;
     }
-    if (m->depth == 1 && c != '{' && c != '[')
-        m->token = i;
+    if (m->depth == 1)
+        m->value_at = i;
     switch (c) {
     case '"': start_string(m, i, false); return true;
-    case '{': return m->depth == 1 ? (m->token = i, push(m, true)) : push(m, true);
-    case '[': return m->depth == 1 ? (m->token = i, push(m, false)) : push(m, false);
+    case '{': return push(m, true);
+    case '[': return push(m, false);
     case '-': m->state = MINUS; return true;
     case '0': m->state = ZERO; return true;
     case 't': m->literal = "rue"; break;

@@ -12,7 +12,7 @@
 
 #define BODY_MODEL_DEPTH 512u /* nesting allowed */
 
-enum body_member { BODY_MODEL, BODY_STREAM, BODY_MEMBERS };
+enum body_member { BODY_MODEL, BODY_STREAM, BODY_MESSAGES, BODY_PROMPT, BODY_MEMBERS };
 
 enum body_option {
 #define OPTION(id, name, absent, why) BODY_OPTION_##id,
@@ -40,7 +40,8 @@ struct body_model {
     uint8_t option;      /* enum body_option that the value belongs to, plus 1; 0 = none */
     uint8_t options;     /* a bit for each enum body_option that is given */
     const char *literal; /* rest of true, false, null */
-    size_t token;        /* where the current string or value starts */
+    size_t token;        /* where the current string starts */
+    size_t value_at;     /* where the current top-level value starts */
     const char *problem; /* why it is refused (static) */
     struct body_value value[BODY_MEMBERS];
     uint64_t is_object[BODY_MODEL_DEPTH / 64]; /* a bit per open level */

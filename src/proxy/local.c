@@ -23,7 +23,7 @@ size_t local_cors(const struct conn *c, char *out, size_t cap)
     put_lit(&w, "Access-Control-Allow-Origin: ");
     put_str(&w, head_get(&c->in->head, c->in->data, HDR_ORIGIN));
     put_lit(&w, "\r\nVary: Origin\r\nAccess-Control-Expose-Headers: X-Request-Id, X-Arriero-Instance, "
-                "X-Arriero-Queue-Ms, Retry-After\r\n");
+                "X-Arriero-Queue-Ms, X-Arriero-Queue, Retry-After\r\n");
     return w.over ? 0 : (size_t)(w.p - out);
 }
 

@@ -22,18 +22,18 @@ static void connect_upstream(struct conn *c, bool fresh);
 
 /* ---- the end of things ---- */
 
-static void give_lease_back(struct conn *c, bool broken)
+static void give_lease_back(struct conn *c, enum route_end end)
 {
     if (!c->leased)
         return;
     c->leased = false;
     c->s->count.relaying--;
-    c->s->opt.route.release(c->s->opt.route.ctx, &c->lease, broken);
+    c->s->opt.route.release(c->s->opt.route.ctx, &c->lease, c->lease_broken ? ROUTE_END_BROKEN : end);
 }
 
 void relay_fail(struct conn *c, int status, const char *outcome, const struct err *err)
 {
-    give_lease_back(c, c->lease_broken);
+    give_lease_back(c, ROUTE_END_LEFT); /* if it is not broken, the backend has no part in this */
     c->s->count.upstream_errors += status >= 502;
     c->outcome = outcome;
     conn_deadline(c, 0);
@@ -60,7 +60,7 @@ void relay_leave(struct conn *c, int status, const char *outcome, const struct e
 void relay_break_off(struct conn *c)
 {
     drop_upstream(c);
-    give_lease_back(c, c->lease_broken);
+    give_lease_back(c, ROUTE_END_LEFT);
 }
 
 void relay_cancel(struct conn *c, enum phase was)
@@ -74,7 +74,7 @@ void relay_cancel(struct conn *c, enum phase was)
         c->s->opt.route.cancel(c->s->opt.route.ctx, wait);
     }
     drop_upstream(c);
-    give_lease_back(c, c->lease_broken);
+    give_lease_back(c, ROUTE_END_LEFT);
 }
 
 void relay_record(struct conn *c)
@@ -124,7 +124,7 @@ void relay_answer_done(struct conn *c)
         upstream_park(u);
     else
         up_close(u);
-    give_lease_back(c, false);
+    give_lease_back(c, c->status >= 500 && c->status != 501 ? ROUTE_END_FAILED : ROUTE_END_FINE);
 }
 
 void relay_again(struct up *u)
@@ -415,7 +415,7 @@ static void connect_failed(struct conn *c, int sys_errno)
     err_hint(&err, "see the instance's log: arriero logs %s", c->lease.model);
     if (c->attempts < 2) {
         c->s->count.retried++;
-        give_lease_back(c, true);
+        give_lease_back(c, ROUTE_END_BROKEN);
         acquire(c);
         return;
     }
@@ -500,7 +500,7 @@ static void answer_without_backend(struct conn *c)
 {
     struct buf body = {0};
     made_answer_now(c, &body);
-    give_lease_back(c, false);
+    give_lease_back(c, ROUTE_END_FINE);
     c->phase = PHASE_LOCAL;
     local_reply(c, 200, made_type(c), "", buf_str(&body));
     buf_release(&body);
@@ -541,6 +541,35 @@ static void on_lease(void *arg, const struct route_lease *lease, const struct ro
     granted(c);
 }
 
+/* What the client asks for, as far as it may: anybody may stand back; to go ahead of others is for keys with
+ * a priority, and for those who need no key. */
+static enum route_priority priority_of(const struct conn *c)
+{
+    static const char *const words[] = {
+        [ROUTE_HIGH] = "high", [ROUTE_NORMAL] = "normal", [ROUTE_LOW] = "low"};
+    enum route_priority own = c->priority > 0 ? ROUTE_HIGH : c->priority < 0 ? ROUTE_LOW : ROUTE_NORMAL;
+    enum route_priority best = c->key ? own : ROUTE_HIGH;
+    if (!c->in->head.seen[HDR_X_ARRIERO_PRIORITY])
+        return own;
+    struct str asked = head_get(&c->in->head, c->in->data, HDR_X_ARRIERO_PRIORITY);
+    for (unsigned i = best; i < TABLE_COUNT(words); i++)
+        if (str_ieq(asked, str_from(words[i])))
+            return (enum route_priority)i;
+    return own;
+}
+
+/* The text in which a conversation begins. */
+static struct str prompt_of(const struct conn *c)
+{
+    static const enum body_member members[] = {BODY_MESSAGES, BODY_PROMPT};
+    for (size_t i = 0; c->scan_json && i < TABLE_COUNT(members); i++) {
+        const struct body_value *v = &c->scan.value[members[i]];
+        if (v->n)
+            return (struct str){c->in->data + c->in->head_n + v->at, v->n};
+    }
+    return (struct str){"", 0};
+}
+
 static void acquire(struct conn *c)
 {
     struct route_refusal refusal;
@@ -548,9 +577,13 @@ static void acquire(struct conn *c)
     (void)err_set(&refusal.err, RC_INTERNAL, "the request was refused");
     const struct route_request req = {.model = c->model,
                                       .key_id = str_from(c->key ? c->key->spec.id : ""),
-                                      .priority = c->priority,
+                                      .priority = priority_of(c),
                                       .observe = c->observe,
-                                      .wish = made_wish(c)};
+                                      .wish = made_wish(c),
+                                      .body_bytes = c->in->body_n,
+                                      .prompt = prompt_of(c),
+                                      .waited_ms = (uint32_t)(c->t_wait_us / 1000),
+                                      .light = made_nothing(c) || (c->route->call && c->route->call->light)};
     const struct route_ops *ops = &c->s->opt.route;
     c->attempts++;
     c->phase = PHASE_LEASE;

@@ -175,6 +175,18 @@ void response_start(struct up *u)
 
 static const bool type_field[HDR_COUNT] = {[HDR_CONTENT_TYPE] = true};
 
+/* Its place when it came to wait, and the seconds that it was to wait. */
+static void put_queue(const struct conn *c, struct put *w)
+{
+    put_lit(w, "X-Arriero-Queue: ");
+    put_u64(w, c->lease.queue_position);
+    put_lit(w, "; expected=");
+    put_u64(w, c->lease.queue_expected_ms / 1000);
+    put_lit(w, ".");
+    put_u64(w, c->lease.queue_expected_ms % 1000 / 100);
+    put_lit(w, "\r\n");
+}
+
 static void put_head(struct up *u, struct put *w)
 {
     struct conn *c = u->c;
@@ -217,6 +229,8 @@ static void put_head(struct up *u, struct put *w)
     put_u64(w, c->t_wait_us / 1000);
     put_lit(w, "\r\n");
     admit_fields(c, w);
+    if (c->lease.queue_position)
+        put_queue(c, w);
     if (c->in && c->in->head.seen[HDR_ORIGIN])
         w->p += local_cors(c, w->p, (size_t)(w->end - w->p));
     put_lit(w, "\r\n");

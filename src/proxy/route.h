@@ -10,12 +10,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum route_priority { ROUTE_HIGH, ROUTE_NORMAL, ROUTE_LOW };
+
 struct route_request {
     struct str model;  /* as the client wrote it, unescaped; empty = none given */
     struct str key_id; /* of the authenticated key; empty without keys */
-    int32_t priority;  /* the key's: higher goes first; 0 is usual */
     bool observe;      /* it only looks: nothing is loaded for it, and it does not count as use */
     const struct dialect_wish *wish; /* borrowed during the call; NULL = none */
+    enum route_priority priority;
+    uint64_t body_bytes;
+    struct str prompt;  /* the raw text of the body in which the prompt begins; may be empty; borrowed */
+    uint32_t waited_ms; /* by earlier attempts of this request */
+    bool light;         /* it makes no tokens: no slot is taken */
 };
 
 struct route_lease {
@@ -24,7 +30,8 @@ struct route_lease {
     char model[192];    /* canonical id, for the record and for the upstream's "model" field */
     bool replace_model; /* splice `model` into the body in place of the client's spelling */
     char instance[96];
-    void *ref; /* the implementor's */
+    void *ref;                                  /* the implementor's */
+    uint32_t queue_position, queue_expected_ms; /* in line when it came; 0 = it was served at once */
     /* A backend that writes nothing while it reads a prompt does not notice that its client left. Static
      * texts, or both NULL: what is put behind "stream":true in a body to make it write (,"name":value), and a
      * text by which the events are known that it then sends before those of the answer: they are dropped. */
@@ -41,6 +48,14 @@ struct route_refusal {
     uint32_t retry_after_s; /* 0 = no Retry-After */
 };
 
+/* How the use of a lease ended. */
+enum route_end {
+    ROUTE_END_FINE,
+    ROUTE_END_LEFT,   /* the client went away first */
+    ROUTE_END_FAILED, /* the upstream answered with a status from 500 on */
+    ROUTE_END_BROKEN  /* it could not be reached, or died before its answer ended */
+};
+
 enum route_answer { ROUTE_GRANTED, ROUTE_WAITING, ROUTE_REFUSED };
 /* Exactly one of lease and refusal is not NULL; both are borrowed during the call. Never called inside
  * acquire, nor after cancel. */
@@ -52,8 +67,7 @@ struct route_ops {
                                  struct route_lease *ret_lease, void **ret_wait,
                                  struct route_refusal *ret_refusal);
     void (*cancel)(void *ctx, void *wait);
-    /* Gives a lease back, once. broken: the upstream could not be reached or died before its answer ended. */
-    void (*release)(void *ctx, struct route_lease *lease, bool broken);
+    void (*release)(void *ctx, struct route_lease *lease, enum route_end end); /* gives it back, once */
     /* The id of the model that is meant by this name, or by none; NULL if there is none. May be NULL itself.
      */
     const char *(*resolve)(void *ctx, struct str model);

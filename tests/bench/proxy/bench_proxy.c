@@ -31,9 +31,9 @@ static void cancel(void *ctx, void *wait)
     (void)ctx, (void)wait;
 }
 
-static void release(void *ctx, struct route_lease *lease, bool broken)
+static void release(void *ctx, struct route_lease *lease, enum route_end end)
 {
-    (void)ctx, (void)lease, (void)broken;
+    (void)ctx, (void)lease, (void)end;
 }
 
 static void record(void *arg, const struct http_record *r)

@@ -52,9 +52,9 @@ static void cancel(void *ctx, void *wait)
     abort();
 }
 
-static void release(void *ctx, struct route_lease *lease, bool broken)
+static void release(void *ctx, struct route_lease *lease, enum route_end end)
 {
-    (void)ctx, (void)lease, (void)broken;
+    (void)ctx, (void)lease, (void)end;
     leases--;
 }
 

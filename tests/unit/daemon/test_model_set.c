@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "daemon/choice.h"
 #include "daemon/model_set.h"
 
 #include <stdio.h>
@@ -238,6 +239,81 @@ static void only_what_changed_has_another_hash(void **state)
     shelf_release(&s);
 }
 
+static void choose(const struct model_set *set, const char *asked, const char *known, const char *expected,
+                   size_t n_members)
+{
+    struct choice c;
+    struct buf out = {0};
+    assert_int_equal(choice_make(set, str_from(asked), known, &c, NULL), RC_OK);
+    for (size_t i = 0; i < c.n; i++)
+        buf_printf(&out, "%s%.*s", i ? " " : "", STR_ARG(c.names[i]));
+    assert_string_equal(out.data, expected);
+    assert_int_equal(c.n_members, n_members);
+    buf_release(&out);
+}
+
+static void groups_and_stand_ins(void **state)
+{
+    (void)state;
+    struct shelf s;
+    struct buf out = {0};
+    shelf_init(&s);
+    struct config *c = parse("models:\n"
+                             "  both: {members: [alpha, 'org/beta:Q4'], aliases: [any], fallback: [third]}\n"
+                             "  third: {path: /m/third.gguf, fallback: [both, alpha, nobody]}\n"
+                             "  alpha: {fallback: ['org/beta:Q4']}\n"
+                             "  'org/beta:Q4': {members: [alpha]}\n");
+    struct model_set *set = build(c, &s);
+    assert_int_equal(set->n, 3);
+    assert_int_equal(set->n_groups, 1);
+    assert_true(set->has_fallbacks);
+    assert_true(warned(set, "models.org/beta:Q4 in line 5 is a model: its members are left out"));
+    assert_true(warned(set, "models.third.fallback names nobody, which is no model here"));
+    assert_false(warned(set, "both"));
+    assert_ptr_equal(model_set_group(set, STR("any")), model_set_group(set, STR("both")));
+    assert_null(model_set_group(set, STR("alpha")));
+    choose(set, "both", NULL, "alpha org/beta:Q4 third", 2);
+    choose(set, "any", NULL, "alpha org/beta:Q4 third", 2);
+    choose(set, "third", "third", "third alpha org/beta:Q4 nobody", 1);
+    choose(set, "Alpha", "alpha", "Alpha org/beta:Q4", 1); /* as it was typed */
+    choose(set, "unknown", NULL, "unknown", 1);
+    model_set_list_json(set, &out);
+    assert_non_null(strstr(out.data, "{\"id\":\"both\",\"object\":\"model\",\"created\":0,"));
+    buf_clear(&out);
+    assert_true(model_set_one_json(set, STR("any"), &out));
+    assert_non_null(strstr(out.data, "\"members\":[\"alpha\",\"org/beta:Q4\"]"));
+    buf_release(&out);
+    model_set_free(set);
+    config_free(c);
+    shelf_release(&s);
+}
+
+static void a_request_without_a_model(void **state)
+{
+    (void)state;
+    struct shelf s;
+    struct choice x;
+    struct err err;
+    shelf_init(&s);
+    struct config *c = parse(""), *d = parse("default_model: alpha\n"), *e = parse("default_model: gone\n");
+    struct model_set *of_two = build(c, &s), *with_default = build(d, &s), *wrong = build(e, &s);
+    assert_int_equal(choice_make(of_two, STR(""), NULL, &x, &err), RC_INVALID);
+    assert_non_null(strstr(err.hint, "default_model"));
+    choose(with_default, "", NULL, "alpha", 1);
+    assert_true(warned(wrong, "default_model names gone"));
+    s.catalog.n = 1;
+    struct model_set *of_one = build(c, &s);
+    choose(of_one, "", NULL, "alpha", 1);
+    model_set_free(of_one);
+    model_set_free(wrong);
+    model_set_free(with_default);
+    model_set_free(of_two);
+    config_free(e);
+    config_free(d);
+    config_free(c);
+    shelf_release(&s);
+}
+
 static void smaller_files_are_found(void **state)
 {
     (void)state;
@@ -270,11 +346,10 @@ int main(int argc, char **argv)
         return 2;
     gguf_path = argv[1];
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(everything_found_is_served),
-        cmocka_unit_test(files_beside_a_model),
-        cmocka_unit_test(settings_reach_the_policy),
-        cmocka_unit_test(only_what_changed_has_another_hash),
-        cmocka_unit_test(smaller_files_are_found),
+        cmocka_unit_test(everything_found_is_served), cmocka_unit_test(files_beside_a_model),
+        cmocka_unit_test(settings_reach_the_policy),  cmocka_unit_test(only_what_changed_has_another_hash),
+        cmocka_unit_test(smaller_files_are_found),    cmocka_unit_test(groups_and_stand_ins),
+        cmocka_unit_test(a_request_without_a_model),
     };
     return cmocka_run_group_tests_name("daemon_model_set", tests, NULL, NULL);
 }

@@ -55,6 +55,40 @@ static void test_bases(void **state)
     assert_false(name_has(STR("mmpro"), "mmproj"));
 }
 
+static void test_names_as_people_type_them(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *typed, *id;
+        enum catalog_meaning meaning;
+    } rows[] = {
+        {"unsloth/Qwen3-8B-GGUF:Q4_K_M", "unsloth/Qwen3-8B-GGUF:Q4_K_M", CATALOG_MEANS_QUANT},
+        {"unsloth/qwen3-8b-gguf:q4_k_m", "unsloth/Qwen3-8B-GGUF:Q4_K_M", CATALOG_MEANS_QUANT},
+        {"unsloth/Qwen3-8B:Q4_K_M", "unsloth/Qwen3-8B-GGUF:Q4_K_M", CATALOG_MEANS_QUANT},
+        {"qwen3-8b:q4_k_m", "unsloth/Qwen3-8B-GGUF:Q4_K_M", CATALOG_MEANS_QUANT},
+        {"unsloth/Qwen3-8B-GGUF:Q4_K_M", "Qwen3-8B-Q4_K_M", CATALOG_MEANS_QUANT},
+        {"Qwen3-8B-UD-Q4_K_XL", "qwen3-8b:ud-q4_k_xl", CATALOG_MEANS_QUANT},
+        {"qwen3 8b", "Qwen3-8B-Q4_K_M", CATALOG_MEANS_MODEL},
+        {"unsloth/Qwen3-8B-GGUF", "unsloth/Qwen3-8B-GGUF:Q8_0", CATALOG_MEANS_MODEL},
+        {"bartowski/Qwen3-8B-GGUF:Q4_K_M", "unsloth/Qwen3-8B-GGUF:Q4_K_M", CATALOG_MEANS_NOT},
+        {"Qwen3-8B:Q5_K_M", "Qwen3-8B-Q4_K_M", CATALOG_MEANS_NOT},
+        {"Qwen3-8B-Instruct", "Qwen3-8B-Q4_K_M", CATALOG_MEANS_NOT},
+        {"llama3.2:1b", "llama3.2:1b", CATALOG_MEANS_MODEL},
+        {"llama3.2:3b", "llama3.2:1b", CATALOG_MEANS_NOT},
+        {"", "Qwen3-8B", CATALOG_MEANS_NOT},
+        {"/", "Qwen3-8B", CATALOG_MEANS_NOT},
+        {":", "", CATALOG_MEANS_NOT},
+        {"gguf", "gguf", CATALOG_MEANS_MODEL},
+    };
+    for (size_t i = 0; i < TABLE_COUNT(rows); i++)
+        if (catalog_means(str_from(rows[i].typed), str_from(rows[i].id)) != rows[i].meaning)
+            fail_msg("%s and %s", rows[i].typed, rows[i].id);
+    char longest[3000];
+    memset(longest, 'x', sizeof longest);
+    struct str x = {longest, sizeof longest};
+    assert_int_equal(catalog_means(x, x), CATALOG_MEANS_NOT);
+}
+
 static void test_nearest(void **state)
 {
     (void)state;
@@ -127,7 +161,8 @@ static void test_smaller(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_smaller), cmocka_unit_test(test_stems),     cmocka_unit_test(test_bases),
+        cmocka_unit_test(test_smaller), cmocka_unit_test(test_stems),
+        cmocka_unit_test(test_bases),   cmocka_unit_test(test_names_as_people_type_them),
         cmocka_unit_test(test_nearest), cmocka_unit_test(test_inode_set),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

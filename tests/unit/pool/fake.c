@@ -134,7 +134,7 @@ static enum rc pack(const struct model *m, const struct plan_policy *policy,
     }
     if (rc == RC_OK)
         plan->estimate.params =
-            (struct plan_params){.ctx = policy->ctx_min ? policy->ctx_min : 4096, .parallel = 1};
+            (struct plan_params){.ctx = policy->ctx_min ? policy->ctx_min : 4096, .parallel = world->slots};
     return rc;
 }
 
@@ -632,9 +632,14 @@ static void on_answer(void *arg, enum rc rc, const struct pool_lease *lease, con
 
 void ask(struct fake *f, const char *id, struct answer *a)
 {
+    const struct pool_request r = {.model = str_from(id), .band = LINE_NORMAL};
+    ask_as(f, &r, a);
+}
+
+void ask_as(struct fake *f, const struct pool_request *r, struct answer *a)
+{
     *a = (struct answer){.fake = f};
-    a->first =
-        pool_acquire(f->pool, str_from(id), on_answer, a, &a->lease, &a->wait, &a->retry_after_s, &a->err);
+    a->first = pool_acquire(f->pool, r, on_answer, a, &a->lease, &a->wait, &a->retry_after_s, &a->err);
     if (a->first == POOL_WAITING) {
         assert_false(a->told); /* never inside the call */
         return;
@@ -664,7 +669,12 @@ void must_get(struct answer *a)
 
 void give_back(struct answer *a, bool broken)
 {
-    pool_release(a->fake->pool, &a->lease, broken);
+    end(a, broken ? POOL_END_BROKEN : POOL_END_FINE);
+}
+
+void end(struct answer *a, enum pool_end how)
+{
+    pool_release(a->fake->pool, &a->lease, how);
 }
 
 struct pool_instance *instance_of(struct fake *f, const char *id)

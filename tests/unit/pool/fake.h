@@ -54,6 +54,7 @@ struct fake {
     uv_sem_t *probe_gate; /* a probe waits for it, when there is one */
     int64_t wall_shift;   /* of the wall clock against the other */
     size_t n_parts;       /* of a plan and of what is measured, all of one name; 0 = 1 */
+    uint32_t slots;       /* of an instance; 0 = no bound */
     bool computes;        /* children use processor time */
     uint64_t ticks;
     struct buf decisions;                           /* "kind model\n" */
@@ -85,9 +86,11 @@ void fake_kill(struct fake *f, const char *id, int signo); /* the child dies by 
 void fake_mute(struct fake *f, const char *id);            /* it answers no health check any more */
 
 void ask(struct fake *f, const char *id, struct answer *a); /* pool_acquire */
+void ask_as(struct fake *f, const struct pool_request *r, struct answer *a);
 void until_told(struct answer *a);
 void must_get(struct answer *a); /* granted at once or after a while */
 void give_back(struct answer *a, bool broken);
+void end(struct answer *a, enum pool_end how);
 struct pool_instance *instance_of(struct fake *f, const char *id); /* the live one, or NULL */
 bool decided(const struct fake *f, const char *line);              /* "evict a" */
 unsigned times_decided(const struct fake *f, const char *line);

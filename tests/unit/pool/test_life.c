@@ -74,7 +74,7 @@ static void test_waiting_is_bounded(void **state)
     ask(f, "a", &b);
     ask(f, "a", &c);
     assert_int_equal(c.first, POOL_REFUSED);
-    assert_int_equal(c.rc, RC_BUSY);
+    assert_int_equal(c.rc, RC_TOO_MANY);
     assert_true(c.retry_after_s >= 1 && c.err.hint[0]);
     must_get(&b);
 }

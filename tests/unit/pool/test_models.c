@@ -35,12 +35,15 @@ static void test_names(void **state)
     assert_string_equal(pool_resolve(f->pool, STR("org/Alpha:Q4")), "a");
     assert_string_equal(pool_resolve(f->pool, STR("b")), "b");
     assert_null(pool_resolve(f->pool, STR("")));
-    assert_null(pool_resolve(f->pool, STR("alpha")));
+    assert_string_equal(pool_resolve(f->pool, STR("alpha")), "a"); /* as people type it */
+    assert_string_equal(pool_resolve(f->pool, STR("ORG/alpha-gguf:q4")), "a");
+    assert_null(pool_resolve(f->pool, STR("other/alpha:Q4")));
+    assert_null(pool_resolve(f->pool, STR("alp")));
     ask(f, "org/Alpha:Q5", &a);
     assert_int_equal(a.first, POOL_REFUSED);
     assert_int_equal(a.rc, RC_NOT_FOUND);
     assert_non_null(strstr(a.err.hint, "\"org/Alpha:Q4\""));
-    ask(f, "alpha", &a); /* a part of a name, in another case */
+    ask(f, "alph", &a); /* a part of a name, in another case */
     assert_non_null(strstr(a.err.hint, "org/Alpha:Q4"));
     char longest[4096];
     memset(longest, 'x', sizeof longest - 1);
@@ -50,6 +53,30 @@ static void test_names(void **state)
     assert_non_null(strstr(a.err.hint, "/v1/models"));
     load(f, "org/Alpha:Q4", &a);
     assert_string_equal(a.lease.model, "a");
+}
+
+static void test_quantisations_that_are_not_told(void **state)
+{
+    struct fake *f = *state;
+    static const char *const names[][1] = {
+        {"repo/Beta-GGUF:Q8_0"}, {"repo/Beta-GGUF:Q4_K_M"}, {"gamma.Q5_K_M"}};
+    for (size_t i = 0; i < 3; i++) {
+        f->settings[i].aliases = names[i];
+        f->settings[i].n_aliases = 1;
+        f->settings[i].settings_hash = 2;
+    }
+    fake_set_models(f, f->n_models);
+    assert_string_equal(pool_resolve(f->pool, STR("repo/beta:q8_0")), "a");
+    assert_string_equal(pool_resolve(f->pool, STR("repo/Beta")), "b"); /* of several the usual one */
+    assert_string_equal(pool_resolve(f->pool, STR("Beta-GGUF")), "b");
+    assert_string_equal(pool_resolve(f->pool, STR("someone/Gamma-GGUF:Q5_K_M")),
+                        "c"); /* the file tells no owner */
+    assert_null(pool_resolve(f->pool, STR("gamma:Q4_K_M")));
+    assert_null(pool_resolve(f->pool, STR("else/Beta:Q8_0")));
+    f->settings[1].aliases = (const char *const[]){"repo/Beta-GGUF:Q6_K"};
+    f->settings[1].settings_hash = 3;
+    fake_set_models(f, f->n_models);
+    assert_null(pool_resolve(f->pool, STR("repo/Beta"))); /* two, and neither is usual */
 }
 
 static void test_no_models(void **state)
@@ -231,13 +258,13 @@ static void test_json(void **state)
     yyjson_doc_free(doc);
 }
 
-static void count(void *arg, const char *instance, const char *model, enum pool_state s, uint32_t busy,
-                  const struct plan *plan)
+static void count(void *arg, const struct pool_view *v)
 {
-    assert_true(strncmp(instance, model, strlen(model)) == 0 && plan->fits);
-    assert_int_equal(s, POOL_READY);
-    assert_int_equal(busy, 1);
-    strcat(arg, model);
+    assert_true(strncmp(v->instance, v->model, strlen(v->model)) == 0 && v->plan->fits);
+    assert_int_equal(v->state, POOL_READY);
+    assert_int_equal(v->busy, 1);
+    assert_string_equal(v->breaker, "closed");
+    strcat(arg, v->model);
 }
 
 static void test_each_in_order(void **state)
@@ -283,6 +310,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         MODELS(test_names),
+        MODELS(test_quantisations_that_are_not_told),
         MODELS(test_no_models),
         MODELS(test_unchanged_models_are_not_touched),
         MODELS(test_changed_while_it_loads),

@@ -172,14 +172,14 @@ static void cancel(void *ctx, void *wait)
     abort(); /* cancels what does not wait */
 }
 
-static void release(void *ctx, struct route_lease *lease, bool broken)
+static void release(void *ctx, struct route_lease *lease, enum route_end end)
 {
     struct door *d = ctx;
     if (lease->ref != d || !d->leases_out)
         abort();
     d->leases_out--;
     bump(d, DOOR_RELEASED);
-    if (broken)
+    if (end == ROUTE_END_BROKEN)
         bump(d, DOOR_BROKEN);
 }
 
