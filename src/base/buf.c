@@ -130,7 +130,8 @@ bool buf_put_json(struct buf *b, struct str s)
         }
         buf_append(b, esc, n);
     }
-    buf_append(b, s.p + from, s.n - from);
+    if (from < s.n) /* no arithmetic on a NULL of no bytes */
+        buf_append(b, s.p + from, s.n - from);
     return buf_append(b, "\"", 1);
 }
 
