@@ -20,7 +20,10 @@ static const struct cli_option options[] = {
     PLAN_ARG("no-repack", CLI_NO_FLAG, repack, NULL, "do not pack weights in RAM for the processor"),
     PLAN_ARG("swa-full", CLI_FLAG, swa_full, NULL, "sliding layers cache the whole context"),
     PLAN_ARG("embedding", CLI_FLAG, embedding, NULL, "a server for embeddings"),
-    PLAN_ARG_PARSED("outputs", "batch|slots", "rows of logits that are kept (slots)", plan_parse_outputs),
+    PLAN_ARG_PARSED("outputs", "batch|slots",
+                    "as llama-fit-params counts, with rows of logits a token or a slot; without it as "
+                    "llama-server reserves",
+                    plan_parse_outputs),
     PLAN_ARG("fit", CLI_FLAG, fit, NULL, "choose context and layers that fit the devices"),
     PLAN_ARG_PARSED("margin", "MIB", "with --fit: memory to leave free on each device (256)",
                     plan_parse_margin),
@@ -128,7 +131,10 @@ const struct cli_command cmd_estimate = {
         "device's kind comes from its name as llama.cpp spells it: CUDA0, ROCm0, Vulkan0, SYCL0, RPC0.\n\n"
         "WEIGHTS and CACHE are exact; COMPUTE replays the graph that the runtime reserves; OVERHEAD is what "
         "the "
-        "driver takes beside them. An architecture without a model of its memory is refused, never guessed.",
+        "driver takes beside them. All is what llama-server reserves; on several devices llama-fit-params "
+        "counts "
+        "a little otherwise, which --outputs batch (its own rows of logits) and --outputs slots (the "
+        "server's) repeat. An architecture without a model of its memory is refused, never guessed.",
     .options_size = sizeof(struct plan_args),
     .defaults = defaults,
     .options = options,

@@ -93,6 +93,7 @@ enum rc plan_parse_draft_type_v(struct str value, void *field, struct err *err)
 enum rc plan_parse_outputs(struct str value, void *field, struct err *err)
 {
     struct plan_args *a = field;
+    a->outputs_given = true;
     a->batch_outputs = str_eq_c(value, "batch");
     if (a->batch_outputs || str_eq_c(value, "slots"))
         return RC_OK;
@@ -151,7 +152,9 @@ enum rc plan_args_params(const struct plan_args *a, struct plan_params *ret_para
     p.repack = a->repack;
     p.swa_full = a->swa_full;
     p.embedding = a->embedding;
+    /* given, the question is llama-fit-params' own, which knows both answers but no assigned devices */
     p.outputs = a->batch_outputs ? PLAN_OUTPUTS_BATCH : PLAN_OUTPUTS_SLOTS;
+    p.pins = !a->outputs_given;
     enum rc rc = RC_OK;
     for (size_t i = 0; i < a->overrides.n && !rc; i++)
         rc = add_override(a->overrides.items[i], &p, err);

@@ -12,7 +12,8 @@
 
 struct plan_args {
     uint32_t ctx, batch, ubatch, parallel; /* 0 = not given */
-    bool kv_unified, no_kv_unified, flash_attn, kv_offload, repack, swa_full, embedding, batch_outputs;
+    bool kv_unified, no_kv_unified, flash_attn, kv_offload, repack, swa_full, embedding, batch_outputs,
+        outputs_given;
     uint32_t type_k, type_v;
     bool type_given;
     int32_t gpu_layers;

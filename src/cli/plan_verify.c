@@ -8,6 +8,7 @@
 #include "os/run.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,15 +135,16 @@ static void ask(struct question *q, const char *tool, const struct model *m, con
     q->argv[q->n] = NULL;
 }
 
-/* Our answer to the same. */
+/* Our answer to the same; pins: scheduled as llama-server does. */
 static enum rc ours(const struct model *m, const struct plan *plan, const struct plan_machine *machine,
-                    bool on_devices, struct plan_estimate *ret, struct err *err)
+                    bool on_devices, bool pins, struct plan_estimate *ret, struct err *err)
 {
     struct plan_params p = plan->estimate.params;
     struct plan_device devices[PLAN_MAX_DEVICES];
     p.parallel = 1;
     p.kv_unified = p.repack = p.embedding = false;
     p.outputs = PLAN_OUTPUTS_BATCH;
+    p.pins = pins;
     p.extras = NULL;
     for (uint32_t i = 0; i < plan->n_used; i++)
         devices[i] = machine->devices[plan->used[i]];
@@ -204,6 +206,18 @@ static bool sees(const struct runtime_caps *caps, const struct plan *plan, const
     return plan->n_used > 0;
 }
 
+/* Where llama-server schedules otherwise than the tool. */
+static void note_schedule(struct verified *v, const struct plan_estimate *server,
+                          const struct plan_estimate *tool)
+{
+    for (size_t i = 0; i < server->n_parts; i++) {
+        int64_t more = (int64_t)(server->parts[i].compute_bytes - tool->parts[i].compute_bytes);
+        if (more >= (int64_t)MIB / 2 || -more >= (int64_t)MIB / 2)
+            note(v, "the schedule: llama-server computes norms where their layers lie, on %s %.1f MiB %s",
+                 server->parts[i].name, fabs((double)more) / (double)MIB, more > 0 ? "more" : "less");
+    }
+}
+
 static void notes(struct verified *v, const struct plan *plan, bool what_if, const char *missing)
 {
     const struct plan_params *p = &plan->estimate.params;
@@ -245,7 +259,7 @@ enum rc plan_verify(const char *server, const char *const *env, const struct mod
                     struct verified *ret_verified, struct err *err)
 {
     struct verified v = {0};
-    struct plan_estimate *e = mem_calloc(1, sizeof *e);
+    struct plan_estimate *e = mem_calloc(1, sizeof *e), *server_way = mem_calloc(1, sizeof *e);
     struct runtime_caps *caps = mem_calloc(1, sizeof *caps);
     struct question q = {0};
     struct buf out = {0};
@@ -255,7 +269,9 @@ enum rc plan_verify(const char *server, const char *const *env, const struct mod
         rc = runtime_find(STR("llama-server"))->probe(v.tool, caps, err);
     v.on_devices = !rc && !what_if && sees(caps, plan, machine, missing);
     if (!rc)
-        rc = ours(m, plan, machine, v.on_devices, e, err);
+        rc = ours(m, plan, machine, v.on_devices, false, e, err);
+    if (!rc)
+        rc = ours(m, plan, machine, v.on_devices, true, server_way, err);
     if (!rc) {
         ask(&q, v.tool, m, plan, machine, v.on_devices);
         rc = run_tool(&q, env, &out, err);
@@ -267,11 +283,13 @@ enum rc plan_verify(const char *server, const char *const *env, const struct mod
         rc = err_set(err, RC_BACKEND, TOOL " printed no figures for %s", m->path);
     if (!rc) {
         notes(&v, plan, what_if, missing);
+        note_schedule(&v, server_way, e);
         *ret_verified = v;
     }
     buf_release(&out);
     arena_release(&q.arena);
     free(caps);
+    free(server_way);
     free(e);
     return rc;
 }

@@ -6,7 +6,7 @@
 #include "runtime/runtime.h"
 
 enum verify_part { VERIFY_MODEL, VERIFY_CONTEXT, VERIFY_COMPUTE, VERIFY_PARTS };
-#define VERIFY_MAX_NOTES 8
+#define VERIFY_MAX_NOTES 12
 
 struct verified {
     bool on_devices; /* the plan's own devices were asked; else everything in RAM */

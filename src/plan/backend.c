@@ -29,12 +29,54 @@ static bool vulkan_refuses(const struct graph *g, const struct gtensor *t)
     return info && info->block > 1 && a->nb[1] != a->ne[0] / info->block * info->block_bytes;
 }
 
+/* Widths of heads that flash attention has a kernel for, and how many heads must share a key's (0 = any). */
+static bool cuda_attends(const struct gtensor *q, const struct gtensor *k, const struct gtensor *v)
+{
+    static const struct {
+        uint16_t k, v, shared;
+    } heads[] = {{40, 40, 0},   {64, 64, 0},   {72, 72, 0},   {80, 80, 0},    {96, 96, 0},   {112, 112, 0},
+                 {128, 128, 0}, {256, 256, 0}, {192, 128, 8}, {320, 256, 32}, {512, 512, 2}, {576, 512, 2}};
+    static const uint32_t types[] = {GGML_F32, GGML_F16, GGML_BF16, GGML_Q4_0, GGML_Q8_0};
+    bool known = false;
+    for (size_t i = 0; i < TABLE_COUNT(types); i++)
+        known = known || types[i] == k->type;
+    if (!known || k->type != v->type || k->ne[2] == 0)
+        return false;
+    uint64_t shared = q->ne[2] / k->ne[2];
+    for (size_t i = 0; i < TABLE_COUNT(heads); i++)
+        if (heads[i].k == k->ne[0] && heads[i].v == v->ne[0])
+            return !heads[i].shared ||
+                   (k->ne[1] % 256 == 0 && shared >= 2 &&
+                    (heads[i].shared == 2 || shared % heads[i].shared == 0)); /* 2: two or more */
+    return false;
+}
+
+static bool cuda_scans(const struct gtensor *state, const struct gtensor *a, const struct gtensor *in)
+{
+    if (a->ne[0] == 1)
+        return (state->ne[0] == 128 || state->ne[0] == 256) && state->ne[1] % 16 == 0;
+    return state->ne[0] == 16 && state->ne[1] == 1 && state->ne[2] % 128 == 0 && (!in || in->ne[1] == 1);
+}
+
+/* ROCm's kernels are compiled from the same source. */
+static bool cuda_refuses(const struct graph *g, const struct gtensor *t)
+{
+    const struct gtensor *a = t->src[0] >= 0 ? &g->t[t->src[0]] : NULL;
+    if (t->op == OP_FLASH_ATTN)
+        return !cuda_attends(a, &g->t[t->src[1]], &g->t[t->src[2]]);
+    if (t->op == OP_SSM_SCAN)
+        return !cuda_scans(a, &g->t[t->src[3]], t->src[4] >= 0 ? &g->t[t->src[4]] : NULL);
+    if (t->op == OP_SSM_CONV)
+        return a->ne[1] % 128 != 0;
+    return false;
+}
+
 static const struct backend_traits traits[] = {
 #define LIMIT(n) ((n) ? (uint64_t)(n) : UINT64_MAX)
-#define BACKEND(id, stem, kind, align, chunk, tensor, refuses, batch, reorders, pads, pinned, overhead,      \
-                gbps, tflops, link)                                                                          \
-    [PLAN_##id] = {stem,     kind, align,  LIMIT(chunk), LIMIT(tensor), refuses, batch,                      \
-                   reorders, pads, pinned, overhead,     gbps,          tflops,  link},
+#define BACKEND(id, stem, kind, align, chunk, tensor, refuses, batch, reorders, pads, halves, pinned,        \
+                overhead, gbps, tflops, link)                                                                \
+    [PLAN_##id] = {stem, kind,   align,  LIMIT(chunk), LIMIT(tensor), refuses, batch, reorders,              \
+                   pads, halves, pinned, overhead,     gbps,          tflops,  link},
 #include "plan/backends.def"
 #undef BACKEND
 };
@@ -52,6 +94,7 @@ struct graph_backend backend_graph(enum plan_backend b)
                                   .offload_batch = t->offload_batch,
                                   .reorders = t->reorders,
                                   .pads_rows = t->pads_rows,
+                                  .halves_caches = t->halves_caches,
                                   .max_tensor = t->max_tensor,
                                   .refuses = t->refuses};
 }

@@ -12,7 +12,7 @@ struct backend_traits {
     uint64_t max_chunk, max_tensor;
     bool (*refuses)(const struct graph *g, const struct gtensor *t);
     uint32_t offload_batch;
-    bool reorders, pads_rows, pinned_host;
+    bool reorders, pads_rows, halves_caches, pinned_host;
     uint64_t overhead_mib;
     double bandwidth_gbps, tflops, link_gbps;
 };

@@ -32,9 +32,18 @@ int32_t build_product_bias(struct build *b, int32_t weight, int32_t bias, int32_
     return bias < 0 ? cur : graph_binary(b->g, OP_ADD, cur, build_weight(b, bias));
 }
 
+/* Left to itself, the scheduler computes a layer's first norm where the layer before it lies. */
+static void pin_norm(struct build *b, int32_t norm, int32_t weight)
+{
+    int32_t il = weight < 0 ? -1 : b->f->weights[weight].layer;
+    if (b->l->pins_norms && il >= 0 && (uint32_t)il < b->f->n_layer)
+        b->g->t[norm].backend = b->l->layer_device[il];
+}
+
 int32_t build_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias)
 {
     cur = graph_unary(b->g, b->f->arch->flags & LAYER_NORM ? OP_NORM : OP_RMS_NORM, cur);
+    pin_norm(b, cur, weight);
     if (weight >= 0)
         cur = graph_binary(b->g, OP_MUL, cur, build_weight(b, weight));
     if (bias >= 0)

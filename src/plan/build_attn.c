@@ -202,7 +202,7 @@ static bool has_position_bias(const struct build *b, const struct cache *c)
 static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, uint32_t il)
 {
     struct graph *g = b->g;
-    if (!c->v_transposed)
+    if (c->v < 0 || !c->v_transposed) /* the values of latent attention are part of the keys */
         v = graph_unary(g, OP_CONT, graph_transpose(g, v));
     int32_t kq = graph_mul_mat(g, k, q);
     if (b->f->arch->flags & SCORE_CAP) {
@@ -223,6 +223,8 @@ static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t
     struct gtensor t = g->t[merged];
     int32_t cur = graph_new(g, OP_CONT, GGML_F32, t.ne[0] * t.ne[1], t.ne[2] * t.ne[3], 1, 1);
     graph_src(g, cur, merged);
+    if (b->l->pins_scores)
+        g->t[cur].backend = (int8_t)layout_host(b->l);
     return cur;
 }
 

@@ -67,7 +67,8 @@ struct graph_backend {
     uint32_t offload_batch; /* takes over products with host weights from so many rows on; 0 = never */
     bool reorders;          /* reorder.c */
     bool pads_rows;         /* quantised rows are padded to 512 elements (CUDA, ROCm) */
-    uint64_t max_tensor;    /* operations on larger tensors are refused */
+    bool halves_caches; /* flash attention copies caches of other types in half precision beside its result */
+    uint64_t max_tensor; /* operations on larger tensors are refused */
     bool (*refuses)(const struct graph *g,
                     const struct gtensor *t); /* operations it has no kernel for; may be NULL */
 };

@@ -29,6 +29,7 @@ struct layout {
     bool full_offload;
     bool pipelined;
     bool has_overrides;
+    bool pins_norms, pins_scores; /* norms run where their layer lies; scores beside a cache on the host */
     bool k_rotated[2],
         v_rotated[2]; /* quantised caches are written through a Hadamard product; [1]: the sliding cache */
     int8_t layer_device[FACTS_MAX_LAYERS + 1]; /* [n_layer] = the output's */

@@ -37,6 +37,7 @@ void plan_params_default(struct plan_params *p)
                               .repack = true,
                               .mmap = true,
                               .outputs = PLAN_OUTPUTS_SLOTS,
+                              .pins = true,
                               .host_isa = plan_isa_here()};
 }
 
@@ -251,6 +252,8 @@ static enum rc split_layers(struct layout *l, struct err *err)
         l->layer_device[il] = dev;
     }
     l->has_overrides = p->n_cpu_moe > 0 || p->n_overrides > 0;
+    l->pins_norms = p->pins && (l->full_offload || l->n_tokens < 32);
+    l->pins_scores = p->pins && !p->kv_offload;
     l->pipelined = l->n_devices > 1 && l->full_offload && p->kv_offload && !l->has_overrides;
     return RC_OK;
 }

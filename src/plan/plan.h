@@ -124,6 +124,8 @@ struct plan_params {
     bool kv_offload, repack, swa_full, embedding, mmap;
     bool pool_last; /* embeddings are those of the last token where the file names no way of pooling */
     enum plan_outputs outputs;
+    bool pins; /* what the runtime assigns to a device itself stays there, as in llama-server;
+                * llama-fit-params forgets it and lets the scheduler choose (docs/memory-model.md) */
     unsigned
         host_isa; /* enum plan_isa bits of the host's processor: decides which weights are packed again */
     const struct plan_extras *extras; /* NULL = the model alone */

@@ -84,6 +84,7 @@ static yyjson_mut_val *params_json(yyjson_mut_doc *doc, const struct plan_params
     yyjson_mut_obj_add_bool(doc, o, "pool_last", p->pool_last);
     yyjson_mut_obj_add_bool(doc, o, "mmap", p->mmap);
     yyjson_mut_obj_add_str(doc, o, "outputs", p->outputs == PLAN_OUTPUTS_BATCH ? "batch" : "slots");
+    yyjson_mut_obj_add_bool(doc, o, "pins", p->pins);
     return o;
 }
 

@@ -45,9 +45,24 @@ static void make_room(struct trace *t, const struct graph *g)
         t->uses[i] = (struct trace_use){.cell = -1};
 }
 
-static uint64_t alloc_size(const struct graph_backend *b, const struct gtensor *t)
+/* Keys and values that are not in half precision already; values that are part of the keys are copied once.
+ */
+static uint64_t with_halved_caches(const struct graph *g, const struct gtensor *t)
 {
-    uint64_t n = t->bytes, pad;
+    const struct gtensor *k = &g->t[t->src[1]], *v = &g->t[t->src[2]];
+    bool part = v->view_src >= 0 && v->view_src == k->view_src && v->view_offs == k->view_offs;
+    uint64_t n = t->bytes;
+    for (int i = 0; i < 2; i++) {
+        const struct gtensor *c = i ? v : k;
+        if (c->type != GGML_F16 && !(i && part))
+            n = ((n + 127) & ~127ull) + 2 * c->ne[0] * c->ne[1] * c->ne[2] * c->ne[3];
+    }
+    return n;
+}
+
+static uint64_t alloc_size(const struct graph *g, const struct graph_backend *b, const struct gtensor *t)
+{
+    uint64_t n = t->op == OP_FLASH_ATTN && b->halves_caches ? with_halved_caches(g, t) : t->bytes, pad;
     if (b->pads_rows && t->type != GGML_F32 && t->ne[0] % 512) {
         const struct ggml_type_info *info = ggml_type_info(t->type);
         if (info && info->block > 1 && ggml_row_bytes(t->type, 512 - t->ne[0] % 512, &pad))
@@ -85,7 +100,7 @@ static void place(struct tracer *r, int32_t id, int buffer)
     if (graph_op_inplace(t->op) && take_over(r, t, use))
         return;
     use->cell = r->t->n_cells++;
-    r->t->cells[use->cell] = (struct trace_cell){.bytes = alloc_size(&r->backends[buffer], t),
+    r->t->cells[use->cell] = (struct trace_cell){.bytes = alloc_size(r->g, &r->backends[buffer], t),
                                                  .born = r->segment,
                                                  .died = TRACE_NEVER,
                                                  .read = r->segment,

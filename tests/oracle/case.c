@@ -122,7 +122,8 @@ void case_estimate_args(const struct oracle_case *c, struct buf *out)
         p->ctx, p->ubatch, p->batch, p->flash_attn ? "on" : "off", ggml_type_info(p->type_k)->word,
         ggml_type_info(p->type_v)->word, p->parallel);
     buf_puts(out, p->kv_unified ? " --kv-unified" : "");
-    buf_printf(out, " --outputs %s", p->outputs == PLAN_OUTPUTS_SLOTS ? "slots" : "batch");
+    if (!p->pins) /* else all is as in llama-server */
+        buf_printf(out, " --outputs %s", p->outputs == PLAN_OUTPUTS_SLOTS ? "slots" : "batch");
     if (c->n_devices)
         put_layers(p, "--gpu-layers", out);
     put_split(c, "--tensor-split ", out);
@@ -173,6 +174,7 @@ void case_oracle_env(const struct oracle_case *c, struct buf *out)
         buf_printf(out, " ORACLE_OUTPUTS=%u", p->parallel);
     buf_puts(out, p->kv_unified ? " ORACLE_UNIFIED=1" : "");
     buf_puts(out, p->embedding ? " ORACLE_EMBEDDING=1" : "");
+    buf_puts(out, p->pins ? " ORACLE_PINS=1" : "");
     if (c->row->vulkan)
         buf_printf(out, " GGML_VK_VISIBLE_DEVICES=%s", c->row->vulkan == 2 ? "0,0" : "0");
     else
@@ -192,6 +194,7 @@ static void fill(struct oracle_case *c, const struct shape *s, const struct case
     p->flash_attn = !r->flash_off;
     p->repack = r->repack;
     p->embedding = r->embedding;
+    p->pins = r->pins;
     p->outputs = r->slots ? PLAN_OUTPUTS_SLOTS : PLAN_OUTPUTS_BATCH;
     struct buf asked = {0};
     case_oracle_env(c, &asked);

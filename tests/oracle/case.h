@@ -31,6 +31,7 @@ struct case_row {
     bool vary_ubatch;
     uint32_t batch; /* 0 = 2048 */
     bool flash_off, no_kv_offload, repack, swa_full, embedding, slots /* logits of one row a slot */, unified;
+    bool pins;     /* operations stay where the runtime assigns them, as in llama-server; with slots */
     bool quant_kv; /* both cache types are drawn from the quantised ones */
     const char *type_k, *type_v;
     uint32_t parallel; /* 0 = 1 */

@@ -30,6 +30,7 @@ static inline struct plan_params tool_params(uint32_t ctx)
     p.kv_unified = false;
     p.repack = false;
     p.outputs = PLAN_OUTPUTS_BATCH;
+    p.pins = false;
     p.host_isa = PLAN_AVX2 | PLAN_AVX512;
     return p;
 }
