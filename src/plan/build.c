@@ -191,6 +191,7 @@ void build_graph(struct build *b, struct graph *g, const struct layout *l, enum 
                         .k_rows = {-1, -1},
                         .v_rows = {-1, -1},
                         .mask = {-1, -1, -1},
+                        .index = {-1, -1, -1, -1},
                         .distances = -1,
                         .encoded = -1,
                         .k_rot = {-1, -1},

@@ -6,6 +6,7 @@
  *   repeat.c         which layers are built
  *   build_attn.c     attention over the cache, with and without flash attention
  *   build_latent.c   what latent attention attends to
+ *   build_indexer.c  the choice of keys in sparse attention
  *   build_ffn.c      feed-forward, experts
  *   build_router.c   the choice of experts
  *   build_models.c   one function a family
@@ -35,6 +36,9 @@ struct build {
     int32_t state_rows, state_main, state_extra; /* recurrent: which state each slot reads */
     int32_t rope_factors[LAYOUT_MAX_BACKENDS];
     int32_t token_embd, wide_input, first_part;
+    struct { /* sparse attention: inputs, and the keys that were chosen last */
+        int32_t rows, mask, turn, chosen;
+    } index;
     int32_t distances, encoded;      /* T5: pairs of tokens as classes of distance; the encoder's result */
     uint16_t emit[FACTS_MAX_LAYERS]; /* layers to build, ascending */
     uint32_t n_emit;
@@ -90,6 +94,11 @@ int32_t build_attention_heads(struct build *b, int32_t q, int32_t k, int32_t v, 
 /* … over keys and values that an encoder made, which no cache keeps. */
 int32_t build_attention_cross(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il);
 int32_t build_attention(struct build *b, int32_t q, int32_t k, int32_t v, uint32_t il);
+/* The keys that each query may read, [top, tokens]. cur: the normed input; narrow: the queries' narrow row.
+ */
+int32_t build_indexer(struct build *b, int32_t cur, int32_t narrow, uint32_t il);
+/* The mask that hides all but those. */
+int32_t build_chosen_mask(struct build *b, int32_t mask);
 /* Queries, keys and values of latent attention: then build_attention. */
 void build_latent(struct build *b, int32_t cur, uint32_t il, int32_t *ret_q, int32_t *ret_k, int32_t *ret_v);
 int32_t build_ffn(struct build *b, int32_t cur, uint32_t il);
@@ -112,6 +121,7 @@ int32_t build_attend(struct build *b, int32_t cur, uint32_t il);
 int32_t build_states_load(struct build *b, uint32_t il, uint64_t width, int32_t *ret_stored);
 void build_states_store(struct build *b, int32_t from, int32_t stored, uint64_t n);
 int32_t build_mamba(struct build *b, int32_t cur, uint32_t il);
+int32_t build_mamba_steps(struct build *b, int32_t cur, uint32_t il);
 int32_t build_mamba2(struct build *b, int32_t cur, uint32_t il);
 int32_t build_short_conv(struct build *b, int32_t cur, uint32_t il);
 int32_t build_delta_net(struct build *b, int32_t cur, uint32_t il);

@@ -60,7 +60,8 @@ static struct cache cache_of(struct build *b, uint32_t il)
 {
     const struct layout *l = b->l;
     const struct layer_facts *lf = &b->f->layers[b->f->layers[il].cache_layer];
-    struct cache c = {.side = lf->sliding, .streams = l->n_streams, .v_transposed = !l->flash_attn};
+    struct cache c = {
+        .side = lf->sliding, .streams = l->n_streams, .v_transposed = !l->flash_attn && !b->f->latent.cached};
     c.cells = lf->sliding ? l->cells_window : l->cells;
     if (!lf->cached || (b->f->arch->flags & IDLE_CACHE))
         return (struct cache){
@@ -130,6 +131,13 @@ static int32_t mask_of(struct build *b, const struct cache *c)
         b->mask[c->side] = graph_input(b->g, b->l->flash_attn ? GGML_F16 : GGML_F32, c->cells,
                                        b->n_tokens / c->streams, 1, c->streams);
     return b->mask[c->side];
+}
+
+/* What attention may read: of sparse attention, what the indexer chose. */
+static int32_t visible(struct build *b, const struct cache *c)
+{
+    int32_t mask = mask_of(b, c);
+    return b->f->indexer.heads ? build_chosen_mask(b, mask) : mask;
 }
 
 static int32_t view_k(struct build *b, const struct cache *c, const struct layer_facts *lf)
@@ -212,7 +220,7 @@ static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t
     }
     if (has_position_bias(b, c))
         kq = graph_binary(g, OP_ADD, kq, build_position_bias(b, c->cells, il));
-    kq = graph_binary(g, OP_SOFT_MAX, kq, mask_of(b, c));
+    kq = graph_binary(g, OP_SOFT_MAX, kq, visible(b, c));
     int32_t sinks = layer_weight(b, il, ROLE_SINKS);
     if (sinks >= 0)
         graph_src(g, kq, build_weight(b, sinks));
@@ -240,7 +248,7 @@ static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t 
     graph_src(g, cur, q);
     graph_src(g, cur, k);
     graph_src(g, cur, v);
-    graph_src(g, cur, mask_of(b, c));
+    graph_src(g, cur, visible(b, c));
     int32_t sinks = layer_weight(b, il, ROLE_SINKS);
     if (sinks >= 0)
         graph_src(g, cur, build_weight(b, sinks));

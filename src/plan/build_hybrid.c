@@ -28,8 +28,8 @@ static int32_t gated_attention(struct build *b, int32_t cur, uint32_t il)
 static int32_t attend(struct build *b, int32_t cur, uint32_t il)
 {
     const struct layer_facts *lf = &b->f->layers[il];
-    const struct tensor *q = b->f->weights[lf->tensor[ROLE_Q]].t;
-    if (q->ne[1] == 2ull * lf->d_k * lf->n_head)
+    int32_t q = lf->tensor[ROLE_Q];
+    if (q >= 0 && b->f->weights[q].t->ne[1] == 2ull * lf->d_k * lf->n_head)
         return gated_attention(b, cur, il);
     return build_attend(b, cur, il);
 }
@@ -44,6 +44,7 @@ static int32_t mix(struct build *b, int32_t state, uint32_t il)
     int32_t cur = normed(b, state, il);
     switch (b->f->layers[il].mixer) {
     case MIXER_MAMBA: return build_mamba(b, cur, il);
+    case MIXER_MAMBA_STEPS: return build_mamba_steps(b, cur, il);
     case MIXER_MAMBA2: return build_mamba2(b, cur, il);
     case MIXER_CONV: return build_short_conv(b, cur, il);
     case MIXER_DELTA: graph_expand(b->g, cur); return build_delta_net(b, cur, il);
@@ -76,6 +77,17 @@ static int32_t mixed(struct build *b, int32_t state, uint32_t il)
         cur = graph_get_rows(g, cur, build_out_rows(b));
         state = graph_get_rows(g, state, build_out_rows(b));
     }
+    if (lf->tensor[ROLE_FFN_NORM] >= 0 && lf->tensor[ROLE_POST_ATTN_NORM] >= 0)
+        cur = build_norm(b, cur, lf->tensor[ROLE_POST_ATTN_NORM], -1);
+    return add(b, cur, state);
+}
+
+static int32_t feed(struct build *b, int32_t state, enum role norm, uint32_t il)
+{
+    const int32_t *t = b->f->layers[il].tensor;
+    int32_t cur = build_ffn(b, build_norm(b, state, t[norm], -1), il);
+    if (t[ROLE_POST_FFN_NORM] >= 0)
+        cur = build_norm(b, cur, t[ROLE_POST_FFN_NORM], -1);
     return add(b, cur, state);
 }
 
@@ -88,7 +100,7 @@ void build_hybrid(struct build *b)
         state = mixed(b, state, il);
         enum role norm = facts_ffn_norm(lf);
         if (norm != ROLE_NONE && lf->mixer != MIXER_NONE)
-            state = add(b, build_ffn(b, build_norm(b, state, lf->tensor[norm], -1), il), state);
+            state = feed(b, state, norm, il);
         build_layer_end(b, state);
     }
     build_head(b, state);

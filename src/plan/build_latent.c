@@ -9,6 +9,8 @@ static int32_t queries(struct build *b, int32_t cur, uint32_t il)
     if (t[ROLE_Q_A] < 0)
         return build_product(b, t[ROLE_Q], cur);
     int32_t narrow = build_norm(b, build_product(b, t[ROLE_Q_A], cur), t[ROLE_Q_A_NORM], -1);
+    if (b->f->indexer.heads)
+        build_indexer(b, cur, narrow, il);
     return build_product(b, t[ROLE_Q_LATENT], narrow);
 }
 
@@ -68,7 +70,9 @@ void build_latent(struct build *b, int32_t cur, uint32_t il, int32_t *ret_q, int
     const struct latent_facts *l = &b->f->latent;
     const int32_t *t = b->f->layers[il].tensor;
     uint64_t n = b->n_tokens, heads = b->f->layers[il].n_head, row = 4ull * (l->rank + l->rope);
-    int32_t q = graph_reshape(g, queries(b, cur, il), l->nope + l->rope, heads, n, 1);
+    int32_t q = queries(b, cur, il);
+    if (!b->f->indexer.heads)
+        q = graph_reshape(g, q, l->nope + l->rope, heads, n, 1);
     *ret_q = l->cached ? absorbed_queries(b, q, il) : build_rope(b, q, il);
     int32_t both = build_product(b, t[ROLE_KV_A], cur);
     int32_t narrow = graph_view(g, both, l->rank, n, 1, 1, row, row * n, row * n, 0);

@@ -121,7 +121,7 @@ static int32_t head_part(struct build *b, int32_t a, uint64_t width, uint64_t he
 
 /* ---- selective scans ---- */
 
-struct scan { /* sources in the operation's order; A is a weight */
+struct scan { /* sources in the operation's order */
     int32_t x, dt, a, in, out;
     uint64_t width, heads; /* of a head; heads */
 };
@@ -136,7 +136,7 @@ static int32_t run_scan(struct build *b, const struct scan *c, int32_t rows, int
     graph_src(g, y, graph_reshape(g, rows, f->ssm_state, c->width, c->heads, s));
     graph_src(g, y, c->x);
     graph_src(g, y, c->dt);
-    graph_src(g, y, build_weight(b, c->a));
+    graph_src(g, y, c->a);
     graph_src(g, y, c->in);
     graph_src(g, y, c->out);
     graph_src(g, y, b->state_main);
@@ -175,7 +175,7 @@ int32_t build_mamba(struct build *b, int32_t cur, uint32_t il)
     int32_t out = graph_view(g, db, state, 1, n, s, 4 * state, row, seq, 4 * (rank + state));
     struct scan c = {.x = graph_reshape(g, x, 1, inner, n, s),
                      .dt = dt,
-                     .a = t[ROLE_SSM_A],
+                     .a = build_weight(b, t[ROLE_SSM_A]),
                      .in = scan_vector(b, in, t[ROLE_SSM_B_NORM]),
                      .out = scan_vector(b, out, t[ROLE_SSM_C_NORM]),
                      .width = 1,
@@ -184,6 +184,46 @@ int32_t build_mamba(struct build *b, int32_t cur, uint32_t il)
     int32_t y = graph_view(g, scanned, inner, n, s, 1, 4 * inner, 4 * inner * n, 4 * inner * n * s, 0);
     y = graph_binary(g, OP_ADD, y, graph_binary(g, OP_MUL, x, build_weight(b, t[ROLE_SSM_D])));
     y = graph_binary(g, OP_GLU, graph_unary(g, OP_CONT, token_part(b, xz, inner, 4 * inner)), y);
+    return graph_reshape(g, build_product(b, t[ROLE_SSM_OUT], y), f->n_embd, n * s, 1, 1);
+}
+
+/* Gate and inputs lie side by side in each head. */
+int32_t build_mamba_steps(struct build *b, int32_t cur, uint32_t il)
+{
+    struct graph *g = b->g;
+    const struct facts *f = b->f;
+    const int32_t *t = f->layers[il].tensor;
+    uint64_t s = b->n_seqs, n = b->n_tokens / s, inner = f->ssm_inner, heads = f->ssm_rank,
+             width = inner / heads, state = f->ssm_state, steps = f->weights[t[ROLE_SSM_DT]].t->ne[0];
+    struct tail tail = load_tail(b, il, inner);
+    int32_t zx = build_product(b, t[ROLE_SSM_IN], graph_reshape(g, cur, f->n_embd, n, s, 1));
+    int32_t both = graph_new(g, OP_CONT, GGML_F32, 2 * width, heads, n, s);
+    graph_src(g, both, graph_permute(g, zx, 0, 2, 1, 3));
+    uint64_t head = 8 * width, token = head * heads;
+    int32_t x = graph_new(g, OP_CONT, GGML_F32, inner, n, s, 1);
+    graph_src(g, x, graph_view(g, both, width, heads, n, s, head, token, token * n, 4 * width));
+    int32_t joined = join_tail(b, &tail, x);
+    int32_t stored, rows = stored_states(b, il, f->state_s, &stored);
+    x = graph_unary(g, OP_UNARY, convolve(b, joined, inner, t[ROLE_SSM_CONV]));
+    int32_t db = build_product(b, t[ROLE_SSM_X], x);
+    int32_t dt = build_norm(b, token_part(b, db, steps, 8 * state), t[ROLE_SSM_DT_NORM], -1);
+    dt = build_product_bias(b, t[ROLE_SSM_DT], t[ROLE_SSM_DT_B], dt);
+    int32_t in = build_norm(b, token_part(b, db, state, 0), t[ROLE_SSM_B_NORM], -1);
+    int32_t out = build_norm(b, token_part(b, db, state, 4 * state), t[ROLE_SSM_C_NORM], -1);
+    struct scan c = {.x = head_part(b, x, width, heads, 0),
+                     .dt = dt,
+                     .a = graph_reshape(g, build_weight(b, t[ROLE_SSM_A]), 1, heads, 1, 1),
+                     .in = head_part(b, in, state, 1, 0),
+                     .out = head_part(b, out, state, 1, 0),
+                     .width = width,
+                     .heads = heads};
+    int32_t scanned = run_scan(b, &c, rows, stored);
+    int32_t z = graph_unary(g, OP_CONT, graph_view(g, both, width, heads, n, s, head, token, token * n, 0));
+    int32_t y = graph_view(g, scanned, width, heads, n, s, 4 * width, 4 * inner, 4 * inner * n, 0);
+    int32_t d = graph_reshape(g, build_weight(b, t[ROLE_SSM_D]), 1, heads, 1, 1);
+    y = graph_binary(g, OP_ADD, y, graph_binary(g, OP_MUL, c.x, d));
+    y = graph_binary(g, OP_GLU, z, y);
+    y = graph_view(g, y, inner, n, s, 1, 4 * inner, 4 * inner * n, 4 * inner * n * s, 0);
     return graph_reshape(g, build_product(b, t[ROLE_SSM_OUT], y), f->n_embd, n * s, 1, 1);
 }
 
@@ -205,7 +245,7 @@ int32_t build_mamba2(struct build *b, int32_t cur, uint32_t il)
     int32_t dt = graph_unary(g, OP_CONT, token_part(b, all, heads, 4 * (inner + channels)));
     struct scan c = {.x = head_part(b, x, width, heads, 0),
                      .dt = graph_binary(g, OP_ADD, dt, build_weight(b, t[ROLE_SSM_DT_B])),
-                     .a = t[ROLE_SSM_A],
+                     .a = build_weight(b, t[ROLE_SSM_A]),
                      .in = head_part(b, x, f->ssm_state, groups, 4 * inner),
                      .out = head_part(b, x, f->ssm_state, groups, 4 * (inner + vectors)),
                      .width = width,

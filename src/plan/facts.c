@@ -320,6 +320,18 @@ static bool gemma_complete(const struct facts *f, const int32_t *t)
     return ok && (t[ROLE_ROUTER] < 0 || t[ROLE_ROUTER_SCALE] >= 0);
 }
 
+/* The first layer has an indexer; others may use its choice. */
+static bool indexer_complete(const struct facts *f, uint32_t il)
+{
+    static const enum role need[] = {ROLE_INDEXER_K_NORM, ROLE_INDEXER_K_NORM_B, ROLE_INDEXER_Q,
+                                     ROLE_INDEXER_WEIGHTS};
+    const int32_t *t = f->layers[il].tensor;
+    bool ok = !f->indexer.heads || (t[ROLE_Q_A] >= 0 && (t[ROLE_INDEXER_K] >= 0 || il > 0));
+    for (size_t i = 0; f->indexer.heads && t[ROLE_INDEXER_K] >= 0 && i < TABLE_COUNT(need); i++)
+        ok = ok && t[need[i]] >= 0;
+    return ok;
+}
+
 static bool latent_complete(const struct facts *f, const int32_t *t)
 {
     bool q = t[ROLE_Q] >= 0 || (t[ROLE_Q_A] >= 0 && t[ROLE_Q_A_NORM] >= 0 && t[ROLE_Q_LATENT] >= 0);
@@ -360,7 +372,7 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
         if (rc)
             return rc;
         if (f->latent.rank) {
-            if (!latent_complete(f, t))
+            if (!latent_complete(f, t) || !indexer_complete(f, il))
                 return err_set(err, RC_INVALID, "%s: layer %u lacks matrices of latent attention", f->m->path,
                                il);
         } else if (t[ROLE_QKV] < 0 && (t[ROLE_Q] < 0 || (f->layers[il].cached && t[ROLE_K] < 0) ||

@@ -56,6 +56,7 @@ enum arch_flag { /* see architectures.def */
                  WHOLE_NORM = 1ull << 56,
                  FLASHLESS = 1ull << 57,
                  READS_EMBEDDINGS = 1ull << 59,
+                 INDEXED = 1ull << 60,
                  MID_RESIDUAL_FIRST = 1ull << 58,
 };
 
@@ -81,10 +82,11 @@ enum role_kind role_kind(enum role r);
 /* How a layer of a recurrent or hybrid model mixes tokens, as its tensors tell. */
 enum mixer {
     MIXER_ATTENTION,
-    MIXER_MAMBA,  /* a state a channel */
-    MIXER_MAMBA2, /* heads and groups; beside attention if the layer has both */
-    MIXER_CONV,   /* short convolution, no second state */
-    MIXER_DELTA,  /* gated delta net */
+    MIXER_MAMBA,       /* a state a channel */
+    MIXER_MAMBA2,      /* heads and groups; beside attention if the layer has both */
+    MIXER_MAMBA_STEPS, /* heads, whose steps and vectors come from the convolved input (PLaMo 2) */
+    MIXER_CONV,        /* short convolution, no second state */
+    MIXER_DELTA,       /* gated delta net */
     MIXER_RWKV6,
     MIXER_RWKV7,
     MIXER_NONE, /* a feed-forward block alone */
@@ -141,6 +143,11 @@ struct latent_facts {
     bool cached;   /* the row itself is cached, as the keys of a single head; else full keys and values */
 };
 
+/* A small attention that chooses the keys of the large one. */
+struct indexer_facts {
+    uint32_t heads, width, top_k; /* heads 0: none */
+};
+
 #define LAYER_INPUT    (-2) /* stays on the host */
 #define LAYER_UNLOADED (-3) /* of a layer that only drafts */
 struct weight_facts {
@@ -173,6 +180,7 @@ struct facts {
     bool bare_qk_norm;   /* heads that are rotated are normed, without weights */
     struct router_facts router;
     struct latent_facts latent;
+    struct indexer_facts indexer;
     uint32_t ssm_conv, ssm_inner, ssm_state, ssm_rank, ssm_group;
     uint64_t state_r, state_s; /* a recurrent layer's two states, values a sequence; state_s may be 0 */
     uint32_t rescale_every;    /* RWKV: each so many layers the state is halved; 0 = never */

@@ -86,6 +86,21 @@ static enum rc latent_keys(struct facts *f, struct err *err)
     return RC_OK;
 }
 
+static enum rc indexer_keys(struct facts *f, struct err *err)
+{
+    struct indexer_facts *x = &f->indexer;
+    if (!(f->arch->flags & INDEXED))
+        return RC_OK;
+    enum rc rc = arch_need_u32(f->m, "attention.indexer.head_count", 4096, &x->heads, err);
+    if (!rc)
+        rc = arch_need_u32(f->m, "attention.indexer.key_length", 8192, &x->width, err);
+    if (!rc)
+        rc = arch_need_u32(f->m, "attention.indexer.top_k", UINT32_MAX, &x->top_k, err);
+    if (!rc && !f->latent.cached)
+        rc = err_set(err, RC_INVALID, "%s: sparse attention without a latent cache", f->m->path);
+    return rc;
+}
+
 enum rc facts_keys(struct facts *f, struct err *err)
 {
     router_keys(f);
@@ -102,5 +117,6 @@ enum rc facts_keys(struct facts *f, struct err *err)
         !(f->arch->flags & UNCACHED) && (!model_arch_u64(f->m, "attention.causal", &causal) || causal != 0);
     f->layer_embd = key_u32(f->m, "embedding_length_per_layer_input", 65536);
     f->deepstack = f->arch->flags & FOUR_POSITIONS ? key_u32(f->m, "n_deepstack_layers", f->n_layer) : 0;
-    return latent_keys(f, err);
+    enum rc rc = latent_keys(f, err);
+    return rc ? rc : indexer_keys(f, err);
 }

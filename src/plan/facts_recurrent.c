@@ -9,12 +9,13 @@
 
 #define MAX_WIDTH (1u << 20)
 
-static enum mixer mixer_of(const int32_t *t)
+static enum mixer mixer_of(const struct facts *f, const int32_t *t)
 {
     if (t[ROLE_TIME_K] >= 0)
         return t[ROLE_TIME_K_K] >= 0 ? MIXER_RWKV7 : MIXER_RWKV6;
     if (t[ROLE_SSM_X] >= 0)
-        return MIXER_MAMBA;
+        return t[ROLE_SSM_A] >= 0 && f->weights[t[ROLE_SSM_A]].t->ne[1] == 1 ? MIXER_MAMBA_STEPS
+                                                                             : MIXER_MAMBA;
     if (t[ROLE_SSM_BA] >= 0 || t[ROLE_SSM_ALPHA] >= 0)
         return MIXER_DELTA;
     if (t[ROLE_SSM_IN] >= 0)
@@ -34,6 +35,10 @@ static enum rc need_all(const struct facts *f, uint32_t il, struct err *err)
         [MIXER_MAMBA] = {10,
                          {ROLE_ATTN_NORM, ROLE_SSM_IN, ROLE_SSM_CONV, ROLE_SSM_CONV_B, ROLE_SSM_X,
                           ROLE_SSM_DT, ROLE_SSM_DT_B, ROLE_SSM_A, ROLE_SSM_D, ROLE_SSM_OUT}},
+        [MIXER_MAMBA_STEPS] = {12,
+                               {ROLE_ATTN_NORM, ROLE_SSM_IN, ROLE_SSM_CONV, ROLE_SSM_X, ROLE_SSM_DT,
+                                ROLE_SSM_DT_B, ROLE_SSM_A, ROLE_SSM_D, ROLE_SSM_OUT, ROLE_SSM_DT_NORM,
+                                ROLE_SSM_B_NORM, ROLE_SSM_C_NORM}},
         [MIXER_MAMBA2] = {7,
                           {ROLE_ATTN_NORM, ROLE_SSM_IN, ROLE_SSM_CONV, ROLE_SSM_DT_B, ROLE_SSM_A, ROLE_SSM_D,
                            ROLE_SSM_OUT}},
@@ -55,7 +60,10 @@ static enum rc need_all(const struct facts *f, uint32_t il, struct err *err)
     const struct layer_facts *l = &f->layers[il];
     const int32_t *t = l->tensor;
     enum mixer m = l->mixer == MIXER_NONE && t[ROLE_ROUTER] >= 0 ? MIXER_ATTENTION : (enum mixer)l->mixer;
-    enum rc rc = l->mixer == m ? facts_need_weights(f, il, rows[m].need, rows[m].n, err) : RC_OK;
+    bool fused = m == MIXER_ATTENTION && t[ROLE_QKV] >= 0;
+    enum rc rc = l->mixer == m && !fused ? facts_need_weights(f, il, rows[m].need, rows[m].n, err) : RC_OK;
+    if (!rc && fused)
+        rc = facts_need_weights(f, il, (const enum role[]){ROLE_ATTN_NORM, ROLE_O}, 2, err);
     if (!rc && l->cached && l->mixer != MIXER_ATTENTION)
         rc = facts_need_weights(f, il, rows[MIXER_ATTENTION].need, rows[MIXER_ATTENTION].n, err);
     if (!rc && l->mixer == MIXER_DELTA && t[ROLE_SSM_BA] < 0)
@@ -68,6 +76,14 @@ static enum rc need_all(const struct facts *f, uint32_t il, struct err *err)
         rc = err_set(err, RC_INVALID, "%s: %u of %u experts are used", f->m->path, f->n_expert_used,
                      f->n_expert);
     return rc;
+}
+
+static bool seen_steps(const struct facts *f)
+{
+    for (uint32_t il = 0; il < f->n_layer_run; il++)
+        if (f->layers[il].mixer == MIXER_MAMBA_STEPS)
+            return true;
+    return false;
 }
 
 static enum rc state_space(struct facts *f, bool groups, struct err *err)
@@ -88,6 +104,9 @@ static enum rc state_space(struct facts *f, bool groups, struct err *err)
                      f->ssm_rank, f->ssm_group, f->ssm_inner);
     if (rc)
         return rc;
+    if (f->ssm_inner % f->ssm_rank && seen_steps(f))
+        return err_set(err, RC_INVALID, "%s: %u heads do not share a state of %u", f->m->path, f->ssm_rank,
+                       f->ssm_inner);
     f->ssm_normed = arch_u32(f->m, "ssm.dt_b_c_rms", 0);
     f->state_r = (uint64_t)(f->ssm_conv - 1) * (f->ssm_inner + 2ull * f->ssm_group * f->ssm_state);
     f->state_s = (uint64_t)f->ssm_state * f->ssm_inner;
@@ -136,7 +155,7 @@ enum rc facts_recurrent(struct facts *f, struct err *err)
     bool seen[MIXER_NONE + 1] = {false};
     for (uint32_t il = 0; il < f->n_layer_run; il++) {
         struct layer_facts *l = &f->layers[il];
-        l->mixer = (uint8_t)mixer_of(l->tensor);
+        l->mixer = (uint8_t)mixer_of(f, l->tensor);
         l->cached = l->tensor[ROLE_O] >= 0;
         if ((f->arch->family == FAMILY_RWKV) != (l->mixer == MIXER_RWKV6 || l->mixer == MIXER_RWKV7))
             return err_set(err, RC_INVALID, "%s: layer %u is none of its architecture", f->m->path, il);
@@ -149,10 +168,12 @@ enum rc facts_recurrent(struct facts *f, struct err *err)
     }
     if (f->arch->family == FAMILY_RWKV)
         return time_mixing(f, err);
-    bool scans = seen[MIXER_MAMBA] || seen[MIXER_MAMBA2] || seen[MIXER_DELTA];
-    if (seen[MIXER_MAMBA] + seen[MIXER_MAMBA2] + seen[MIXER_DELTA] + seen[MIXER_CONV] > 1)
+    bool scans = seen[MIXER_MAMBA] || seen[MIXER_MAMBA_STEPS] || seen[MIXER_MAMBA2] || seen[MIXER_DELTA];
+    if (seen[MIXER_MAMBA] + seen[MIXER_MAMBA_STEPS] + seen[MIXER_MAMBA2] + seen[MIXER_DELTA] +
+            seen[MIXER_CONV] >
+        1)
         return err_set(err, RC_INVALID, "%s: layers with states of several kinds", f->m->path);
     if (scans)
-        return state_space(f, !seen[MIXER_MAMBA], err);
+        return state_space(f, !seen[MIXER_MAMBA] && !seen[MIXER_MAMBA_STEPS], err);
     return seen[MIXER_CONV] ? short_convolution(f, err) : RC_OK;
 }

@@ -27,6 +27,11 @@ static bool attention_layer(struct layout *l, uint32_t il, uint64_t *sum, uint32
     if (!ggml_row_bytes(l->p->type_k, (uint64_t)lf->n_head_kv * lf->d_k, &k_row) ||
         !ggml_row_bytes(l->p->type_v, v_width, &v_row))
         return false;
+    uint64_t index_row = 0; /* keys of the indexer, in a cache of their own */
+    if (lf->tensor[ROLE_INDEXER_K] >= 0 && l->f->indexer.heads &&
+        (!ggml_row_bytes(l->p->type_k, l->f->indexer.width, &index_row) ||
+         !add(sum, cells * l->n_streams, index_row, alignment)))
+        return false;
     return add(sum, cells * l->n_streams, k_row, alignment) &&
            (l->f->latent.cached || add(sum, cells * l->n_streams, v_row, alignment));
 }

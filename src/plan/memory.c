@@ -47,6 +47,8 @@ static uint64_t likeness(const struct layout *l)
 /* States are read by all layers but the last, so one way more of choosing is always needed. */
 static enum build_choice least_choice(const struct facts *f)
 {
+    if (f->indexer.heads) /* each layer has a tensor that lives from the start */
+        return BUILD_ALL;
     return f->state_r || f->state_s ? BUILD_LAST : BUILD_FEW;
 }
 

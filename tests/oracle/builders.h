@@ -14,6 +14,8 @@ void shape_bare(struct make *k); /* norms without weights */
 void shape_openelm(struct make *k);
 void shape_arctic(struct make *k);
 void shape_bitnet(struct make *k);
+void shape_plamo2(struct make *k);
+void shape_kimi_linear(struct make *k);
 void shape_varied(struct make *k); /* heads differ between full ('*') and sliding ('M') attention */
 void shape_gemma3n(struct make *k);
 void shape_gemma4(struct make *k);

@@ -143,14 +143,16 @@ void make_common_keys(struct make *k)
     make_u32(k, "vocab_size", s->vocab);
     if (s->ff)
         make_u32(k, "feed_forward_length", s->ff);
-    bool varied = s->build == shape_varied; /* writes a number a layer itself */
+    bool varied = s->build == shape_varied || s->build == shape_plamo2; /* writes a number a layer itself */
+    bool scans = s->build != shape_mla &&
+                 s->build != shape_kimi_linear; /* there groups and state are those of an indexer */
     if (s->heads && !varied)
         make_u32(k, "attention.head_count", s->heads);
     if (s->kv && !s->kv_lora && !s->pattern)
         make_u32(k, "attention.head_count_kv", s->kv);
     make_f32(k, s->has & HAS_LAYER_NORM ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
              1e-5f);
-    if (s->dim && !s->kv_lora && !varied) {
+    if (s->dim && !s->kv_lora && s->build != shape_varied) {
         make_u32(k, "attention.key_length", s->dim);
         make_u32(k, "attention.value_length", s->dim);
     }
@@ -174,11 +176,11 @@ void make_common_keys(struct make *k)
         make_u32(k, "ssm.conv_kernel", s->conv);
     if (s->inner)
         make_u32(k, "ssm.inner_size", s->inner);
-    if (s->state)
+    if (s->state && scans)
         make_u32(k, "ssm.state_size", s->state);
     if (s->dt)
         make_u32(k, "ssm.time_step_rank", s->dt);
-    if (s->groups)
+    if (s->groups && scans)
         make_u32(k, "ssm.group_count", s->groups);
 }
 

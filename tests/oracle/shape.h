@@ -116,6 +116,7 @@ void make_head(struct make *k); /* embeddings, output norm, output */
 void make_ffn(struct make *k, int layer, uint64_t ff);
 void make_experts(struct make *k, int layer);
 void make_attention(struct make *k, int layer);
+void make_latent_attention(struct make *k, int layer);
 uint32_t shape_dim(const struct shape *s);
 char shape_kind(const struct shape *s, uint32_t layer); /* letter of the pattern, '*' without one */
 

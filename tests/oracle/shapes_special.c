@@ -5,7 +5,9 @@
 
 #include "gguf/model.h"
 
-static void latent_attention(struct make *k, int i)
+#include <stdio.h>
+
+void make_latent_attention(struct make *k, int i)
 {
     const struct shape *s = k->s;
     uint64_t head = s->nope + s->rope;
@@ -23,9 +25,40 @@ static void latent_attention(struct make *k, int i)
     make_tensor(k, i, "attn_output.weight", (uint64_t)s->heads * s->dim_v, s->embd, 0);
 }
 
+/* What chooses the keys that a query attends to (DeepSeek's sparse attention): `groups` heads of `state`.
+ * Layers whose letter is '-' use the choice of the layer before. */
+static void indexer(struct make *k, int i)
+{
+    const struct shape *s = k->s;
+    if (shape_kind(s, (uint32_t)i) == '-')
+        return;
+    make_tensor(k, i, "indexer.k_norm.weight", s->state, 0, 0);
+    make_tensor(k, i, "indexer.k_norm.bias", s->state, 0, 0);
+    make_tensor(k, i, "indexer.proj.weight", s->embd, s->groups, 0);
+    make_tensor(k, i, "indexer.attn_k.weight", s->embd, s->state, 0);
+    make_tensor(k, i, "indexer.attn_q_b.weight", s->q_lora, (uint64_t)s->groups * s->state, 0);
+}
+
+static void indexer_keys(struct make *k)
+{
+    const struct shape *s = k->s;
+    bool whole[512] = {false};
+    char key[64];
+    make_u32(k, "attention.indexer.head_count", s->groups);
+    make_u32(k, "attention.indexer.key_length", s->state);
+    make_u32(k, "attention.indexer.top_k", 2048);
+    snprintf(key, sizeof key, "%s.attention.indexer.types", s->arch);
+    for (uint32_t i = 0; i < s->layers; i++)
+        whole[i] = shape_kind(s, i) != '-';
+    if (s->pattern)
+        gguf_write_bools(&k->w, key, whole, s->layers);
+}
+
 void shape_mla(struct make *k)
 {
     const struct shape *s = k->s;
+    if (s->groups)
+        indexer_keys(k);
     make_u32(k, "attention.head_count_kv", 1);
     make_u32(k, "attention.kv_lora_rank", s->kv_lora);
     if (s->q_lora)
@@ -37,7 +70,9 @@ void shape_mla(struct make *k)
     make_head(k);
     for (int i = 0; i < (int)s->layers; i++) {
         make_norm(k, i, "attn_norm", s->embd);
-        latent_attention(k, i);
+        make_latent_attention(k, i);
+        if (s->groups)
+            indexer(k, i);
         make_norm(k, i, "ffn_norm", s->embd);
         if (s->experts && (uint32_t)i >= s->lead)
             make_experts(k, i);

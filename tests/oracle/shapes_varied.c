@@ -4,6 +4,8 @@
 
 #include "builders.h"
 
+#include "gguf/model.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -117,6 +119,99 @@ void shape_bitnet(struct make *k)
         with_scale(k, i, "ffn_gate", s->embd, s->ff);
         with_scale(k, i, "ffn_up", s->embd, s->ff);
         with_scale(k, i, "ffn_down", s->ff, s->embd);
+    }
+}
+
+/* PLaMo 2: recurrent layers ('M') whose step comes from a product of its own; norms without a suffix. */
+void shape_plamo2(struct make *k)
+{
+    const struct shape *s = k->s;
+    uint32_t kv[MAX_LAYERS] = {0}, q[MAX_LAYERS] = {0};
+    uint64_t step = s->embd / 16 > 64 ? s->embd / 16 : 64, dim = s->dim;
+    for (uint32_t i = 0; i < s->layers; i++) {
+        q[i] = shape_kind(s, i) == 'M' ? 0 : s->heads;
+        kv[i] = shape_kind(s, i) == 'M' ? 0 : s->kv;
+    }
+    make_u32s(k, "attention.head_count", q);
+    make_u32s(k, "attention.head_count_kv", kv);
+    make_u32(k, "ssm.group_count", 0);
+    make_head(k);
+    for (int i = 0; i < (int)s->layers; i++) {
+        make_norm(k, i, "attn_norm", s->embd);
+        if (shape_kind(s, (uint32_t)i) == 'M') {
+            make_tensor(k, i, "ssm_in.weight", s->embd, 2ull * s->inner, 0);
+            make_tensor(k, i, "ssm_conv1d.weight", s->conv, s->inner, 0);
+            make_tensor(k, i, "ssm_x.weight", s->inner, step + 2ull * s->state, 0);
+            make_tensor(k, i, "ssm_dt.weight", step, s->dt, 0);
+            make_tensor(k, i, "ssm_dt.bias", s->dt, 0, 0);
+            make_tensor(k, i, "ssm_a", s->dt, 0, 0);
+            make_tensor(k, i, "ssm_d", s->dt, 0, 0);
+            make_tensor(k, i, "ssm_out.weight", s->inner, s->embd, 0);
+            make_tensor(k, i, "ssm_dt_norm", step, 0, 0);
+            make_tensor(k, i, "ssm_b_norm", s->state, 0, 0);
+            make_tensor(k, i, "ssm_c_norm", s->state, 0, 0);
+        } else {
+            make_tensor(k, i, "attn_qkv.weight", s->embd, dim * (s->heads + 2ull * s->kv), 0);
+            make_tensor(k, i, "attn_q_norm.weight", dim, s->heads, 0);
+            make_tensor(k, i, "attn_k_norm.weight", dim, s->kv, 0);
+            make_tensor(k, i, "attn_output.weight", s->heads * dim, s->embd, 0);
+        }
+        make_tensor(k, i, "post_attention_norm", s->embd, 0, 0);
+        make_norm(k, i, "ffn_norm", s->embd);
+        make_ffn(k, i, s->ff);
+        make_tensor(k, i, "post_ffw_norm", s->embd, 0, 0);
+    }
+}
+
+/* Kimi: delta nets with a rate a value ('M'), and latent attention without rotation. */
+static void kimi_delta(struct make *k, int i)
+{
+    const struct shape *s = k->s;
+    uint64_t wide = (uint64_t)s->heads * s->state;
+    static const char *const names[] = {"q", "k", "v"};
+    char name[48];
+    for (int j = 0; j < 3; j++) {
+        snprintf(name, sizeof name, "ssm_conv1d_%s.weight", names[j]);
+        make_typed(k, i, name, GGML_F32, s->conv, 1, wide, 1);
+        snprintf(name, sizeof name, "attn_%s.weight", names[j]);
+        make_tensor(k, i, name, s->embd, wide, 0);
+    }
+    make_tensor(k, i, "ssm_f_a.weight", s->embd, s->state, 0);
+    make_tensor(k, i, "ssm_f_b.weight", s->state, wide, 0);
+    make_tensor(k, i, "ssm_beta.weight", s->embd, s->heads, 0);
+    make_tensor(k, i, "ssm_a", 1, s->heads, 0);
+    make_tensor(k, i, "ssm_dt.bias", wide, 0, 0);
+    make_tensor(k, i, "ssm_g_a.weight", s->embd, s->state, 0);
+    make_tensor(k, i, "ssm_g_b.weight", s->state, wide, 0);
+    make_tensor(k, i, "ssm_norm.weight", s->state, 0, 0);
+    make_tensor(k, i, "attn_output.weight", wide, s->embd, 0);
+}
+
+void shape_kimi_linear(struct make *k)
+{
+    const struct shape *s = k->s;
+    uint32_t kv[MAX_LAYERS] = {0};
+    for (uint32_t i = 0; i < s->layers; i++)
+        kv[i] = shape_kind(s, i) == 'M' ? 0 : 1;
+    make_u32s(k, "attention.head_count_kv", kv);
+    make_u32(k, "attention.kv_lora_rank", s->kv_lora);
+    make_u32(k, "attention.key_length", s->kv_lora + s->rope);
+    make_u32(k, "attention.value_length", s->kv_lora);
+    make_u32(k, "attention.key_length_mla", s->nope + s->rope);
+    make_u32(k, "attention.value_length_mla", s->dim_v);
+    make_u32(k, "kda.head_dim", s->state);
+    make_head(k);
+    for (int i = 0; i < (int)s->layers; i++) {
+        make_norm(k, i, "attn_norm", s->embd);
+        if (shape_kind(s, (uint32_t)i) == 'M')
+            kimi_delta(k, i);
+        else
+            make_latent_attention(k, i);
+        make_norm(k, i, "ffn_norm", s->embd);
+        if ((uint32_t)i >= s->lead)
+            make_experts(k, i);
+        else
+            make_ffn(k, i, s->ff);
     }
 }
 

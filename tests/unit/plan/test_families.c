@@ -131,6 +131,78 @@ static void bert_keys(struct gguf_write *w, const struct small *s)
         put(w, -1, "cls.output.weight", EMBD, 4, 0);
 }
 
+/* A decoder and its encoder; the first layer's biases of distance serve all. */
+static void t5_layer(struct gguf_write *w, int il)
+{
+    static const char *const square[] = {"attn_q",       "attn_k",       "attn_v",       "attn_o",
+                                         "cross_attn_q", "cross_attn_k", "cross_attn_v", "cross_attn_o"};
+    char name[64];
+    for (int half = 0; half < 2; half++) {
+        for (size_t i = 0; i < (half ? 4 : TABLE_COUNT(square)); i++) {
+            snprintf(name, sizeof name, "%s.blk.%d.%s.weight", half ? "enc" : "dec", il, square[i]);
+            if (il != 1 || !left_out || strcmp(left_out, square[i]) != 0)
+                put(w, -1, name, EMBD, strstr(name, "_k.") || strstr(name, "_v.") ? 128 : EMBD, 0);
+        }
+        const char *const norms[] = {"attn_norm", "ffn_norm", half ? NULL : "cross_attn_norm"};
+        for (size_t i = 0; i < TABLE_COUNT(norms) && norms[i]; i++) {
+            snprintf(name, sizeof name, "%s.blk.%d.%s.weight", half ? "enc" : "dec", il, norms[i]);
+            put(w, -1, name, EMBD, 0, 0);
+        }
+        snprintf(name, sizeof name, "%s.blk.%d.ffn_up.weight", half ? "enc" : "dec", il);
+        put(w, -1, name, EMBD, FF, 0);
+        snprintf(name, sizeof name, "%s.blk.%d.ffn_down.weight", half ? "enc" : "dec", il);
+        put(w, -1, name, FF, EMBD, 0);
+        snprintf(name, sizeof name, "%s.blk.0.attn_rel_b.weight", half ? "enc" : "dec");
+        if (il == 0)
+            put(w, -1, name, 4, 32, 0);
+    }
+}
+
+static void t5_keys(struct gguf_write *w, const struct small *s)
+{
+    key(w, s, "attention.relative_buckets_count", 32);
+    put(w, -1, "dec.output_norm.weight", EMBD, 0, 0);
+    put(w, -1, "enc.output_norm.weight", EMBD, 0, 0);
+}
+
+/* Latent rows of 64 + 32, and an indexer of 2 heads of 32 in every second layer. */
+static void sparse_layer(struct gguf_write *w, int il)
+{
+    put(w, il, "attn_norm.weight", EMBD, 0, 0);
+    put(w, il, "attn_q_a.weight", EMBD, 128, 0);
+    put(w, il, "attn_q_a_norm.weight", 128, 0, 0);
+    put(w, il, "attn_q_b.weight", 128, 4 * 96, 0);
+    put(w, il, "attn_kv_a_mqa.weight", EMBD, 64 + 32, 0);
+    put(w, il, "attn_kv_a_norm.weight", 64, 0, 0);
+    put(w, il, "attn_k_b.weight", 64, 64, 4);
+    put(w, il, "attn_v_b.weight", 64, 64, 4);
+    put(w, il, "attn_output.weight", 4 * 64, EMBD, 0);
+    if (il % 2 == 0) {
+        put(w, il, "indexer.attn_k.weight", EMBD, 32, 0);
+        put(w, il, "indexer.attn_q_b.weight", 128, 64, 0);
+        put(w, il, "indexer.proj.weight", EMBD, 2, 0);
+        put(w, il, "indexer.k_norm.weight", 32, 0, 0);
+        put(w, il, "indexer.k_norm.bias", 32, 0, 0);
+    }
+    ffn(w, il);
+}
+
+static void sparse_keys(struct gguf_write *w, const struct small *s)
+{
+    key(w, s, "attention.kv_lora_rank", 64);
+    key(w, s, "attention.key_length", 96);
+    key(w, s, "attention.value_length", 64);
+    key(w, s, "attention.key_length_mla", 96);
+    key(w, s, "attention.value_length_mla", 64);
+    key(w, s, "rope.dimension_count", 32);
+    key(w, s, "attention.indexer.head_count", s->groups);
+    key(w, s, "attention.indexer.key_length", 32);
+    key(w, s, "attention.indexer.top_k", 256);
+    put(w, -1, "output_norm.weight", EMBD, 0, 0);
+}
+
+static const struct small t5 = {"t5", t5_layer, t5_keys, NULL, 0, 0, false};
+static const struct small sparse = {"glm-dsa", sparse_layer, sparse_keys, NULL, 2, 0, false};
 static const struct small lfm2 = {"lfm2", lfm2_layer, lfm2_keys, NULL, 0, 0, false};
 static const struct small falcon = {"falcon-h1", falcon_layer, falcon_keys, NULL, 1, 0, false};
 static const struct small bert = {"bert", bert_layer, bert_keys, NULL, 0, 1, false};
@@ -212,7 +284,7 @@ static void test_both_in_a_layer(void **state)
 static void test_shortened(void **state)
 {
     (void)state;
-    const struct small *all[] = {&lfm2, &falcon, &bert};
+    const struct small *all[] = {&lfm2, &falcon, &bert, &t5, &sparse};
     struct plan_device d[2] = {device("RPC0", 8000), device("Vulkan0", 4000)};
     for (size_t i = 0; i < TABLE_COUNT(all); i++) {
         struct model *m = make(all[i]);
@@ -249,16 +321,48 @@ static void test_encoder(void **state)
     assert_true(estimated(&other, &p).parts[0].model_bytes > e.parts[0].model_bytes);
 }
 
+/* Slots with caches of their own have no graph; flash attention or not, scores are made in full. */
+static void test_encoder_decoder(void **state)
+{
+    (void)state;
+    struct plan_params p = tool_params(512);
+    const uint64_t cells = 24ull * 512 * 2 * 128 * 2;
+    assert_int_equal(estimated(&t5, &p).parts[0].context_bytes, cells);
+    p.parallel = 2;
+    p.kv_unified = false;
+    refused(&t5, &p, RC_INVALID, "T5");
+    p.kv_unified = true;
+    assert_int_equal(estimated(&t5, &p).parts[0].context_bytes, cells);
+}
+
+/* Two heads of 96 halves a cell, and one of 32 where keys are chosen. */
+static void test_sparse(void **state)
+{
+    (void)state;
+    struct plan_params p = tool_params(1024);
+    assert_int_equal(estimated(&sparse, &p).parts[0].context_bytes, (24ull * 2 * 96 + 12 * 32) * 2 * 1024);
+    struct small s = sparse;
+    s.groups = 0;
+    refused(&s, &p, RC_INVALID, "indexer.head_count");
+}
+
 static void test_missing(void **state)
 {
     (void)state;
     static const struct {
         const struct small *s;
         const char *name;
-    } rows[] = {
-        {&lfm2, "shortconv.in_proj.weight"}, {&lfm2, "attn_norm.weight"}, {&lfm2, "ffn_up.weight"},
-        {&falcon, "ssm_out.weight"},         {&falcon, "attn_k.weight"},  {&falcon, "ssm_conv1d.weight"},
-        {&bert, "layer_output_norm.weight"}, {&bert, "attn_q.weight"},    {&bert, "ffn_down.weight"}};
+    } rows[] = {{&lfm2, "shortconv.in_proj.weight"},
+                {&lfm2, "attn_norm.weight"},
+                {&lfm2, "ffn_up.weight"},
+                {&falcon, "ssm_out.weight"},
+                {&falcon, "attn_k.weight"},
+                {&falcon, "ssm_conv1d.weight"},
+                {&t5, "cross_attn_k"},
+                {&sparse, "attn_k_b.weight"},
+                {&bert, "layer_output_norm.weight"},
+                {&bert, "attn_q.weight"},
+                {&bert, "ffn_down.weight"}};
     struct plan_params p = tool_params(512);
     for (size_t i = 0; i < TABLE_COUNT(rows); i++) {
         struct small s = *rows[i].s;
@@ -282,9 +386,10 @@ static void test_hostile_groups(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hybrid_context), cmocka_unit_test(test_both_in_a_layer),
-        cmocka_unit_test(test_shortened),      cmocka_unit_test(test_encoder),
-        cmocka_unit_test(test_missing),        cmocka_unit_test(test_hostile_groups),
+        cmocka_unit_test(test_hybrid_context),  cmocka_unit_test(test_both_in_a_layer),
+        cmocka_unit_test(test_shortened),       cmocka_unit_test(test_encoder),
+        cmocka_unit_test(test_missing),         cmocka_unit_test(test_hostile_groups),
+        cmocka_unit_test(test_encoder_decoder), cmocka_unit_test(test_sparse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
