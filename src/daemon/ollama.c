@@ -161,7 +161,9 @@ void ollama_ps(void *daemon, struct http_exchange *ex)
     yyjson_mut_val *list = yyjson_mut_obj_add_arr(doc, root, "models");
     yyjson_mut_arr_foreach(pool_json(d->pool, doc), i, n, v)
     {
-        if (strcmp(yyjson_mut_get_str(yyjson_mut_obj_get(v, "state")), pool_state_word(POOL_READY)) == 0)
+        const char *state = yyjson_mut_get_str(yyjson_mut_obj_get(v, "state"));
+        const char *model = yyjson_mut_get_str(yyjson_mut_obj_get(v, "model"));
+        if (strcmp(state, pool_state_word(POOL_READY)) == 0 && http_may_use(ex, str_from(model)))
             add_loaded(d, doc, list, v);
     }
     reply_doc(ex, doc);
@@ -173,7 +175,7 @@ static const struct {
     const char *path, *what, *instead;
 } refusals[] = {
     {"/api/pull", "arriero does not download models",
-     "put the GGUF file into one of the models directories; it is found at once, or after SIGHUP"},
+     "put the GGUF file into one of the models directories, then GET /models?reload=1 or send SIGHUP"},
     {"/api/create", "arriero makes no models of Modelfiles",
      "it serves GGUF files where they are; name settings of a model in the configuration under models:"},
     {"/api/copy", "arriero copies no models", "give a model more names with models.NAME.aliases"},

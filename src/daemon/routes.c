@@ -15,7 +15,7 @@ static const struct http_route table[] = {
 /* Those that show or use no model that the key may not use. */
 static const http_local_fn scoped[] = {
     data_models, data_model,  router_models, router_props, router_slots,   swap_upstream,
-    ollama_tags, ollama_show, ollama_refuse, ollama_pull,  ollama_version,
+    ollama_tags, ollama_show, ollama_refuse, ollama_pull,  ollama_version, ollama_ps,
 };
 
 static bool is_scoped(http_local_fn fn)

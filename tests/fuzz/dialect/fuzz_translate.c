@@ -1,7 +1,7 @@
 /* Fuzz target: a client's request through every translator, and a backend's answer back. The first byte
  * chooses the call, the second what the backend speaks and the step; a NUL parts the request from the answer.
- * What comes out must be JSON where it is a document, and must not depend on how the answer was cut into
- * pieces. */
+ * What comes out must be JSON where it is a document, and on every line of NDJSON, and must not depend on how
+ * the answer was cut into pieces. */
 #include "base/mem.h"
 #include "dialect/answer.h"
 
@@ -30,6 +30,14 @@ static void check_object(struct str text)
     if (!yyjson_is_obj(yyjson_doc_get_root(doc)))
         __builtin_trap();
     yyjson_doc_free(doc);
+}
+
+static void check_lines(struct str text)
+{
+    if (text.n && text.p[text.n - 1] != '\n')
+        __builtin_trap();
+    while (text.n)
+        check_object(str_cut(&text, '\n'));
 }
 
 static bool ask(const struct dialect_call *call, struct str body, unsigned speaks, struct dialect_ask *ret)
@@ -90,6 +98,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             states[i] = answer(call, &a, in, steps[i], &out[i]);
             if (states[i] == ANSWER_DONE && !a.stream)
                 check_object(buf_str(&out[i]));
+            if (a.stream && strstr(call->stream_type, "ndjson"))
+                check_lines(buf_str(&out[i]));
         }
         dialect_ask_release(call, &a);
     }

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Writes tests/corpus/ollama: requests and answers of every kind, whole and cut."""
+"""Adds Ollama's requests and answers of every kind, whole and cut, to the corpus of fuzz_translate."""
 import json
 import pathlib
 
-OUT = pathlib.Path(__file__).resolve().parents[2] / "corpus" / "ollama"
-CHAT, GENERATE, EMBED, EMBEDDINGS = range(4)
+OUT = pathlib.Path(__file__).resolve().parents[2] / "corpus" / "translate"
+FIRST = 2  # translated calls that stand before Ollama's
+CHAT, GENERATE, EMBED, EMBEDDINGS = range(FIRST, FIRST + 4)
 
 
 def event(delta=None, finish=None, **more):
@@ -43,10 +44,10 @@ CASES = [
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     for n, (call, body, stream) in enumerate(CASES):
-        for step in (0, 1, 7):
-            text = bytes([call | step << 2]) + json.dumps(body).encode() + b"\0" + stream.encode()
-            (OUT / f"{n:02}-{step}").write_bytes(text)
-        (OUT / f"{n:02}-cut").write_bytes(text[:-9])
+        for step in (0, 7):
+            text = bytes([call, step << 1]) + json.dumps(body).encode() + b"\0" + stream.encode()
+            (OUT / f"ollama-{n:02}-{step}").write_bytes(text)
+        (OUT / f"ollama-{n:02}-cut").write_bytes(text[:-9])
 
 
 if __name__ == "__main__":
