@@ -233,11 +233,11 @@ static void on_left(void *arg, enum rc rc, const struct err *err)
     if (w->cancelled) {
         waiting_free(w);
     } else if (rc != RC_OK) {
-        on_acquired(w, rc, NULL, err, 0);
+        finish(w, NULL, &(struct route_refusal){.err = *err});
     } else {
         struct pool_lease gone = {.speaks = DIALECT_BIT(OPENAI)}; /* nothing will be asked of it */
         snprintf(gone.model, sizeof gone.model, "%.191s", w->asked);
-        on_acquired(w, RC_OK, &gone, NULL, 0);
+        finish(w, &gone, NULL);
     }
 }
 

@@ -256,6 +256,17 @@ static bool may_wait(struct entry *lead, uint32_t *ret_retry_after_s, struct err
     return false;
 }
 
+void lease_resume(struct entry *lead)
+{
+    struct err err;
+    if (lead->n_waiting == 0 || seats_are_wanted(lead))
+        return;
+    if (!seats_may_load(lead) && in_back_off(lead, &err))
+        wait_fail_all(lead, RC_BACKEND, &err, load_retry_after_s(lead));
+    else
+        seats_load(lead);
+}
+
 static struct pool_wait *stand_in_line(struct entry *lead, const struct pool_request *r,
                                        const struct prefix *prefix, pool_acquire_cb cb, void *arg)
 {

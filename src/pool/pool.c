@@ -197,6 +197,8 @@ static void look_at_waiting(struct pool *p)
         wait_expire(p->entries[k]);
         if (k < p->n_entries) /* a callback may have replaced the set */
             wait_serve(p->entries[k]);
+        if (k < p->n_entries && !p->stopping)
+            lease_resume(p->entries[k]);
     }
 }
 

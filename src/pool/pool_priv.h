@@ -352,6 +352,8 @@ struct pool_instance *lease_pick(const struct entry *e, const struct prefix *pre
 bool lease_is_ready(const struct entry *e);
 void lease_describe(const struct pool_instance *i, struct pool_lease *ret_lease);
 void lease_fill(struct pool_instance *i, bool light, struct pool_lease *ret_lease); /* counts it */
+/* Its instances are gone and somebody waits still: loads it again, or tells them why not. */
+void lease_resume(struct entry *lead);
 uint32_t lease_expected_ms(const struct entry *e, size_t ahead); /* until a request is served */
 uint32_t
 lease_retry_after_s(const struct entry *e); /* until one that finds the line full would find a place */

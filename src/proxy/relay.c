@@ -570,6 +570,13 @@ static struct str prompt_of(const struct conn *c)
     return (struct str){"", 0};
 }
 
+/* What makes no tokens: looks, templates, counts, and requests that only want the model ready. */
+static bool needs_no_slot(const struct conn *c)
+{
+    const struct dialect_call *call = c->route->call;
+    return c->method != HTTP_POST || made_nothing(c) || (call && call->light);
+}
+
 static void acquire(struct conn *c)
 {
     struct route_refusal refusal;
@@ -583,7 +590,7 @@ static void acquire(struct conn *c)
                                       .body_bytes = c->in->body_n,
                                       .prompt = prompt_of(c),
                                       .waited_ms = (uint32_t)(c->t_wait_us / 1000),
-                                      .light = made_nothing(c) || (c->route->call && c->route->call->light)};
+                                      .light = needs_no_slot(c)};
     const struct route_ops *ops = &c->s->opt.route;
     c->attempts++;
     c->phase = PHASE_LEASE;

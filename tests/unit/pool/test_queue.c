@@ -248,6 +248,15 @@ static void test_light_requests_need_no_slot(void **state)
     must_get(&a);
 }
 
+static bool one_drains(struct fake *f, void *arg)
+{
+    (void)arg;
+    for (const struct pool_instance *i = f->pool->instances; i; i = i->next)
+        if (i->state == POOL_DRAINING)
+            return true;
+    return false;
+}
+
 static void test_a_crash_keeps_the_line(void **state)
 {
     struct fake *f = *state;
@@ -262,6 +271,36 @@ static void test_a_crash_keeps_the_line(void **state)
     assert_false(b.told);
     give_back(&a, false);
     must_get(&b);
+}
+
+/* 400 of 1000 MiB are a's, 400 b's: c gets its turn when a's time is up, and a is loaded again for who waits.
+ */
+static void test_a_line_outlives_an_eviction(void **state)
+{
+    struct fake *f = *state;
+    struct answer held, in_line, b, c;
+    f->opt.patience_ms = 1000;
+    fake_options(f);
+    f->slots = 1;
+    ask(f, "b", &b);
+    must_get(&b);
+    ask(f, "a", &held);
+    must_get(&held);
+    ask(f, "a", &in_line);
+    ask(f, "c", &c);
+    fake_settle(f);
+    fake_advance_ms(1000);
+    fake_run_until(f, one_drains, NULL);
+    struct pool_instance *victim = f->pool->instances;
+    while (victim->state != POOL_DRAINING)
+        victim = victim->next;
+    bool a_leaves = strcmp(victim->model, "a") == 0;
+    give_back(a_leaves ? &held : &b, false);
+    must_get(&c);
+    give_back(&c, false);
+    give_back(a_leaves ? &b : &held, false);
+    fake_run_until(f, is_told, &in_line);
+    assert_int_equal(in_line.rc, RC_OK);
 }
 
 /* ---- the breaker ---- */
@@ -549,6 +588,7 @@ int main(void)
         TEST(test_waiting_for_a_slot_is_bounded_over_all_attempts),
         TEST(test_light_requests_need_no_slot),
         TEST(test_a_crash_keeps_the_line),
+        TEST(test_a_line_outlives_an_eviction),
         TEST(test_errors_in_a_row_open_the_breaker),
         TEST(test_clients_that_leave_never_open_it),
         TEST(test_those_in_line_wait_for_the_probe),
