@@ -64,6 +64,13 @@ static bool would_fit(struct pool *p, const struct entry *e, uint32_t tokens)
     return fits;
 }
 
+/* A client that asks again and again is not worth a plan each time, as long as nothing came or went. */
+static bool was_denied(const struct entry *e, uint32_t tokens)
+{
+    return e->ctx_denied.tokens && tokens >= e->ctx_denied.tokens &&
+           e->ctx_denied.launches == e->pool->launches;
+}
+
 void pool_widen(struct pool *p, struct str model, uint64_t tokens)
 {
     struct entry *e = entry_find(p, model);
@@ -76,8 +83,13 @@ void pool_widen(struct pool *p, struct str model, uint64_t tokens)
         return;
     uint32_t most = i && i->facts ? i->facts->context_train : UINT32_MAX;
     uint32_t wanted = tokens < most ? (uint32_t)tokens : most;
-    if ((i ? slot_tokens(i) : USUAL_FLOOR) >= wanted || e->ctx_floor >= wanted || !would_fit(p, e, wanted))
+    if ((i ? slot_tokens(i) : USUAL_FLOOR) >= wanted || e->ctx_floor >= wanted || was_denied(e, wanted))
         return;
+    if (!would_fit(p, e, wanted)) {
+        e->ctx_denied.tokens = wanted;
+        e->ctx_denied.launches = p->launches;
+        return;
+    }
     e->ctx_floor = wanted;
     if (!i)
         return;

@@ -173,6 +173,10 @@ struct entry {
     uint64_t ttl_ms, settings_hash;
     bool keep;          /* while the set is replaced */
     uint32_t ctx_floor; /* that clients asked for; 0 = none */
+    struct {            /* so many tokens did not fit when the pool had seen so many launches and ends */
+        uint32_t tokens;
+        uint64_t launches;
+    } ctx_denied;
     /* seats: see seats.c */
     struct entry *lead; /* the first one, which has the names and the line; itself for that */
     struct entry *twin; /* the next seat of the model */

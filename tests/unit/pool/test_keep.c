@@ -170,6 +170,9 @@ static void test_nobody_leaves_for_context(void **state)
     fake_settle(f);
     assert_int_equal(instance_of(f, "b")->serial, serial);
     pool_widen(f->pool, STR("a"), 16384); /* there is no room for a third one but by eviction */
+    unsigned asked = f->n_asked;
+    pool_widen(f->pool, STR("a"), 20000); /* nor is the planner asked again */
+    assert_int_equal(f->n_asked, asked);
     use(f, "a");
     assert_int_equal(context_of(f, "a"), 4096);
 }
