@@ -16,11 +16,11 @@ struct result {
 };
 
 /* False when there is no model. */
-static bool largest_model(char *ret_path, size_t cap)
+static bool largest_model(const struct cli_call *call, char *ret_path, size_t cap)
 {
     struct catalog *c = NULL;
     const struct catalog_entry *best = NULL;
-    if (shelf_scan(true, &c, NULL) != RC_OK)
+    if (shelf_scan(call, true, &c, NULL) != RC_OK)
         return false;
     for (size_t i = 0; i < c->n; i++)
         if (!best || c->entries[i].file_bytes > best->file_bytes)
@@ -45,9 +45,10 @@ static enum rc find_host(struct hw_host *ret, struct err *err)
     return rc;
 }
 
-static enum rc measure(const struct bench_options *o, const struct hw_bench_control *control,
-                       struct result *r, struct err *err)
+static enum rc measure(const struct cli_call *call, const struct hw_bench_control *control, struct result *r,
+                       struct err *err)
 {
+    const struct bench_options *o = call->options;
     struct hw_host host;
     enum rc rc = find_host(&host, err);
     if (rc != RC_OK)
@@ -58,7 +59,7 @@ static enum rc measure(const struct bench_options *o, const struct hw_bench_cont
         return rc;
     if (o->file)
         snprintf(r->file, sizeof r->file, "%s", o->file);
-    else if (!largest_model(r->file, sizeof r->file))
+    else if (!largest_model(call, r->file, sizeof r->file))
         return RC_OK;
     rc = hw_bench_disk(r->file, 0, control, &r->disk, &r->disk_err);
     if (rc == RC_CANCELLED || (rc != RC_OK && o->file)) {
@@ -153,7 +154,7 @@ int bench_host(struct cli_call *call)
     struct err err, why;
     bench_watch_start(&watch);
     const struct hw_bench_control control = bench_control(&watch);
-    enum rc rc = measure(o, &control, r, &err);
+    enum rc rc = measure(call, &control, r, &err);
     bench_watch_stop(&watch);
     if (rc != RC_OK || watch.ended) {
         free(r);

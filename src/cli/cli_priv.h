@@ -37,7 +37,7 @@ void help_fill(struct buf *out, const char *text, size_t indent, size_t width);
 /* ---- output.c ---- */
 bool output_is_terminal(FILE *f);
 bool output_wants_color(FILE *f); /* a terminal, NO_COLOR unset or empty, TERM not "dumb" */
-size_t output_width(void);        /* columns of the terminal on stdout; 0 when it is none */
+size_t output_width(void);        /* columns of the terminal on stdout; of a pipe what COLUMNS says, else 0 */
 /* Writes the buffer's content to stdout and releases it. */
 void output_buf(struct buf *b);
 
@@ -51,10 +51,12 @@ size_t text_width(struct str s);
 size_t text_fit(struct str s, size_t width);
 
 /* ---- shelf.c ---- */
-/* The models that are found without being given a path: in the directories that the configuration names and,
- * if it allows them, in the usual places. Errors: catalog_scan's. */
+/* The models that are found without being given a path: in the directories that the configuration names, in
+ * those that a running daemon was told besides, and, if the configuration allows them, in the usual places.
+ * Errors: catalog_scan's. */
 struct catalog;
-enum rc shelf_scan(bool usual_caches, struct catalog **ret_catalog, struct err *err);
+enum rc shelf_scan(const struct cli_call *call, bool usual_caches, struct catalog **ret_catalog,
+                   struct err *err);
 
 /* ---- machine.c ---- */
 /* The machine as it is now, with the workers that the configuration names. May block for seconds. */

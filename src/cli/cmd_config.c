@@ -20,13 +20,37 @@ static const struct cli_option options[] = {
     {.type = CLI_END},
 };
 
+/* All of them, as if each had been the only one; with --json the first as `error`, all as `errors`. */
+static int fail_all(const struct cli_call *call, const struct config_errors *all)
+{
+    if (!call->json) {
+        for (size_t i = 0; i < all->n; i++)
+            (void)cli_fail(call, &all->list[i]);
+        return 1;
+    }
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *root = yyjson_mut_obj(doc);
+    yyjson_mut_doc_set_root(doc, root);
+    yyjson_mut_obj_add_val(doc, root, "error", json_err(doc, &all->list[0]));
+    yyjson_mut_val *errors = yyjson_mut_obj_add_arr(doc, root, "errors");
+    for (size_t i = 0; i < all->n; i++)
+        yyjson_mut_arr_append(errors, json_err(doc, &all->list[i]));
+    (void)cli_print_json(doc);
+    return 1;
+}
+
 static int check(struct cli_call *call, const char *file)
 {
-    const struct config_request req = {.file = file, .getenv = NULL};
+    struct config_errors *all = mem_new(struct config_errors);
+    const struct config_request req = {.file = file, .errors = all};
     struct config *c = NULL;
     struct err err;
-    if (config_load(&req, &c, &err) != RC_OK)
-        return cli_fail(call, &err);
+    if (config_load(&req, &c, &err) != RC_OK) {
+        int status = fail_all(call, all);
+        free(all);
+        return status;
+    }
+    free(all);
     if (call->json) {
         yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
         yyjson_mut_val *root = yyjson_mut_obj(doc);
@@ -118,9 +142,10 @@ const struct cli_command cmd_config = {
     .synopsis = "check [FILE] | print [FILE] | schema | keys",
     .summary = "check a configuration, print the effective one, list every key",
     .details =
-        "check reads FILE (or the usual file) as the daemon would and names the first mistake with its line "
-        "and "
-        "column. print shows every setting as it holds, from flag, environment, file or default; with --json "
+        "check reads FILE (or the usual file) as the daemon would and names every mistake that it finds with "
+        "its "
+        "line and column. print shows every setting as it holds, from flag, environment, file or default; "
+        "with --json "
         "also where each comes from. schema is a JSON Schema for editors. keys tells every key, its type, "
         "its "
         "default and its meaning.",

@@ -39,11 +39,8 @@ static void defaults(void *field)
 
 /* The search of `plan` on the given devices only, with the parameters as they stand. */
 static enum rc fit(const struct plan_args *a, const struct model *m, const struct plan_params *p,
-                   const struct plan_device *devices, size_t n, struct plan_estimate *ret, struct err *err)
+                   const struct plan_machine *machine, struct plan_estimate *ret, struct err *err)
 {
-    struct plan_machine machine = {.n_devices = n};
-    memcpy(machine.devices, devices, n * sizeof *devices);
-    machine.host.total_bytes = machine.host.free_bytes = a->host_bytes ? a->host_bytes : UINT64_MAX / 4;
     struct plan_policy policy;
     plan_policy_default(&policy);
     policy.ctx = a->ctx;
@@ -58,7 +55,7 @@ static enum rc fit(const struct plan_args *a, const struct model *m, const struc
     if (a->margin_given)
         policy.margin_bytes = a->margin_bytes;
     struct plan *plan = mem_calloc(1, sizeof *plan);
-    enum rc rc = plan_place(m, &policy, &machine, plan, err);
+    enum rc rc = plan_place(m, &policy, machine, plan, err);
     if (!rc)
         *ret = plan->estimate;
     free(plan);
@@ -87,10 +84,19 @@ static int print(const struct cli_call *call, const struct model *m, const struc
     return cli_print_json(doc);
 }
 
-/* RAM that is left: all one could want where no bound is given. */
-static uint64_t left(const struct plan_args *a, const struct plan_estimate *e)
+/* RAM without a bound is all one could want. */
+static enum rc imagine(const struct plan_args *a, struct plan_machine *m, struct err *err)
 {
-    uint64_t used = plan_part_total(plan_host_part(e)), all = a->host_bytes ? a->host_bytes : UINT64_MAX / 4;
+    *m = (struct plan_machine){0};
+    enum rc rc = plan_args_machine(a, m, err);
+    if (a->host_bytes || !m->host.free_bytes)
+        m->host.total_bytes = m->host.free_bytes = a->host_bytes ? a->host_bytes : UINT64_MAX / 4;
+    return rc;
+}
+
+static uint64_t left(const struct plan_machine *machine, const struct plan_estimate *e)
+{
+    uint64_t used = plan_part_total(plan_host_part(e)), all = machine->host.free_bytes;
     return all > used ? all - used : 0;
 }
 
@@ -98,22 +104,21 @@ static int run(struct cli_call *call)
 {
     const struct plan_args *a = call->options;
     struct plan_params p;
-    struct plan_device devices[PLAN_MAX_DEVICES];
+    struct plan_machine machine;
     struct plan_estimate estimate;
     struct model *m = NULL;
     struct plan_files files = {0};
-    size_t n = 0;
     struct err err;
-    if (plan_args_params(a, &p, &err) || plan_args_devices(a, devices, &n, &err))
+    if (plan_args_params(a, &p, &err) || imagine(a, &machine, &err))
         return cli_usage(call, &err);
-    enum rc rc = plan_args_model(call->args[0], &m, &err);
+    enum rc rc = plan_args_model(call, call->args[0], &m, &err);
     if (!rc)
         rc = plan_files_open(a, NULL, &files, &p, &err);
     if (!rc)
-        rc = a->fit ? fit(a, m, &p, devices, n, &estimate, &err)
-                    : plan_estimate(m, &p, devices, n, &estimate, &err);
+        rc = a->fit ? fit(a, m, &p, &machine, &estimate, &err)
+                    : plan_estimate(m, &p, machine.devices, machine.n_devices, &estimate, &err);
     if (!rc)
-        plan_host_bounds(&estimate, left(a, &estimate));
+        plan_host_bounds(&estimate, left(&machine, &estimate));
     int status = rc ? cli_fail(call, &err) : print(call, m, &estimate, a->fit);
     plan_files_release(&files);
     model_unref(m);
@@ -123,7 +128,7 @@ static int run(struct cli_call *call)
 const struct cli_command cmd_estimate = {
     .name = "estimate",
     .group = "Plan",
-    .synopsis = "MODEL [--ctx N] [--device NAME:TOTAL_MIB[:FREE_MIB]]… [OPTION]…",
+    .synopsis = "MODEL [--ctx N] [--device NAME:TOTAL_MIB[:FREE_MIB]]… [--hw PROFILE,…] [OPTION]…",
     .summary = "exact memory of a model on every device, without loading it",
     .details =
         "MODEL is a GGUF file or an id that `arriero models` lists. Without --device everything lies in RAM. "

@@ -168,7 +168,7 @@ static int run(struct cli_call *call)
     }
     const struct catalog_options opt = {
         .dirs = call->args, .n_dirs = call->n_args, .usual_caches = o->caches && !o->no_caches};
-    enum rc rc = call->n_args ? catalog_scan(&opt, &c, &err) : shelf_scan(!o->no_caches, &c, &err);
+    enum rc rc = call->n_args ? catalog_scan(&opt, &c, &err) : shelf_scan(call, !o->no_caches, &c, &err);
     if (rc != RC_OK)
         return cli_fail(call, &err);
     int status = 0;
@@ -190,7 +190,9 @@ const struct cli_command cmd_models = {
     .summary = "list the models on this machine",
     .details =
         "Lists every GGUF model in the given folders, subfolders included. Without a folder it looks in "
-        "those of the configuration (models_dirs) and in the usual places: arriero's own folder, llama.cpp's "
+        "those of the configuration (models_dirs), in those that a running daemon was started with, and in "
+        "the "
+        "usual places: arriero's own folder, llama.cpp's "
         "cache, the Hugging Face hub's cache, LM Studio and "
         "Ollama, found as those programs find them (LLAMA_CACHE, HF_HUB_CACHE, HF_HOME, OLLAMA_MODELS).\n\n"
         "The parts of a split model are one line. Projectors for images and sound (mmproj) are shown with "

@@ -16,7 +16,6 @@ struct plan_options {
     uint32_t max_gpus;
     uint64_t vram_limit_given;
     const char *on; /* --on DEVICE */
-    const char *hw; /* --hw PROFILE,… */
     uint32_t kv_floor;
     double bpw_floor;
     bool kv_floor_given, allow_cpu, verify, rebalance;
@@ -68,8 +67,6 @@ static const struct cli_option options[] = {
     PLAN_ARG("min-ctx", CLI_TOKENS, min_ctx, "N", "the shortest context worth having (4096)"),
     PLAN_ARG("host-ram", CLI_U64_MIB, host_bytes, "MIB", "RAM to use"),
     PLAN_ARG("embedding", CLI_FLAG, embedding, NULL, "a server for embeddings"),
-    OPTION("hw", CLI_STR, hw, "PROFILE,…",
-           "plan for a machine of these profiles (2x3090,desktop-64g); all: arriero gpus --profiles"),
     OPTION("vram-limit", CLI_U64_MIB, vram_limit_given, "MIB", "take no more device memory than this"),
     PLAN_ARG_PARSED("kv-floor", "TYPE", "the smallest cache type to choose (q4_0)", parse_kv_floor),
     PLAN_ARG_PARSED("bpw-floor", "BITS", "no smaller file with fewer bits a weight than this (0: any)",
@@ -136,11 +133,9 @@ static enum rc machine(const struct plan_options *o, struct plan_machine *m, str
 {
     const struct plan_args *a = &o->args;
     *m = (struct plan_machine){0};
-    if (o->hw && a->devices.n)
-        return err_set(err, RC_INVALID, "--hw and --device both describe the machine: give one of them");
-    enum rc rc = o->hw ? plan_machine_profiles(str_from(o->hw), m, err) : live_machine(!a->devices.n, m, err);
-    if (!rc && a->devices.n)
-        rc = plan_args_devices(a, m->devices, &m->n_devices, err);
+    enum rc rc = a->hw ? RC_OK : live_machine(!a->devices.n, m, err);
+    if (!rc && (a->hw || a->devices.n))
+        rc = plan_args_machine(a, m, err);
     if (!rc && a->host_bytes)
         m->host.total_bytes = m->host.free_bytes = a->host_bytes;
     return rc;
@@ -263,7 +258,7 @@ static int run(struct cli_call *call)
     struct plan_files files = {0};
     struct model *m = NULL;
     struct err err;
-    if (o->rebalance != (call->n_args == 0) || (o->rebalance && (o->hw || o->args.devices.n))) {
+    if (o->rebalance != (call->n_args == 0) || (o->rebalance && (o->args.hw || o->args.devices.n))) {
         (void)err_set(&err, RC_INVALID,
                       o->rebalance ? "--rebalance is about what is loaded here: it takes no %s"
                                    : "no %s is named",
@@ -277,14 +272,14 @@ static int run(struct cli_call *call)
         return cli_usage(call, &err);
     if (machine(o, &mach, &err))
         return err.code == RC_INVALID ? cli_usage(call, &err) : cli_fail(call, &err);
-    if (plan_args_model(call->args[0], &m, &err))
+    if (plan_args_model(call, call->args[0], &m, &err))
         return cli_fail(call, &err);
     auto_free char *paired = plan_files_paired(m);
     policy_of(o, &base, &policy);
     struct knowledge *known = known_apply(m, base.flash_attn, &mach);
     int status = plan_files_open(&o->args, paired, &files, &base, &err)
                      ? cli_fail(call, &err)
-                     : plan_model(call, m, &policy, &mach, known, o->hw || o->args.devices.n);
+                     : plan_model(call, m, &policy, &mach, known, o->args.hw || o->args.devices.n);
     plan_files_release(&files);
     knowledge_free(known);
     model_unref(m);

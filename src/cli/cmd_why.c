@@ -17,6 +17,19 @@ static void defaults(void *options_)
     *(struct options *)options_ = (struct options){.limit = 10};
 }
 
+/* Nothing was decided about it: is there such a model at all? */
+static enum rc check_model(const struct cli_call *call, struct err *err)
+{
+    struct buf path = {0};
+    yyjson_doc *doc = NULL;
+    buf_puts(&path, "/models?model=");
+    client_escape(&path, str_from(call->args[0]));
+    enum rc rc = control_get(call, path.data, &doc, err);
+    buf_release(&path);
+    yyjson_doc_free(doc);
+    return rc;
+}
+
 static int run(struct cli_call *call)
 {
     const struct options *o = call->options;
@@ -32,9 +45,13 @@ static int run(struct cli_call *call)
     buf_release(&path);
     if (rc != RC_OK)
         return cli_fail(call, &err);
+    yyjson_val *decisions = yyjson_obj_get(yyjson_doc_get_root(doc), "decisions"), *d;
+    if (call->n_args && yyjson_arr_size(decisions) == 0 && check_model(call, &err) != RC_OK) {
+        yyjson_doc_free(doc);
+        return cli_fail(call, &err);
+    }
     if (call->json)
         return control_print(doc);
-    yyjson_val *decisions = yyjson_obj_get(yyjson_doc_get_root(doc), "decisions"), *d;
     size_t width = control_width(), i, n;
     yyjson_arr_foreach(decisions, i, n, d)
     {
@@ -54,7 +71,9 @@ const struct cli_command cmd_why = {
     .group = "Look",
     .synopsis = "[MODEL] [-n N]",
     .summary = "explain the latest decisions: where a model went, and why",
-    .details = "The newest decision comes first. The history is kept over restarts of the daemon.",
+    .details =
+        "The newest decision comes first. The history is kept over restarts of the daemon. A name that "
+        "no model has, and none had, ends with status 1 and the nearest names.",
     .options_size = sizeof(struct options),
     .defaults = defaults,
     .options = options,

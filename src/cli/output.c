@@ -20,8 +20,10 @@ bool output_wants_color(FILE *f)
 size_t output_width(void)
 {
     struct winsize ws;
+    uint64_t columns = 0;
+    const char *told = getenv("COLUMNS");
     if (!output_is_terminal(stdout))
-        return 0;
+        return told && str_u64(str_from(told), &columns) && columns >= 20 ? columns : 0;
     return ioctl(STDOUT_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
 }
 

@@ -163,8 +163,9 @@ enum rc plan_args_params(const struct plan_args *a, struct plan_params *ret_para
     return rc;
 }
 
-enum rc plan_args_devices(const struct plan_args *a, struct plan_device *ret_devices, size_t *ret_n,
-                          struct err *err)
+/* "NAME:TOTAL_MIB[:FREE_MIB]" for each --device. */
+static enum rc named_devices(const struct plan_args *a, struct plan_device *ret_devices, size_t *ret_n,
+                             struct err *err)
 {
     size_t n = 0;
     for (size_t i = 0; i < a->devices.n; i++) {
@@ -189,10 +190,19 @@ enum rc plan_args_devices(const struct plan_args *a, struct plan_device *ret_dev
     return RC_OK;
 }
 
-static enum rc from_catalog(const char *word, struct model **ret_model, struct err *err)
+enum rc plan_args_machine(const struct plan_args *a, struct plan_machine *m, struct err *err)
+{
+    if (a->hw && a->devices.n)
+        return err_set(err, RC_INVALID, "--hw and --device both describe the machine: give one of them");
+    return a->hw ? plan_machine_profiles(str_from(a->hw), m, err)
+                 : named_devices(a, m->devices, &m->n_devices, err);
+}
+
+static enum rc from_catalog(const struct cli_call *call, const char *word, struct model **ret_model,
+                            struct err *err)
 {
     struct catalog *c;
-    enum rc rc = shelf_scan(true, &c, err);
+    enum rc rc = shelf_scan(call, true, &c, err);
     if (rc)
         return rc;
     const struct catalog_entry *e = catalog_find(c, str_from(word));
@@ -214,12 +224,13 @@ static enum rc from_catalog(const char *word, struct model **ret_model, struct e
     return rc;
 }
 
-enum rc plan_args_model(const char *word, struct model **ret_model, struct err *err)
+enum rc plan_args_model(const struct cli_call *call, const char *word, struct model **ret_model,
+                        struct err *err)
 {
     bool is_path = strchr(word, '/') || str_ends(str_from(word), ".gguf");
     if (is_path || access(word, F_OK) == 0)
         return model_open(word, ret_model, err);
-    return from_catalog(word, ret_model, err);
+    return from_catalog(call, word, ret_model, err);
 }
 
 static void size_cell(struct cli_table *t, uint64_t bytes)

@@ -22,6 +22,7 @@ struct plan_args {
     uint32_t n_split;
     uint32_t n_cpu_moe;
     struct cli_list overrides, devices;
+    const char *hw; /* profiles of an imagined machine; NULL = none given */
     /* files beside the model */
     const char *mmproj, *draft; /* NULL = none given */
     bool no_mmproj, mmproj_offload;
@@ -39,11 +40,12 @@ struct plan_args {
 
 void plan_args_defaults(struct plan_args *a);
 enum rc plan_args_params(const struct plan_args *a, struct plan_params *ret_params, struct err *err);
-/* "NAME:TOTAL_MIB[:FREE_MIB]" for each --device. */
-enum rc plan_args_devices(const struct plan_args *a, struct plan_device *ret_devices, size_t *ret_n,
-                          struct err *err);
+/* The machine that --device or --hw imagine; with neither no devices and an empty host. RC_INVALID: both, or
+ * one of them is wrong. --device does not touch the host. */
+enum rc plan_args_machine(const struct plan_args *a, struct plan_machine *m, struct err *err);
 /* MODEL is a file, or an id of the catalog. ret_model is a reference for the caller. */
-enum rc plan_args_model(const char *word, struct model **ret_model, struct err *err);
+enum rc plan_args_model(const struct cli_call *call, const char *word, struct model **ret_model,
+                        struct err *err);
 /* The files that the options name, opened. */
 struct plan_files {
     struct model *projector, *draft; /* NULL = none; owned */
@@ -107,6 +109,8 @@ void plan_print_parts(const struct plan_estimate *e);
                         plan_parse_draft_type_k),                                                            \
         PLAN_ARG_PARSED("cache-type-v-draft", "TYPE", "type of the draft's V cache (f16)",                   \
                         plan_parse_draft_type_v),                                                            \
+        PLAN_ARG("hw", CLI_STR, hw, "PROFILE,…",                                                             \
+                 "a machine of these profiles (2x3090,desktop-64g); all: arriero gpus --profiles"),          \
     {                                                                                                        \
         "device", 0, CLI_LIST, offsetof(struct plan_args, devices), "NAME:TOTAL_MIB[:FREE_MIB]",             \
             "a device of an imagined machine (CUDA0, ROCm0, Vulkan0, RPC0 …); may be repeated", NULL         \

@@ -58,7 +58,13 @@ void api_models(void *daemon, struct http_exchange *ex)
     struct daemon *d = daemon;
     yyjson_mut_val *root;
     yyjson_mut_doc *doc = doc_new(&root);
+    char model[256];
     d->doing = "GET models";
+    if (http_query(ex, "model", model, sizeof model) && !pool_resolve(d->pool, str_from(model))) {
+        yyjson_mut_doc_free(doc);
+        reply_unknown_model(d, ex, str_from(model));
+        return;
+    }
     yyjson_mut_obj_add_val(doc, root, "models", pool_models_json(d->pool, doc));
     reply_doc(ex, doc);
 }

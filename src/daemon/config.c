@@ -27,6 +27,14 @@ void config_note(struct config *c, const char *fmt, ...)
         c->notes[c->n_notes++] = copy;
 }
 
+bool config_keep_error(struct config_errors *all, const struct err *err)
+{
+    if (!all || all->n == CONFIG_MAX_ERRORS)
+        return false;
+    all->list[all->n++] = *err;
+    return true;
+}
+
 static struct config *config_empty(void)
 {
     struct config *c = mem_new(struct config);
@@ -256,7 +264,7 @@ static const char *plain_getenv(void *arg, const char *name)
     return getenv(name);
 }
 
-static enum rc read_file(struct config *c, const char *path, struct err *err)
+static enum rc read_file(struct config *c, const char *path, struct config_errors *all, struct err *err)
 {
     struct buf text = {0};
     enum rc rc = file_read(path, FILE_MAX, &text, err);
@@ -272,7 +280,7 @@ static enum rc read_file(struct config *c, const char *path, struct err *err)
     if (slash)
         *(slash == dir ? slash + 1 : slash) = '\0';
     c->file = arena_strndup(&c->arena, path, strlen(path));
-    rc = c->file ? config_read_yaml(c, buf_str(&text), path, slash ? dir : NULL, err)
+    rc = c->file ? config_read_yaml(c, buf_str(&text), path, slash ? dir : NULL, all, err)
                  : err_set(err, RC_NOMEM, "memory is short");
     buf_release(&text);
     return rc;
@@ -291,23 +299,32 @@ static enum rc read_request(struct config *c, const struct config_request *req, 
         snprintf(usual, sizeof usual, "%s/config.yaml", dir);
         file = file_exists(usual) ? usual : NULL;
     }
+    /* Each step stands on its own: with a list of errors the later ones are tried after one that failed. */
+    struct config_errors *all = req->errors;
     enum rc rc = set_defaults(c, err);
     if (rc == RC_OK && file && !req->no_file)
-        rc = read_file(c, file, err);
-    if (rc == RC_OK)
+        rc = read_file(c, file, all, err);
+    if (rc == RC_OK || config_keep_error(all, err))
         rc = read_environment(c, &env, err);
-    if (rc == RC_OK)
+    if (rc == RC_OK || config_keep_error(all, err))
         rc = read_flags(c, req, err);
+    if (rc == RC_OK || config_keep_error(all, err)) {
+        inherit(c);
+        rc = check(c, c->file[0] ? c->file : "configuration", err);
+    }
     if (rc != RC_OK)
+        (void)config_keep_error(all, err);
+    if (!all || all->n == 0)
         return rc;
-    inherit(c);
-    return check(c, c->file[0] ? c->file : "configuration", err);
+    *err = all->list[0];
+    return err->code;
 }
 
 enum rc config_load(const struct config_request *req, struct config **ret_config, struct err *err)
 {
     struct config *c = config_empty();
-    enum rc rc = read_request(c, req, err);
+    struct err own;
+    enum rc rc = read_request(c, req, err ? err : &own);
     if (rc == RC_OK)
         *ret_config = c;
     else
@@ -321,7 +338,7 @@ enum rc config_parse(struct str text, const char *name, struct config **ret_conf
     enum rc rc =
         text.n > FILE_MAX ? err_set(err, RC_LIMIT, "%s is larger than 1 MiB", name) : set_defaults(c, err);
     if (rc == RC_OK)
-        rc = config_read_yaml(c, text, name, NULL, err);
+        rc = config_read_yaml(c, text, name, NULL, NULL, err);
     if (rc == RC_OK) {
         inherit(c);
         rc = check(c, name, err);

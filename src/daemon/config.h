@@ -109,12 +109,20 @@ struct config_flag { /* a flag of the command line: config.def's path and a text
     const char *path, *value;
 };
 
+/* Errors beyond the first, for a check: what can be told of the rest of a file that has one. */
+#define CONFIG_MAX_ERRORS 32
+struct config_errors {
+    struct err list[CONFIG_MAX_ERRORS];
+    size_t n;
+};
+
 struct config_request {
     const char
         *file;    /* NULL: $ARRIERO_CONFIG, else config.yaml in the configuration directory if there is one */
     bool no_file; /* defaults, environment and flags only */
     const struct config_flag *flags; /* of list keys, one for each item */
     size_t n_flags;
+    struct config_errors *errors; /* NULL: the first one is enough; else all that were found, that one too */
     const char *(*getenv)(void *arg, const char *name); /* NULL = getenv(3) */
     void *arg;
 };

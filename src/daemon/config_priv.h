@@ -96,8 +96,11 @@ const char *config_type_words(enum config_type type);
 enum rc config_add_budget(struct config *c, struct str device, struct str text, struct err *err);
 
 /* config_yaml.c */
+/* all: NULL, or where errors go while reading goes on; the first is then returned at the end. */
 enum rc config_read_yaml(struct config *c, struct str text, const char *name, const char *base_dir,
-                         struct err *err);
+                         struct config_errors *all, struct err *err);
+/* Keeps an error; false when there is no list, or it is full. */
+bool config_keep_error(struct config_errors *all, const struct err *err);
 
 /* config.c */
 void config_note(struct config *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

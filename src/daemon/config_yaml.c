@@ -18,6 +18,7 @@ struct reader {
     struct config *c;
     yaml_document_t *doc;
     const char *name, *base_dir;
+    struct config_errors *all; /* NULL: the first one ends the reading */
     struct err *err;
 };
 
@@ -169,7 +170,7 @@ static enum rc set_value(struct reader *r, const struct config_target *t, const 
         return set_scalar(r, t, n, path);
     for (yaml_node_item_t *i = n->data.sequence.items.start; i < n->data.sequence.items.top; i++) {
         enum rc rc = set_scalar(r, t, yaml_document_get_node(r->doc, *i), path);
-        if (rc != RC_OK)
+        if (rc != RC_OK && !config_keep_error(r->all, r->err))
             return rc;
     }
     return RC_OK;
@@ -213,7 +214,7 @@ static enum rc each_pair(struct reader *r, const yaml_node_t *map, const char *p
         if (rc == RC_OK)
             rc = fn(r, key, yaml_document_get_node(r->doc, p->key), yaml_document_get_node(r->doc, p->value),
                     arg);
-        if (rc != RC_OK)
+        if (rc != RC_OK && !config_keep_error(r->all, r->err))
             return rc;
     }
     return RC_OK;
@@ -347,8 +348,9 @@ static enum rc top_pair(struct reader *r, struct str key, const yaml_node_t *k, 
 }
 
 enum rc config_read_yaml(struct config *c, struct str text, const char *name, const char *base_dir,
-                         struct err *err)
+                         struct config_errors *all, struct err *err)
 {
+    struct err own; /* what is kept must be there, even if the caller wants no words */
     enum rc rc = check_events(text, name, err);
     if (rc != RC_OK)
         return rc;
@@ -362,7 +364,8 @@ enum rc config_read_yaml(struct config *c, struct str text, const char *name, co
         yaml_parser_delete(&p);
         return rc;
     }
-    struct reader r = {.c = c, .doc = &doc, .name = name, .base_dir = base_dir, .err = err};
+    struct reader r = {
+        .c = c, .doc = &doc, .name = name, .base_dir = base_dir, .all = all, .err = err ? err : &own};
     const yaml_node_t *root = yaml_document_get_root_node(&doc);
     if (root) /* an empty file is a configuration without wishes */
         rc = each_pair(&r, root, "the configuration", CONFIG_DEFAULTS, top_pair, "");

@@ -260,7 +260,8 @@ size_t learn_from_request(const struct model *m, const struct plan_estimate *e,
     if ((!prefill && !decode) || t->prompt_tokens > UINT32_MAX || t->cached_tokens > UINT32_MAX ||
         t->decode_tokens > UINT32_MAX || speed_layout(&est, m, e, machine, devices, NULL))
         return 0;
-    double prompt = (double)t->prompt_tokens, cached = (double)t->cached_tokens;
+    double cached = (double)t->cached_tokens;
+    uint32_t prompt = (uint32_t)t->prompt_tokens;
     if (prefill) {
         speed_prefill(&est.layout, machine, cached, prompt, &s);
         n += sample_of(&est.layout, machine, &s, t->prompt_seconds, LEARN_PREFILL, runtime, &ret_samples[n]);

@@ -18,7 +18,7 @@ static double frugality(const struct search *s, uint32_t device)
     for (size_t i = 0; i < s->machine->n_devices; i++)
         known = known && s->machine->devices[i].power_w > 0;
     const struct plan_device *d = &s->machine->devices[device];
-    return known ? d->power_w : (double)(d->total_bytes / MIB);
+    return known ? d->power_w : (double)d->total_bytes / (double)MIB;
 }
 
 double sets_watts(const struct search *s, const uint32_t *used, uint32_t n)

@@ -152,8 +152,10 @@ static void share_on(struct search *s, const struct device_set *set, uint32_t ct
                 continue;
             try_start(s, set, kv, &next);
             next.params.ctx = ctx;
-            uint32_t lo = chain == CHAIN_EXPERTS ? 0 : 1;
-            enum outcome o = most_of(&c, &next, lo, lo + layers, *found ? best : NULL);
+            uint32_t lo = chain == CHAIN_EXPERTS ? 0 : set->n, hi = layers + (chain != CHAIN_EXPERTS);
+            if (lo >= hi) /* one layer at least on every device */
+                continue;
+            enum outcome o = most_of(&c, &next, lo, hi, *found ? best : NULL);
             by_experts[kv] = chain == CHAIN_EXPERTS && o != NOTHING_FITS;
             if (o == FOUND || (*found && least_of(&c, &next, lo, best)))
                 offer(s, &next, best, found);

@@ -80,7 +80,8 @@ static double elements(const struct tensor *t)
 }
 
 /* Share of a weight that one token needs, and that `n` tokens need together. */
-static double share_used(const struct layout *l, const struct weight_facts *w, double n, double *ret_touched)
+static double share_used(const struct layout *l, const struct weight_facts *w, uint32_t n,
+                         double *ret_touched)
 {
     *ret_touched = w->layer == LAYER_INPUT ? 0 : 1;
     if (w->layer == LAYER_INPUT)
@@ -88,7 +89,7 @@ static double share_used(const struct layout *l, const struct weight_facts *w, d
     if (role_kind((enum role)w->role) != KIND_EXPERTS || !l->f->n_expert)
         return 1;
     double used = (double)l->f->n_expert_used / l->f->n_expert, untouched = 1;
-    for (double left = n; left >= 1 && untouched > 1e-3; left--)
+    for (uint32_t left = n; left > 0 && untouched > 1e-3; left--)
         untouched *= 1 - used;
     *ret_touched = 1 - untouched;
     return used;
@@ -115,7 +116,7 @@ static void add_weight(struct load *d, const struct plan_host *host, bool on_hos
         d->prefill_s += ops / rate;
 }
 
-static void weigh_devices(const struct layout *l, const struct plan_host *host, double batch,
+static void weigh_devices(const struct layout *l, const struct plan_host *host, uint32_t batch,
                           struct load *load)
 {
     const struct facts *f = l->f;
@@ -217,7 +218,7 @@ void speed_decode(const struct layout *l, const struct plan_machine *machine, do
 }
 
 /* One micro-batch of n tokens, `depth` before it. */
-static void add_batch(const struct layout *l, const struct plan_host *host, double depth, double n,
+static void add_batch(const struct layout *l, const struct plan_host *host, double depth, uint32_t n,
                       struct speed_seconds *ret)
 {
     struct load load[LAYOUT_MAX_BACKENDS] = {0};
@@ -225,7 +226,7 @@ static void add_batch(const struct layout *l, const struct plan_host *host, doub
     weigh_devices(l, host, n, load);
     const struct backend_traits *first = h ? backend_traits(l->devices[0].backend) : NULL;
     bool staged = first && first->offload_batch && n >= first->offload_batch;
-    double seen = depth + n / 2;
+    double seen = depth + n / 2.0;
     double attention_host = 0;
     for (uint32_t il = 0; il < l->f->n_layer; il++) {
         int d = layout_cache_device(l, il);
@@ -251,14 +252,15 @@ static void add_batch(const struct layout *l, const struct plan_host *host, doub
     ret->fixed[h] += load[h].layers * STEP_HOST_S;
 }
 
-void speed_prefill(const struct layout *l, const struct plan_machine *machine, double depth, double tokens,
+void speed_prefill(const struct layout *l, const struct plan_machine *machine, double depth, uint32_t tokens,
                    struct speed_seconds *ret)
 {
     *ret = (struct speed_seconds){.n = layout_host(l) + 1};
-    double most = l->n_ubatch ? l->n_ubatch : 512;
-    for (double done = 0; done < tokens; done += most) {
-        double n = tokens - done < most ? tokens - done : most;
+    uint32_t most = l->n_ubatch ? l->n_ubatch : 512;
+    for (uint32_t done = 0; done < tokens;) {
+        uint32_t n = tokens - done < most ? tokens - done : most;
         add_batch(l, &machine->host, depth + done, n, ret);
+        done += n;
     }
 }
 

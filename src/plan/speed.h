@@ -16,7 +16,7 @@ void speed_decode(const struct layout *l, const struct plan_machine *machine, do
 /* Tokens of the cache that are assumed in use. */
 double speed_depth(const struct layout *l);
 /* A prompt of `tokens` behind `depth` tokens, in micro-batches. */
-void speed_prefill(const struct layout *l, const struct plan_machine *machine, double depth, double tokens,
+void speed_prefill(const struct layout *l, const struct plan_machine *machine, double depth, uint32_t tokens,
                    struct speed_seconds *ret);
 /* Factors of layout device d (the host: layout_host). */
 const struct plan_taught *speed_taught(const struct layout *l, const struct plan_machine *machine, int d);

@@ -14,10 +14,10 @@
 #include <float.h>
 #include <string.h>
 
-#define ROUNDS 8
+#define ROUNDS 24
 #define EVEN   1e-4 /* weight of even filling, against reading everything once */
-#define SURE   0.75 /* of the smallest graph seen on a device: none is smaller */
-#define SURE_1 0.25 /* the same for a single layer, which may be the output alone */
+#define SURE   0.4  /* of the smallest graph seen on a device: none is smaller */
+#define SURE_1 0.1  /* the same for a single layer, which may be the output alone */
 
 bool split_matters(const struct search *s, const struct attempt *a)
 {
@@ -35,7 +35,7 @@ bool split_may_help(const struct attempt *a)
     uint64_t graphs = 0;
     for (uint32_t i = 0; i < a->n_used; i++)
         graphs += a->estimate.parts[i].compute_bytes;
-    return (double)a->slack + (1 - SURE) * (double)graphs >= 0;
+    return (double)a->slack + (double)graphs >= 0; /* none takes less than nothing */
 }
 
 /* ---- bytes of each layer ---- */
@@ -114,6 +114,7 @@ struct cut {
     double slower[PLAN_MAX_DEVICES]; /* than the device that was measured with */
     struct piece known[PLAN_MAX_DEVICES][ROUNDS + 1];
     uint32_t n_known;
+    bool by_bytes; /* every device holds its piece, but all together take too much: the least bytes count */
     uint64_t overhead[PLAN_MAX_DEVICES], graph[PLAN_MAX_DEVICES]; /* the smallest seen */
     uint16_t from[PLAN_MAX_DEVICES][FACTS_MAX_LAYERS + 2];        /* where the device's piece begins */
 };
@@ -133,22 +134,21 @@ static void learn(struct cut *c, const struct attempt *a, const float *split)
     c->n_known++;
 }
 
-static bool piece_fits(const struct cut *c, uint32_t d, uint32_t from, uint32_t to, uint64_t bytes)
+/* Bytes beside a piece's layers: as seen, else the least that they can be. */
+static uint64_t beside_of(const struct cut *c, uint32_t d, uint32_t from, uint32_t to)
 {
     for (uint32_t k = 0; k < c->n_known; k++)
         if (c->known[d][k].from == from && c->known[d][k].to == to)
-            return bytes + c->known[d][k].beside <= c->room[d];
-    return true;
+            return c->known[d][k].beside;
+    return c->overhead[d] + (uint64_t)((to - from == 1 ? SURE_1 : SURE) * (double)c->graph[d]);
 }
 
 /* best[j]: the cost of the first j layers on the devices so far. */
 static void add_device(const struct layer_sizes *t, struct cut *c, uint32_t d, const double *before,
                        double *best)
 {
-    double graph = (double)c->graph[d];
-    uint64_t room = minus(c->room[d], c->overhead[d] + (uint64_t)(SURE * graph)),
-             room_1 = minus(c->room[d], c->overhead[d] + (uint64_t)(SURE_1 * graph));
-    double even = EVEN * t->seconds[t->n] / ((double)t->bytes[t->n] + 1) / ((double)room + 1);
+    uint64_t most = minus(c->room[d], c->overhead[d]);
+    double even = EVEN * t->seconds[t->n] / ((double)t->bytes[t->n] + 1) / ((double)most + 1);
     for (uint32_t j = 0; j <= t->n; j++) {
         best[j] = DBL_MAX;
         bool last = d == c->n - 1;
@@ -156,14 +156,19 @@ static void add_device(const struct layer_sizes *t, struct cut *c, uint32_t d, c
             continue;
         for (uint32_t i = j; i-- > d;) { /* one layer at least on every device */
             uint64_t bytes = t->bytes[j] - t->bytes[i];
-            if (bytes > (j - i == 1 ? room_1 : room))
+            if (bytes > most)
                 break;
             double x = (double)bytes,
                    cost = before[i] + (t->seconds[j] - t->seconds[i]) * c->slower[d] + even * x * x;
-            if (before[i] < DBL_MAX && cost < best[j] && piece_fits(c, d, i, j, bytes)) {
-                best[j] = cost;
-                c->from[d][j] = (uint16_t)i;
-            }
+            if (before[i] >= DBL_MAX || (!c->by_bytes && cost >= best[j]))
+                continue;
+            uint64_t beside = beside_of(c, d, i, j);
+            if (c->by_bytes)
+                cost = before[i] + (double)beside;
+            if (cost >= best[j] || beside > c->room[d] || bytes > c->room[d] - beside)
+                continue;
+            best[j] = cost;
+            c->from[d][j] = (uint16_t)i;
         }
     }
 }
@@ -187,6 +192,26 @@ static bool cheapest(const struct layer_sizes *t, struct cut *c, float *ret_spli
     return true;
 }
 
+static bool is_known(const struct cut *c, const float *split)
+{
+    for (uint32_t k = 0; k < c->n_known; k++) {
+        bool same = true;
+        for (uint32_t d = 0; d < c->n; d++)
+            same &= c->known[d][k].to - c->known[d][k].from == (uint32_t)split[d];
+        if (same)
+            return true;
+    }
+    return false;
+}
+
+static bool pieces_fit(const struct search *s, const struct attempt *a)
+{
+    for (uint32_t d = 0; d < a->n_used; d++)
+        if (plan_part_total(&a->estimate.parts[d]) > try_room(s, a->used[d]))
+            return false;
+    return true;
+}
+
 bool split_best(struct search *s, struct attempt *a)
 {
     struct cut c;
@@ -194,6 +219,7 @@ bool split_best(struct search *s, struct attempt *a)
         return false;
     c.n = a->n_used;
     c.n_known = 0;
+    c.by_bytes = a->slack < 0 && pieces_fit(s, a);
     for (uint32_t d = 0; d < c.n; d++) {
         c.room[d] = try_room(s, a->used[d]);
         c.slower[d] = s->sizes.bandwidth / sets_bandwidth(&s->machine->devices[a->used[d]]);
@@ -202,11 +228,14 @@ bool split_best(struct search *s, struct attempt *a)
     for (unsigned round = 0; round < ROUNDS; round++) {
         if (!cheapest(&s->sizes, &c, a->params.tensor_split))
             return false;
+        if (is_known(&c, a->params.tensor_split))
+            return false; /* what was seen to be too much is the best there is */
         a->params.n_tensor_split = c.n;
         if (!try_estimate(s, a))
             return false;
         if (try_judge(s, a))
             return true;
+        c.by_bytes |= a->slack < 0 && pieces_fit(s, a);
         learn(&c, a, a->params.tensor_split);
     }
     return false;

@@ -223,6 +223,25 @@ static void look_beyond(struct search *s, struct attempt *a, uint32_t hi, uint32
     }
 }
 
+/* The same from below: *a does not fit with lo; makes it the first context behind that does. */
+static bool climb(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi)
+{
+    struct attempt next = *a;
+    double graphs = 0;
+    for (size_t i = 0; i < a->estimate.n_parts; i++)
+        graphs += (double)a->estimate.parts[i].compute_bytes;
+    for (uint32_t n = lo / PLACE_CTX_STEP + 1; n <= lo / PLACE_CTX_STEP + 4 && n * PLACE_CTX_STEP < hi; n++) {
+        if ((double)next.slack < -graphs / 2)
+            return false;
+        next.params.ctx = n * PLACE_CTX_STEP;
+        if (!try_fits(s, &next))
+            continue;
+        *a = next;
+        return true;
+    }
+    return false;
+}
+
 /* In steps; *a fits with lo, hi does not and is short by at_hi. */
 static void narrow(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi, int64_t at_hi)
 {
@@ -251,8 +270,8 @@ bool try_reach(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi)
         return true;
     }
     a->params.ctx = lo;
-    if (lo >= hi || !try_fits(s, a))
+    if (lo >= hi || (!try_fits(s, a) && !climb(s, a, lo, hi)))
         return false;
-    narrow(s, a, lo / PLACE_CTX_STEP, (hi + PLACE_CTX_STEP - 1) / PLACE_CTX_STEP, over.slack);
+    narrow(s, a, a->params.ctx / PLACE_CTX_STEP, (hi + PLACE_CTX_STEP - 1) / PLACE_CTX_STEP, over.slack);
     return true;
 }

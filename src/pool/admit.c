@@ -169,6 +169,7 @@ static void add_workers(struct pool *p, const struct hw_inventory *inv, struct p
         snprintf(d->uuid, sizeof d->uuid, "%s", hw->uuid);
         if (!runtime_is_worker(d))
             continue;
+        snprintf(d->model, sizeof d->model, "%s", hw->model); /* its address: what it teaches is its own */
         uint64_t budget = budget_of(p, d->name);
         d->free_bytes = is_taken(p, runtime_worker_endpoint(d), hw, inv) ? 0
                         : hw->free_bytes < budget                        ? hw->free_bytes

@@ -173,6 +173,12 @@ static void test_why(void **state)
          "\"reasons\":[{\"code\":\"cpu_no_gpu\",\"text\":\"There is no GPU, so it runs on the CPU\"}]},"
          "{\"at\":\"odd\",\"kind\":\"novel\",\"model\":\"a/b\"}]}"},
         {"GET " API "/decisions?limit=10 ", 200, "{\"decisions\":[]}"},
+        {"GET " API "/decisions?limit=10&model=idle ", 200, "{\"decisions\":[]}"},
+        {"GET " API "/models?model=idle ", 200, "{\"models\":[]}"},
+        {"GET " API "/decisions?limit=10&model=smal ", 200, "{\"decisions\":[]}"},
+        {"GET " API "/models?model=smal ", 404,
+         "{\"error\":{\"message\":\"no model is called smal\",\"hint\":\"did you mean "
+         "smol?\",\"code\":\"not_found\"}}"},
         {0},
     };
     struct run r;
@@ -184,6 +190,10 @@ static void test_why(void **state)
                                     "odd  a/b novel\n");
     assert_int_equal(TOY_RUN(&r.out, &r.err, "why", "--socket", r.d.path), 0);
     ASSERT_HAS(&r.out, "Nothing has been decided yet.");
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "why", "idle", "--socket", r.d.path), 0);
+    ASSERT_HAS(&r.out, "Nothing has been decided about this model yet.");
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "why", "smal", "--socket", r.d.path), 1);
+    assert_string_equal(r.err.data, "arriero: no model is called smal\n  hint: did you mean smol?\n");
     stop(&r);
 }
 

@@ -40,6 +40,41 @@ static void refused(const char *text, const char *place, const char *part, const
         fail_msg("for <%s>: hint \"%s\" does not contain \"%s\"", text, err.hint, hint);
 }
 
+/* A check tells them all, the first as the error. */
+static void every_mistake_is_found(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/test-config-XXXXXX";
+    static const char text[] = "lisen: x\n"
+                               "models:\n"
+                               "  a: {ctx: lots, kv_type: q8_0, drat: x}\n"
+                               "  b: {adapters: [1, 2, 3, 4, 5, 6, 7, 8, 9]}\n"
+                               "limits: {max_body: 1}\n";
+    static const char *const parts[] = {":1:1: unknown key lisen", ":3:12: ctx is not a number of tokens",
+                                        "unknown key drat in models.a", "limits.max_body is not a size",
+                                        ":4:1: b has 9 adapters: at most 8"};
+    struct config_errors *all = mem_new(struct config_errors);
+    struct config *c = NULL;
+    struct err err;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && write(fd, text, sizeof text - 1) == sizeof text - 1);
+    close(fd);
+    const struct config_request req = {.file = path, .errors = all};
+    assert_int_equal(config_load(&req, &c, &err), RC_INVALID);
+    assert_null(c);
+    for (size_t i = 0; i < TABLE_COUNT(parts) && i < all->n; i++)
+        if (!strstr(all->list[i].message, parts[i]))
+            fail_msg("\"%s\" does not contain \"%s\"", all->list[i].message, parts[i]);
+    assert_int_equal(all->n, TABLE_COUNT(parts));
+    assert_string_equal(err.message, all->list[0].message);
+    const struct config_request plain = {.file = path};
+    struct err first;
+    assert_int_equal(config_load(&plain, &c, &first), RC_INVALID);
+    assert_string_equal(first.message, err.message);
+    free(all);
+    unlink(path);
+}
+
 static void an_empty_file_gives_the_defaults(void **state)
 {
     (void)state;
@@ -416,6 +451,7 @@ static void keys_that_need_a_restart_are_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_mistake_is_found),
         cmocka_unit_test(an_empty_file_gives_the_defaults),
         cmocka_unit_test(values_of_every_type_are_read),
         cmocka_unit_test(the_old_json_is_understood),

@@ -1,12 +1,15 @@
-/* Victims: none without need, the cheapest set with it, checked against all sets; busy ones never. */
+/* Victims: none without need, the cheapest set with it, checked against all sets; busy ones never.
+ * "test_plan_pack N SEED" asks about every cheaper set on N machines of 8 GPUs with 16 instances. */
 #include "plan_test.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static struct plan_machine machine(size_t gpus, uint64_t total_mib, uint64_t free_mib)
 {
-    static const char *const names[] = {"CUDA0", "CUDA1", "CUDA2", "CUDA3"};
+    static const char *const names[] = {"CUDA0", "CUDA1", "CUDA2", "CUDA3",
+                                        "CUDA4", "CUDA5", "CUDA6", "CUDA7"};
     struct plan_machine m = {0};
     m.host.total_bytes = m.host.free_bytes = 64000 * MIB;
     m.host.cores = 8;
@@ -291,6 +294,131 @@ static void test_random_sets(void **state)
     model_unref(m);
 }
 
+/* ---- 16 instances on 8 GPUs ---- */
+
+#define LARGE_GPUS 8
+#define LARGE_N    16
+static uint64_t n_large = 2, first_large = 1, most_asked = 20;
+
+struct priced {
+    uint32_t set;
+    double price;
+};
+
+static int by_price(const void *a, const void *b)
+{
+    double x = ((const struct priced *)a)->price, y = ((const struct priced *)b)->price;
+    return (x > y) - (x < y);
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+struct large {
+    const struct model *m;
+    struct plan_machine mach;
+    struct plan_policy pol;
+    struct plan_resident r[LARGE_N];
+    struct plan *plan;
+};
+
+static void large_init(struct large *x, uint64_t seed)
+{
+    rnd_state = seed * 0x9e3779b97f4a7c15ull;
+    for (unsigned i = 0; i < 8; i++)
+        (void)rnd(2);
+    x->mach = machine(LARGE_GPUS, 12000, 0);
+    x->pol = on_gpu(4096);
+    x->pol.allow_cpu = rnd(3) != 0;
+    for (uint32_t i = 0; i < LARGE_N; i++) {
+        uint64_t mib = 1000 + rnd(4500);
+        x->r[i] = resident("r", rnd(LARGE_GPUS), mib, rnd(4000), 1 + (double)rnd(40), rnd(8) != 0);
+        x->r[i].priority = (int)rnd(3);
+        if (rnd(4) == 0) /* over two cards */
+            x->r[i].device_bytes[rnd(LARGE_GPUS)] += mib / 2 * MIB;
+    }
+    for (size_t d = 0; d < LARGE_GPUS; d++) {
+        uint64_t used = 0;
+        for (uint32_t i = 0; i < LARGE_N; i++)
+            used += x->r[i].device_bytes[d];
+        x->mach.devices[d].free_bytes = rnd(2000) * MIB;
+        x->mach.devices[d].total_bytes = used + x->mach.devices[d].free_bytes;
+    }
+}
+
+/* No set that costs less than the victims reaches the class, by asking: for all of them, or for most_asked,
+ * evenly spread over their prices. Returns how many were asked. */
+static uint32_t must_be_cheapest(struct large *x, uint32_t all, int goal, uint32_t chosen)
+{
+    struct priced *sets = mem_calloc(1u << LARGE_N, sizeof *sets);
+    uint32_t n = 0, asked = 0;
+    for (uint32_t set = 0; set < 1u << LARGE_N; set++) {
+        if (set & ~all)
+            continue;
+        sets[n] = (struct priced){.set = set};
+        for (uint32_t i = 0; i < LARGE_N; i++)
+            sets[n].price += set >> i & 1 ? price(&x->r[i]) : 0;
+        n++;
+    }
+    qsort(sets, n, sizeof *sets, by_price);
+    double paid = 0;
+    for (uint32_t i = 0; i < LARGE_N; i++)
+        paid += chosen >> i & 1 ? price(&x->r[i]) : 0;
+    uint32_t cheaper = 0;
+    while (cheaper < n && sets[cheaper].price < paid * (1 - 1e-9))
+        cheaper++;
+    uint32_t step = cheaper > most_asked ? cheaper / (uint32_t)most_asked : 1;
+    for (uint32_t k = 0; k < cheaper; k += step, asked++)
+        if (class_of(x->m, &x->pol, &x->mach, x->r, LARGE_N, sets[k].set, x->plan) <= goal)
+            fail_msg("the set %x costs %.3f, the victims %x %.3f", sets[k].set, sets[k].price, chosen, paid);
+    free(sets);
+    return asked;
+}
+
+static void test_sixteen_on_eight(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_llama_8b);
+    struct large x = {.m = m, .plan = mem_calloc(1, sizeof *x.plan)};
+    uint64_t asked = 0, with_victims = 0;
+    double longest = 0, sum = 0;
+    for (uint64_t i = 0; i < n_large; i++) {
+        struct plan_victims v = {.n = 0};
+        large_init(&x, first_large + i);
+        double start = now_ms();
+        enum rc rc = plan_pack(x.m, &x.pol, &x.mach, x.r, LARGE_N, x.plan, &v, NULL);
+        double took = now_ms() - start;
+        longest = took > longest ? took : longest;
+        sum += took;
+        uint32_t all = 0, chosen = 0;
+        for (uint32_t k = 0; k < LARGE_N; k++)
+            all |= (uint32_t)x.r[k].evictable << k;
+        for (uint32_t k = 0; !rc && k < v.n; k++)
+            chosen |= 1u << v.index[k];
+        int now = class_of(x.m, &x.pol, &x.mach, x.r, LARGE_N, 0, x.plan),
+            goal = class_of(x.m, &x.pol, &x.mach, x.r, LARGE_N, all, x.plan);
+        assert_int_equal(rc, (goal < now ? goal : now) == 3 ? RC_NO_FIT : RC_OK);
+        assert_int_equal(chosen & ~all, 0);
+        if (rc || goal >= now) {
+            assert_int_equal(chosen, 0);
+            continue;
+        }
+        with_victims++;
+        assert_true(class_of(x.m, &x.pol, &x.mach, x.r, LARGE_N, chosen, x.plan) <= goal);
+        asked += must_be_cheapest(&x, all, goal, chosen);
+    }
+    print_message(
+        "%llu machines, %llu with victims, %llu cheaper sets asked, %.2f ms on average, %.2f at most\n",
+        (unsigned long long)n_large, (unsigned long long)with_victims, (unsigned long long)asked,
+        sum / (double)n_large, longest);
+    free(x.plan);
+    model_unref(m);
+}
+
 /* ---- rebalancing ---- */
 
 /* A model shared with the host while another filled the card: once that is gone, it should come back whole.
@@ -330,13 +458,20 @@ static void test_rebalance(void **state)
     model_unref(m);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        n_large = strtoull(argv[1], NULL, 10);
+    if (argc > 2)
+        first_large = strtoull(argv[2], NULL, 10);
+    if (argc > 1)
+        most_asked = UINT32_MAX;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_sets),  cmocka_unit_test(test_rebalance),
-        cmocka_unit_test(test_smaller_file), cmocka_unit_test(test_no_need),
-        cmocka_unit_test(test_cheapest),     cmocka_unit_test(test_blocked),
-        cmocka_unit_test(test_optimal),      cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_sixteen_on_eight), cmocka_unit_test(test_random_sets),
+        cmocka_unit_test(test_rebalance),        cmocka_unit_test(test_smaller_file),
+        cmocka_unit_test(test_no_need),          cmocka_unit_test(test_cheapest),
+        cmocka_unit_test(test_blocked),          cmocka_unit_test(test_optimal),
+        cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests_name("plan_pack", tests, NULL, NULL);
 }

@@ -494,19 +494,25 @@ static bool check(struct instance *x, uint64_t seed, uint64_t *estimates)
 
 static uint64_t first_seed = 1, n_seeds = 400;
 
+/* Where answers differed once, from 20,000 seeds: contexts or splits whose graph is smaller than that of
+ * less. */
+static const uint64_t found_seeds[] = {1018, 1496, 3620, 3682, 4026, 4546, 4831, 5185};
+
 static void test_equals_exhaustive(void **state)
 {
     (void)state;
     uint64_t bad = 0, estimates = 0;
-    for (uint64_t i = 0; i < n_seeds; i++) {
+    for (uint64_t i = 0; i < n_seeds + TABLE_COUNT(found_seeds); i++) {
         struct instance x;
-        seed_state = (first_seed + i) * 0x9e3779b97f4a7c15ull;
+        uint64_t seed = i < n_seeds ? first_seed + i : found_seeds[i - n_seeds];
+        seed_state = seed * 0x9e3779b97f4a7c15ull;
         instance_init(&x);
-        bad += !check(&x, first_seed + i, &estimates);
+        bad += !check(&x, seed, &estimates);
         instance_release(&x);
     }
-    print_message("%llu instances, %llu estimates by enumeration, %llu differ\n", (unsigned long long)n_seeds,
-                  (unsigned long long)estimates, (unsigned long long)bad);
+    print_message("%llu instances, %llu estimates by enumeration, %llu differ\n",
+                  (unsigned long long)(n_seeds + TABLE_COUNT(found_seeds)), (unsigned long long)estimates,
+                  (unsigned long long)bad);
     assert_int_equal(bad, 0);
 }
 
