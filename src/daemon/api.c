@@ -173,11 +173,6 @@ void api_decisions(void *daemon, struct http_exchange *ex)
     history(daemon, ex, store_decisions_json, "decisions");
 }
 
-void api_requests(void *daemon, struct http_exchange *ex)
-{
-    history(daemon, ex, store_requests_json, "requests");
-}
-
 void api_measures(void *daemon, struct http_exchange *ex)
 {
     history(daemon, ex, store_measures_json, "measures");

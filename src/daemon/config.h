@@ -89,10 +89,10 @@ struct config {
     uint64_t write_timeout, patience; /* ms */
     uint32_t max_connections;
     uint32_t max_waiting, slot_surplus, max_overtaken;
-    uint64_t starvation;      /* ms; 0 = no such bound */
-    uint64_t queue_wait;      /* ms; 0 = unlimited */
-    uint64_t sample_interval; /* ms */
-    uint64_t history_max_age; /* ms */
+    uint64_t starvation;                   /* ms; 0 = no such bound */
+    uint64_t queue_wait;                   /* ms; 0 = unlimited */
+    uint64_t sample_interval;              /* ms */
+    uint64_t history_max_age, capture_age; /* ms */
     uint32_t history_max_requests;
     double admit_util, admit_fill, warn_fill, critical_fill; /* percent */
     uint32_t warn_temperature, critical_temperature;

@@ -529,6 +529,7 @@ static enum rc open_store(struct daemon *d, struct err *err)
     struct store_options opt;
     store_options_default(&opt);
     opt.max_age_ms = d->config->history_max_age;
+    opt.capture_age_ms = d->config->capture_age;
     opt.max_requests = d->config->history_max_requests;
     enum rc rc = store_open_with(d->history_path, &opt, &d->store, err);
     if (rc != RC_OK)

@@ -4,7 +4,7 @@
  *   reload.c    configuration and catalog: read on the work pool, applied on the loop
  *   route.c     the proxy's abstract route over the pool
  *   routes.c    the table of paths; data.c answers those of the data plane, api.c those of the control API
- *   api_keys.c  the control API's part for keys
+ *   api_keys.c  the control API's part for keys, api_requests.c that for the request log
  *   events.c    decisions: to the log, the store, metrics and the listeners of /events
  *   router.c    llama.cpp's router: models with their states, load, unload, looks at an instance
  *   swap.c      llama-swap's endpoints: what runs, unloading, an instance under /upstream, logs

@@ -2,6 +2,8 @@
  * of /events; a finished request to the store and the metrics. Layer daemon; loop thread. */
 #include "daemon/daemon_priv.h"
 
+#include "daemon/redact.h"
+
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -206,6 +208,38 @@ void api_events(void *daemon, struct http_exchange *ex)
 
 /* ---- requests ---- */
 
+static double rate(uint64_t tokens, uint64_t us)
+{
+    return us ? (double)tokens * 1e6 / (double)us : 0;
+}
+
+/* By the runtime's own clock; where it told none, by ours: from the first byte of a stream to its end. */
+static double decode_rate(const struct http_record *r)
+{
+    if (r->timing_decode_us)
+        return rate(r->timing_decode_tokens, r->timing_decode_us);
+    if (!r->streamed || !r->tokens_known || r->completion_tokens < 2 || r->ttfb_us >= r->total_us)
+        return 0;
+    return rate(r->completion_tokens - 1, r->total_us - r->ttfb_us);
+}
+
+static void post_capture(struct daemon *d, const struct http_record *r, const char *key)
+{
+    struct buf request = {0}, response = {0};
+    redact(r->request_text, &request);
+    redact(r->response_text, &response);
+    const struct store_capture c = {.wall_ms = r->wall_ms,
+                                    .request_id = r->request_id,
+                                    .key = key,
+                                    .model = r->model,
+                                    .path = r->path,
+                                    .request = request.n ? request.data : "",
+                                    .response = response.n ? response.data : ""};
+    store_post_capture(d->store, &c);
+    buf_release(&request);
+    buf_release(&response);
+}
+
 void events_request(void *daemon, const struct http_record *r)
 {
     struct daemon *d = daemon;
@@ -224,6 +258,8 @@ void events_request(void *daemon, const struct http_record *r)
         metrics_add(d->metrics, METRIC_CACHED_TOKENS, model, (double)r->cached_tokens);
         metrics_add(d->metrics, METRIC_COMPLETION_TOKENS, model, (double)r->completion_tokens);
     }
+    char key[AUTH_ID_CHARS + 1];
+    snprintf(key, sizeof key, "%.*s", STR_ARG(r->key_id));
     struct store_request row = {.wall_ms = r->wall_ms,
                                 .model = r->model,
                                 .instance = r->instance,
@@ -240,8 +276,14 @@ void events_request(void *daemon, const struct http_record *r)
                                 .wait_us = r->wait_us,
                                 .ttfb_us = r->ttfb_us,
                                 .total_us = r->total_us,
-                                .overhead_us = r->overhead_us};
+                                .overhead_us = r->overhead_us,
+                                .key = key,
+                                .request_id = r->request_id,
+                                .prefill_tps = rate(r->timing_prompt_tokens, r->timing_prompt_us),
+                                .decode_tps = decode_rate(r)};
     store_post_request(d->store, &row);
+    if (r->request_text.n || r->response_text.n)
+        post_capture(d, r, key);
     if (r->timing_decode_tokens || r->timing_prompt_tokens) {
         const struct plan_timing t = {.prompt_tokens = r->timing_prompt_tokens,
                                       .cached_tokens = r->cached_tokens,

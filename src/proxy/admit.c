@@ -215,6 +215,7 @@ void admit_end(struct conn *c)
         limits_end(&k->limits, tokens, c->t_head, clock_mono_us());
         k->tokens += tokens;
     }
+    capture_end(c);
     c->admitted = false;
     c->key = NULL;
     auth_release(k);

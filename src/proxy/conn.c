@@ -202,6 +202,8 @@ bool conn_write(struct conn *c, const struct iovec *iov, int n)
         total += iov[i].iov_len;
     if (c->broken || c->phase == PHASE_CLOSED)
         return false;
+    if (__builtin_expect(c->capture != NULL, 0))
+        capture_sent(c, iov, n);
     size_t sent = 0;
     if (!conn_pending(c)) {
         ssize_t r = send_now(c, iov, n);

@@ -52,9 +52,10 @@ struct http_record {
     uint64_t wait_us; /* for the lease */
     uint64_t ttfb_us; /* client's head complete → first byte of the answer's body */
     uint64_t total_us;
-    uint64_t overhead_us;   /* total − waiting for lease and upstream */
-    const char *request_id; /* X-Request-Id, as the client saw it */
-    struct str key_id;      /* as in struct route_request */
+    uint64_t overhead_us;                   /* total − waiting for lease and upstream */
+    const char *request_id;                 /* X-Request-Id, as the client saw it */
+    struct str key_id;                      /* as in struct route_request */
+    struct str request_text, response_text; /* empty unless the key allows captures; bounded, not redacted */
 };
 
 struct http_options {

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define LOCAL_FIELDS 1536u /* further fields of a reply, the empty line included */
+
 bool local_origin_allowed(const struct conn *c)
 {
     if (!c->in)
@@ -23,7 +25,10 @@ size_t local_cors(const struct conn *c, char *out, size_t cap)
     put_lit(&w, "Access-Control-Allow-Origin: ");
     put_str(&w, head_get(&c->in->head, c->in->data, HDR_ORIGIN));
     put_lit(&w, "\r\nVary: Origin\r\nAccess-Control-Expose-Headers: X-Request-Id, X-Arriero-Instance, "
-                "X-Arriero-Queue-Ms, X-Arriero-Queue, Retry-After\r\n");
+                "X-Arriero-Queue-Ms, X-Arriero-Queue, Retry-After, X-RateLimit-Limit-Requests, "
+                "X-RateLimit-Remaining-Requests, "
+                "X-RateLimit-Reset-Requests, X-RateLimit-Limit-Tokens, X-RateLimit-Remaining-Tokens, "
+                "X-RateLimit-Reset-Tokens\r\n");
     return w.over ? 0 : (size_t)(w.p - out);
 }
 
@@ -62,8 +67,8 @@ void local_reply(struct conn *c, int status, const char *content_type, const cha
         return;
     if (!c->complete || c->s->draining)
         c->keep_alive = false;
-    char head[2048];
-    size_t n = local_head(c, status, content_type, head, sizeof head - 512);
+    char head[2560 + LOCAL_FIELDS];
+    size_t n = local_head(c, status, content_type, head, sizeof head - LOCAL_FIELDS);
     struct put w = {head + n, head + sizeof head, false};
     put_cstr(&w, more_fields);
     if (status != 204 && status != 304) {
@@ -79,10 +84,37 @@ void local_reply(struct conn *c, int status, const char *content_type, const cha
         conn_answered(c);
 }
 
+/* Names of fields and commas, and not too many. */
+static bool is_list_of_names(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char ch = (unsigned char)s.p[i];
+        if (!((ch >= '0' && ch <= '9') || (unsigned char)((ch | 0x20) - 'a') < 26 ||
+              (ch && strchr("-_, ", ch))))
+            return false;
+    }
+    return s.n > 0 && s.n <= 800;
+}
+
+/* A page that may ask may send what fields it likes: clients add many of their own (x-stainless-…). Cookies
+ * mean nothing here, so credentials are not spoken of. */
+static void put_permissions(const struct conn *c, struct put *w)
+{
+    struct str asked =
+        http_header((const struct http_exchange *)(const void *)c, "access-control-request-headers");
+    struct str local =
+        http_header((const struct http_exchange *)(const void *)c, "access-control-request-private-network");
+    put_lit(w, "Access-Control-Allow-Methods: GET, POST, PUT, DELETE\r\nAccess-Control-Allow-Headers: ");
+    put_str(w, is_list_of_names(asked) ? asked : STR("authorization, content-type, x-api-key, x-request-id"));
+    put_lit(w, "\r\nAccess-Control-Max-Age: 600\r\n");
+    if (str_ieq(local, STR("true"))) /* pages of the web ask for machines of the local network */
+        put_lit(w, "Access-Control-Allow-Private-Network: true\r\n");
+}
+
 void local_preflight(struct conn *c)
 {
     struct put w;
-    char fields[512];
+    char fields[LOCAL_FIELDS];
     w = (struct put){fields, fields + sizeof fields - 1, false};
     put_lit(&w, "Allow: ");
     const char *names = c->allow ? "" : "GET, HEAD, POST, PUT, DELETE, ";
@@ -97,9 +129,7 @@ void local_preflight(struct conn *c)
         put_lit(&w, "DELETE, ");
     put_lit(&w, "OPTIONS\r\n");
     if (c->in->head.seen[HDR_ORIGIN] && local_origin_allowed(c))
-        put_lit(&w, "Access-Control-Allow-Methods: GET, POST, PUT, DELETE\r\n"
-                    "Access-Control-Allow-Headers: authorization, content-type, x-api-key, x-request-id\r\n"
-                    "Access-Control-Max-Age: 600\r\n");
+        put_permissions(c, &w);
     *w.p = '\0';
     local_reply(c, 204, "", fields, (struct str){"", 0});
 }

@@ -128,6 +128,7 @@ struct conn {
     struct auth_key *key; /* see admit.c; NULL = none was asked for */
     bool admitted;
     int32_t priority;
+    struct capture *capture; /* see capture.c; NULL = nothing is kept */
     int64_t wall_ms;
     void (*abort_fn)(void *arg);
     void *abort_arg;
@@ -316,6 +317,13 @@ bool admit_model(struct conn *c);
 void admit_end(struct conn *c);
 /* The fields that tell what is left of the key's limits. */
 void admit_fields(const struct conn *c, struct put *w);
+
+/* ---- capture.c ---- */
+void capture_begin(struct conn *c); /* if the key allows it */
+void capture_sent(struct conn *c, const struct iovec *iov, int n);
+struct str capture_request(const struct conn *c);
+void capture_response(const struct conn *c, struct buf *out); /* its body, without framing */
+void capture_end(struct conn *c);
 
 /* ---- local.c, errors.c ---- */
 /* Status line and the fields that every answer of our own has, ending before the empty line. */

@@ -83,6 +83,8 @@ void relay_record(struct conn *c)
     if (c->recorded || !s->opt.record)
         return;
     c->recorded = true;
+    struct buf response = {0};
+    capture_response(c, &response);
     uint64_t now = clock_mono_us(), total = now - c->t_head;
     uint64_t upstream = c->t_sent && c->t_upstream_end > c->t_sent ? c->t_upstream_end - c->t_sent : 0;
     const struct http_record r = {
@@ -111,8 +113,11 @@ void relay_record(struct conn *c)
         .overhead_us = total > c->t_wait_us + upstream ? total - c->t_wait_us - upstream : 0,
         .request_id = c->id_text,
         .key_id = str_from(c->key ? c->key->spec.id : ""),
+        .request_text = capture_request(c),
+        .response_text = buf_str(&response),
     };
     s->opt.record(s->opt.record_arg, &r);
+    buf_release(&response);
 }
 
 void relay_answer_done(struct conn *c)
@@ -643,6 +648,7 @@ void relay_start(struct conn *c)
     struct err err;
     if (!admit_model(c))
         return;
+    capture_begin(c);
     c->s->count.relayed_total++;
     switch (translate_request(c, true, acquire, &err)) {
     case TRANSLATE_READY: acquire(c); break;

@@ -38,6 +38,14 @@ const char *const store_migrations[] = {
     "value REAL, size REAL);"
     "CREATE TABLE figures (id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, machine TEXT, "
     "device TEXT, name TEXT, value REAL);",
+    /* 4: who asked, how fast the answer came; texts where a key allows them */
+    "ALTER TABLE requests ADD COLUMN key TEXT;"
+    "ALTER TABLE requests ADD COLUMN request_id TEXT;"
+    "ALTER TABLE requests ADD COLUMN prefill_tps REAL;"
+    "ALTER TABLE requests ADD COLUMN decode_tps REAL;"
+    "CREATE INDEX requests_key ON requests (key, id);"
+    "CREATE TABLE captures (id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, request_id TEXT, "
+    "key TEXT, model TEXT, path TEXT, request TEXT, response TEXT);",
 };
 const int store_version = (int)TABLE_COUNT(store_migrations);
 
@@ -240,15 +248,22 @@ void store_db_close(struct store *s)
     s->db = NULL;
 }
 
-static int trim_table(struct store *s, const struct store_table *t, int64_t oldest_ms, int *ret_changes)
+static uint64_t option_at(const struct store *s, size_t offset)
 {
-    uint64_t max_rows = *(const uint64_t *)((const char *)&s->opt + t->max_rows_offset);
+    return *(const uint64_t *)(const void *)((const char *)&s->opt + offset);
+}
+
+static int trim_table(struct store *s, const struct store_table *t, int *ret_changes)
+{
+    uint64_t age = t->max_age_offset ? option_at(s, t->max_age_offset) : 0;
+    int64_t oldest_ms = age ? clock_wall_ms() - (int64_t)age : INT64_MIN;
+    uint64_t max_rows = option_at(s, t->max_rows_offset);
     struct buf sql = {.max = 1024};
     buf_printf(&sql,
                "DELETE FROM %s WHERE id IN (SELECT id FROM %s WHERE id <= (SELECT max(id) FROM %s) - %lld OR "
                "at_ms < %lld ORDER BY id LIMIT %d)",
                t->name, t->name, t->name, max_rows ? (long long)max_rows : (long long)INT64_MAX / 2,
-               t->ages ? (long long)oldest_ms : (long long)INT64_MIN, TRIM_ROWS);
+               (long long)oldest_ms, TRIM_ROWS);
     int rc = sqlite3_exec(s->db, sql.data, NULL, NULL, NULL);
     *ret_changes = rc == SQLITE_OK ? sqlite3_changes(s->db) : 0;
     buf_release(&sql);
@@ -257,11 +272,10 @@ static int trim_table(struct store *s, const struct store_table *t, int64_t olde
 
 int store_db_trim(struct store *s)
 {
-    int64_t oldest_ms = s->opt.max_age_ms ? clock_wall_ms() - (int64_t)s->opt.max_age_ms : INT64_MIN;
     for (size_t t = 0; t < STORE_TABLES; t++) {
         int changes = TRIM_ROWS;
         while (changes >= TRIM_ROWS) {
-            int rc = trim_table(s, &store_tables[t], oldest_ms, &changes);
+            int rc = trim_table(s, &store_tables[t], &changes);
             if (rc != SQLITE_OK)
                 return rc;
         }

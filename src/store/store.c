@@ -18,7 +18,9 @@ void store_options_default(struct store_options *o)
         .flush_ms = 200,
         .retry_ms = 5000,
         .max_age_ms = 90ull * 24 * 3600 * 1000,
+        .capture_age_ms = 24ull * 3600 * 1000,
         .max_requests = 200000,
+        .max_captures = 2000,
         .max_decisions = 50000,
         .max_measures = 20000,
         .max_instances = 50000,
@@ -126,7 +128,7 @@ static void drop_past_bounds(struct store *s)
 static void post(struct store *s, enum store_table_id table, const void *record)
 {
     struct store_row *row = store_row_from(table, record);
-    bool request = table == STORE_REQUESTS;
+    bool request = store_lane(table) == STORE_LANE_REQUESTS;
     pthread_mutex_lock(&s->lock);
     s->posted++;
     if (!row) {
@@ -151,6 +153,11 @@ static void post(struct store *s, enum store_table_id table, const void *record)
 void store_post_request(struct store *s, const struct store_request *r)
 {
     post(s, STORE_REQUESTS, r);
+}
+
+void store_post_capture(struct store *s, const struct store_capture *c)
+{
+    post(s, STORE_CAPTURES, c);
 }
 
 void store_post_decision(struct store *s, const struct store_decision *d)

@@ -1,4 +1,5 @@
-/* History in SQLite: instances, requests (counts and times, no text), decisions with reasons. Layer store;
+/* History in SQLite: instances, requests (counts and times; texts only as captures, where a key allows them),
+ * decisions with reasons. Layer store;
  * posts may come from the loop thread and never block: one writer thread owns the connection, a bounded queue
  * drops the oldest rows of requests first and counts them. */
 #ifndef STORE_STORE_H
@@ -13,12 +14,14 @@
 struct store;
 
 struct store_options {
-    uint32_t queue_rows;   /* rows kept in memory at most; past it the oldest requests go first */
-    uint64_t queue_bytes;  /* and their memory */
-    uint32_t flush_ms;     /* a request's row waits so long for company; other rows are written at once */
-    uint32_t retry_ms;     /* after a failed write */
-    uint64_t max_age_ms;   /* older rows are deleted; 0 = kept */
-    uint64_t max_requests; /* rows kept in each table; 0 = no limit */
+    uint32_t queue_rows;     /* rows kept in memory at most; past it the oldest requests go first */
+    uint64_t queue_bytes;    /* and their memory */
+    uint32_t flush_ms;       /* a request's row waits so long for company; other rows are written at once */
+    uint32_t retry_ms;       /* after a failed write */
+    uint64_t max_age_ms;     /* older rows are deleted; 0 = kept */
+    uint64_t capture_age_ms; /* the same for captures */
+    uint64_t max_requests;   /* rows kept in each table; 0 = no limit */
+    uint64_t max_captures;
     uint64_t max_decisions;
     uint64_t max_measures;
     uint64_t max_instances;
@@ -46,8 +49,16 @@ struct store_request {
     bool tokens_known;
     uint64_t request_bytes, response_bytes;
     uint64_t wait_us, ttfb_us, total_us, overhead_us;
+    const char *key, *request_id;   /* copied; key "" = none */
+    double prefill_tps, decode_tps; /* 0 = unknown */
 };
 void store_post_request(struct store *s, const struct store_request *r);
+
+struct store_capture { /* texts of a request and its answer, as far as they may be kept */
+    int64_t wall_ms;
+    const char *request_id, *key, *model, *path, *request, *response; /* copied; the last two cut at 64 KiB */
+};
+void store_post_capture(struct store *s, const struct store_capture *c);
 
 struct store_decision {
     int64_t wall_ms;
@@ -110,6 +121,21 @@ enum rc store_decisions_json(struct store *s, struct str model, unsigned limit, 
                              struct err *err);
 enum rc store_requests_json(struct store *s, struct str model, unsigned limit, struct buf *out,
                             struct err *err);
+
+struct store_filter { /* texts: "" = any */
+    struct str model, key, outcome, request_id;
+    bool failed;      /* only those whose outcome is not "ok" */
+    int64_t since_ms; /* only those from then on */
+    unsigned limit;   /* at most 10000 */
+};
+enum rc store_find_requests(struct store *s, const struct store_filter *f, struct buf *out, struct err *err);
+enum rc store_find_captures(struct store *s, const struct store_filter *f, struct buf *out, struct err *err);
+/* Sums by key, by model, or by both (by_key, by_model), the most requests first: an array of {"key", "model",
+ * "requests", "ok", "prompt_tokens", "completion_tokens", "cached_tokens", "wait_ms", "ttft_ms" and
+ * "overhead_ms" (means), "decode_tps" (mean, null if unknown), "busy_ms" (sum of times)}. Rows that could not
+ * be written are not counted. */
+enum rc store_usage_json(struct store *s, bool by_key, bool by_model, int64_t since_ms, struct buf *out,
+                         struct err *err);
 enum rc store_measures_json(struct store *s, struct str model, unsigned limit, struct buf *out,
                             struct err *err);
 enum rc store_instances_json(struct store *s, struct str model, unsigned limit, struct buf *out,

@@ -17,7 +17,9 @@ enum store_kind {
     STORE_INT,
     STORE_BOOL,
     STORE_REAL,
+    STORE_RATE, /* a double that is NULL when it is 0 */
     STORE_TEXT,
+    STORE_LONG, /* a text of up to 64 KiB */
     STORE_JSON,
     STORE_TOKENS
 };
@@ -35,17 +37,18 @@ enum store_table_id {
     STORE_INSTANCES,
     STORE_LESSONS,
     STORE_FIGURES,
+    STORE_CAPTURES,
     STORE_TABLES
 };
 
-#define STORE_MAX_COLUMNS 20
+#define STORE_MAX_COLUMNS 24
 
 struct store_table {
     const char *name;
     const struct store_column *columns;
     size_t n_columns;
     size_t max_rows_offset; /* of its limit in struct store_options */
-    bool ages;              /* rows older than max_age_ms are deleted */
+    size_t max_age_offset;  /* of the age past which rows are deleted; 0 = they stay */
 };
 extern const struct store_table store_tables[STORE_TABLES];
 
@@ -76,6 +79,11 @@ void store_queue_prepend(struct store_queue *q, struct store_queue *front); /* e
 void store_queue_clear(struct store_queue *q);
 
 enum { STORE_LANE_REQUESTS, STORE_LANE_REST, STORE_LANES };
+/* What comes with every request may be dropped first. */
+static inline int store_lane(enum store_table_id table)
+{
+    return table == STORE_REQUESTS || table == STORE_CAPTURES ? STORE_LANE_REQUESTS : STORE_LANE_REST;
+}
 
 struct store {
     char *path;

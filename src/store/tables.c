@@ -32,31 +32,41 @@ static const struct store_column figure_columns[] = {
 #include "store/tables.def"
 };
 
+static const struct store_column capture_columns[] = {
+#define COLUMN_CAPTURE(column, kind, field) {#column, STORE_##kind, offsetof(struct store_capture, field)},
+#include "store/tables.def"
+};
+
+#define AGES(field) offsetof(struct store_options, field)
+#define STAYS       0
 #define TABLE(word, columns, limit, ages)                                                                    \
     {                                                                                                        \
         word, columns, TABLE_COUNT(columns), offsetof(struct store_options, limit), ages                     \
     }
 const struct store_table store_tables[STORE_TABLES] = {
-    [STORE_REQUESTS] = TABLE("requests", request_columns, max_requests, true),
-    [STORE_DECISIONS] = TABLE("decisions", decision_columns, max_decisions, true),
-    [STORE_MEASURES] = TABLE("measures", measure_columns, max_measures, true),
-    [STORE_INSTANCES] = TABLE("instances", instance_columns, max_instances, true),
-    [STORE_LESSONS] = TABLE("lessons", lesson_columns, max_lessons, false),
-    [STORE_FIGURES] = TABLE("figures", figure_columns, max_figures, false),
+    [STORE_REQUESTS] = TABLE("requests", request_columns, max_requests, AGES(max_age_ms)),
+    [STORE_DECISIONS] = TABLE("decisions", decision_columns, max_decisions, AGES(max_age_ms)),
+    [STORE_MEASURES] = TABLE("measures", measure_columns, max_measures, AGES(max_age_ms)),
+    [STORE_INSTANCES] = TABLE("instances", instance_columns, max_instances, AGES(max_age_ms)),
+    [STORE_LESSONS] = TABLE("lessons", lesson_columns, max_lessons, STAYS),
+    [STORE_FIGURES] = TABLE("figures", figure_columns, max_figures, STAYS),
+    [STORE_CAPTURES] = TABLE("captures", capture_columns, max_captures, AGES(capture_age_ms)),
 };
 _Static_assert(TABLE_COUNT(request_columns) <= STORE_MAX_COLUMNS, "STORE_MAX_COLUMNS is too small");
 
 /* A text of one cell is cut at so many bytes; a JSON text that is longer is left out as a whole. */
-#define TEXT_MAX 1024
-#define JSON_MAX (64 * 1024)
+#define TEXT_MAX   1024
+#define LONG_BYTES (64 * 1024)
+#define JSON_MAX   (64 * 1024)
 
 static struct str text_of(enum store_kind kind, const void *field)
 {
     struct str s = str_from(*(const char *const *)field);
     if (kind == STORE_JSON && s.n > JSON_MAX)
         return (struct str){NULL, 0};
-    if (kind == STORE_TEXT && s.n > TEXT_MAX)
-        s.n = TEXT_MAX;
+    size_t most = kind == STORE_TEXT ? TEXT_MAX : LONG_BYTES;
+    if (kind != STORE_JSON && s.n > most)
+        s.n = most;
     return s;
 }
 
@@ -80,11 +90,16 @@ static struct store_cell cell_of(const struct store_column *c, const void *recor
         else
             cell.type = STORE_CELL_NULL;
         break;
+    case STORE_RATE:
+        cell.d = *(const double *)field;
+        cell.type = cell.d > 0 ? STORE_CELL_REAL : STORE_CELL_NULL;
+        break;
     case STORE_REAL:
         cell.type = STORE_CELL_REAL;
         cell.d = *(const double *)field;
         break;
     case STORE_TEXT:
+    case STORE_LONG:
     case STORE_JSON:
         cell.s = text_of(c->kind, field);
         cell.type = cell.s.p ? STORE_CELL_TEXT : STORE_CELL_NULL;

@@ -150,7 +150,7 @@ static void settle(struct store *s, bool ok, bool replaced, const char *message)
         store_queue_init(&back[i]);
     struct store_row *row;
     while ((row = store_queue_pop(&s->batch)))
-        store_queue_push(&back[row->table == STORE_REQUESTS ? STORE_LANE_REQUESTS : STORE_LANE_REST], row);
+        store_queue_push(&back[store_lane((enum store_table_id)row->table)], row);
     for (int i = 0; i < STORE_LANES; i++)
         store_queue_prepend(&s->lanes[i], &back[i]);
 }

@@ -95,3 +95,38 @@ def test_no_door_stands_open_beyond_loopback(make_daemon, folder, tiny):
     d.start()
     assert d.get("/v1/models")[0] == 401
     d.stop()
+
+
+def test_the_request_log_by_key(make_daemon, folder, tiny, tiny_b):
+    d = make_daemon([folder(tiny, tiny_b)]).start()
+    ada, eve = add(d, "ada", "--captures"), add(d, "eve")
+    secret = "sk-0123456789abcdef0123"
+    said = [{"role": "user", "content": f"my key is {secret} and this is kept"}]
+    kept = client(d, ada).chat.completions.with_raw_response.create(
+        model="tiny-a", messages=said, max_tokens=4, extra_headers={"X-Request-Id": "kept-1"})
+    assert kept.status_code == 200
+    list(client(d, eve).chat.completions.create(model="tiny-b", stream=True, extra_headers={"X-Request-Id": "gone-1"},
+                                                stream_options={"include_usage": True}, **ASK))
+    with pytest.raises(openai.NotFoundError):
+        client(d, eve).chat.completions.create(model="nothing-like-it", **ASK)
+
+    def requests(*args):
+        return json.loads(arriero(d, "requests", *args, "--json").stdout)
+
+    rows = requests("list")["requests"]
+    assert [r["model"] for r in rows][1:] == ["tiny-b", "tiny-a"]
+    assert rows[1]["key"] == eve[4:12] and rows[1]["completion_tokens"] == 4 and rows[1]["decode_tps"] > 0
+    assert [r["request_id"] for r in requests("--key", "ada")["requests"]] == ["kept-1"]
+    assert [r["outcome"] for r in requests("--failed", "--since", "1h")["requests"]] == ["refused"]
+    usage = {u["key"]: u for u in requests("sum", "--since", "1h")["usage"]}
+    assert usage[ada[4:12]]["requests"] == 1 and usage[eve[4:12]]["requests"] == 2
+    assert usage[eve[4:12]]["ok"] == 1 and usage[eve[4:12]]["completion_tokens"] == 4
+
+    shown = requests("show", "kept-1")
+    capture = shown["captures"][0]
+    assert "this is kept" in capture["request"] and secret not in capture["request"]
+    assert "[secret left out]" in capture["request"] and '"choices"' in capture["response"]
+    assert requests("show", "gone-1")["captures"] == []  # eve's key allows none
+    arriero(d, "requests", "show", "never", code=1)
+    assert "TOK/S" in arriero(d, "requests").stdout and "kept" in arriero(d, "requests", "show", "kept-1").stdout
+    d.stop()

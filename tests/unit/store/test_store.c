@@ -362,6 +362,96 @@ static void a_full_disk_is_told_and_rows_are_kept(void **state)
     store_close(s);
 }
 
+static unsigned found(struct store *s, const struct store_filter *f)
+{
+    struct buf out = {0};
+    yyjson_doc *doc = NULL;
+    assert_int_equal(store_find_requests(s, f, &out, NULL), RC_OK);
+    assert_int_equal(json_parse(buf_str(&out), "rows", &doc, NULL), RC_OK);
+    unsigned n = (unsigned)yyjson_arr_size(yyjson_doc_get_root(doc));
+    yyjson_doc_free(doc);
+    buf_release(&out);
+    return n;
+}
+
+/* The same rows whether they wait in memory or are written. */
+static void check_filters(struct store *s)
+{
+    assert_int_equal(found(s, &(struct store_filter){.limit = 100}), 6);
+    assert_int_equal(found(s, &(struct store_filter){.limit = 2}), 2);
+    assert_int_equal(found(s, &(struct store_filter){.key = STR("k1"), .limit = 100}), 3);
+    assert_int_equal(found(s, &(struct store_filter){.key = STR("k1"), .model = STR("m0"), .limit = 100}), 1);
+    assert_int_equal(found(s, &(struct store_filter){.failed = true, .limit = 100}), 2);
+    assert_int_equal(found(s, &(struct store_filter){.outcome = STR("ok"), .limit = 100}), 4);
+    assert_int_equal(found(s, &(struct store_filter){.since_ms = 1003, .limit = 100}), 3);
+    assert_int_equal(found(s, &(struct store_filter){.request_id = STR("r4"), .limit = 100}), 1);
+    assert_int_equal(found(s, &(struct store_filter){.key = STR("' OR 1 --"), .limit = 100}), 0);
+}
+
+static void post_six(struct store *s)
+{
+    for (int i = 0; i < 6; i++) {
+        char model[4], key[4], id[4];
+        snprintf(model, sizeof model, "m%d", i % 3);
+        snprintf(key, sizeof key, "k%d", i % 2);
+        snprintf(id, sizeof id, "r%d", i);
+        const struct store_request r = {.wall_ms = 1000 + i,
+                                        .model = model,
+                                        .instance = "",
+                                        .path = "/",
+                                        .outcome = i % 3 == 2 ? "refused" : "ok",
+                                        .key = key,
+                                        .request_id = id,
+                                        .tokens_known = i < 4,
+                                        .completion_tokens = 10,
+                                        .decode_tps = i == 1 ? 50 : 0};
+        store_post_request(s, &r);
+    }
+}
+
+static void requests_are_found_and_added_up(void **state)
+{
+    struct place *p = *state;
+    struct store_options opt;
+    struct buf out = {0};
+    store_options_default(&opt);
+    opt.max_age_ms = 0;
+    struct store *s = open_ok(p, &opt);
+    post_six(s);
+    check_filters(s);
+    assert_int_equal(store_usage_json(s, true, false, 0, &out, NULL), RC_OK);
+    assert_non_null(strstr(out.data,
+                           "{\"key\":\"k1\",\"model\":null,\"requests\":3,\"ok\":2,\"prompt_tokens\":0,"
+                           "\"completion_tokens\":20,"));
+    assert_non_null(strstr(out.data, "\"decode_tps\":50,")); /* unknown ones do not count as 0 */
+    assert_non_null(strstr(out.data, "\"decode_tps\":null,"));
+    buf_clear(&out);
+    assert_int_equal(store_usage_json(s, false, true, 1003, &out, NULL), RC_OK);
+    assert_non_null(strstr(out.data, "{\"key\":null,\"model\":\"m0\",\"requests\":1,"));
+    buf_clear(&out);
+    const struct store_capture c = {.wall_ms = 1,
+                                    .request_id = "r1",
+                                    .key = "k1",
+                                    .model = "m",
+                                    .path = "/",
+                                    .request = "ask",
+                                    .response = "said"};
+    store_post_capture(s, &c);
+    const struct store_filter f = {.request_id = STR("r1"), .limit = 5};
+    assert_int_equal(store_find_captures(s, &f, &out, NULL), RC_OK);
+    assert_non_null(strstr(out.data, "\"request\":\"ask\",\"response\":\"said\""));
+    buf_release(&out);
+    store_close(s);
+    opt.max_pages = 1; /* nothing can be written: rows stay in memory */
+    char path[512];
+    snprintf(path, sizeof path, "%s/none/there/history.db", "/proc");
+    if (store_open_with(path, &opt, &s, NULL) == RC_OK) {
+        post_six(s);
+        check_filters(s);
+        store_close(s);
+    }
+}
+
 static void the_oldest_requests_go_first(void **state)
 {
     struct place *p = *state;
@@ -672,6 +762,7 @@ int main(void)
         PLACED(without_a_writable_file_it_works_in_memory),
         PLACED(an_unreachable_directory_is_no_failure),
         PLACED(a_full_disk_is_told_and_rows_are_kept),
+        PLACED(requests_are_found_and_added_up),
         PLACED(the_oldest_requests_go_first),
         PLACED(old_rows_are_trimmed),
         PLACED(old_schemas_are_migrated),
