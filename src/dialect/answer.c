@@ -30,7 +30,7 @@ struct answer *answer_new(const struct dialect_call *call, struct dialect_ask *a
     a->call = call;
     a->ask = ask;
     a->why = "ended its answer before it was whole";
-    completion_init(&a->sum, !ask->stream, max);
+    completion_init(&a->sum, !ask->stream || call->keep_text, max);
     a->sum.begun_us = begun_us;
     a->sum.waited_us = waited_us;
     a->document.max = max;

@@ -52,27 +52,10 @@ static void put_usage(const struct completion *sum, uint64_t output, struct buf 
                      (unsigned long long)output);
 }
 
-static struct str bare_id(const struct completion *sum)
-{
-    static const char prefix[] = "chatcmpl-";
-    struct str id = buf_str(&sum->id);
-    if (str_starts(id, prefix))
-        id = (struct str){id.p + sizeof prefix - 1, id.n - sizeof prefix + 1};
-    return id;
-}
-
-/* A name made of a text that is not ours: what needs no quoting. */
-static void put_plain_chars(struct str s, struct buf *out)
-{
-    for (size_t i = 0; i < s.n; i++)
-        if (s.p[i] > ' ' && s.p[i] < 0x7f && s.p[i] != '"' && s.p[i] != '\\')
-            (void)buf_append(out, &s.p[i], 1);
-}
-
 static void put_message_head(const struct anthropic *a, const struct completion *sum, struct buf *out)
 {
     (void)buf_puts(out, "{\"id\":\"msg_");
-    put_plain_chars(bare_id(sum), out);
+    completion_put_id(sum, out);
     (void)buf_puts(out, "\",\"type\":\"message\",\"role\":\"assistant\",\"model\":");
     (void)buf_put_json(out, a->model.n ? buf_str(&a->model) : buf_str(&sum->model));
 }
@@ -85,7 +68,7 @@ static void put_tool_head(const struct completion *sum, const struct completion_
         (void)buf_put_json(out, buf_str(&call->id));
     } else {
         (void)buf_puts(out, "\"toolu_");
-        put_plain_chars(bare_id(sum), out);
+        completion_put_id(sum, out);
         (void)buf_printf(out, "_%u\"", i);
     }
     (void)buf_puts(out, ",\"name\":");

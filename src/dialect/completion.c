@@ -172,6 +172,16 @@ bool completion_whole(const struct completion *c)
     return whole;
 }
 
+void completion_put_id(const struct completion *c, struct buf *out)
+{
+    static const char prefix[] = "chatcmpl-";
+    struct str id = buf_str(&c->id);
+    size_t from = str_starts(id, prefix) ? sizeof prefix - 1 : 0;
+    for (size_t i = from; i < id.n; i++)
+        if (id.p[i] > ' ' && id.p[i] < 0x7f && id.p[i] != '"' && id.p[i] != '\\')
+            (void)buf_append(out, &id.p[i], 1);
+}
+
 /* ---- the end ---- */
 
 static size_t choice_bytes(const struct completion_choice *o)

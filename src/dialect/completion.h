@@ -54,6 +54,8 @@ bool completion_take(struct completion *c, const struct chunk *in);
 void completion_take_usage(struct completion *c, yyjson_val *usage, yyjson_val *timings);
 /* Whether there are choices, and each has told why it finished. */
 bool completion_whole(const struct completion *c);
+/* The backend's id without the name of its kind, for ids of ours; what would need quoting is left out. */
+void completion_put_id(const struct completion *c, struct buf *out);
 size_t completion_bytes(const struct completion *c); /* of memory, without *c itself */
 
 #endif

@@ -84,6 +84,8 @@ struct dialect_call {
     enum rc (*ask)(const struct dialect_terms *terms, yyjson_val *body, struct dialect_ask *ret,
                    struct err *err);
 
+    bool keep_text; /* the end of a stream tells the whole text again: it is kept in the meantime */
+
     /* ---- the stream form: each appends what the client gets now, which may be nothing ---- */
     /* A piece of the only choice. `sum` has what is known of the whole (not the text): id, model, tokens.
      * False if it cannot be part of such an answer. */

@@ -381,7 +381,8 @@ const struct runtime_ops runtime_llamacpp = {
     .wake_event = "\"prompt_progress\":",
     .collect_members =
         "\"stream\":true,\"return_progress\":true,\"stream_options\":{\"include_usage\":true},",
-    .speaks = DIALECT_BIT(OPENAI) | DIALECT_BIT(RESPONSES) | DIALECT_BIT(ANTHROPIC) | DIALECT_BIT(LLAMACPP),
+    /* Not RESPONSES: its first event (0.7.0) lacks members without which the official client stops. */
+    .speaks = DIALECT_BIT(OPENAI) | DIALECT_BIT(ANTHROPIC) | DIALECT_BIT(LLAMACPP),
     .log_line = llamacpp_log_line,
     .classify = llamacpp_classify,
 };
