@@ -71,7 +71,8 @@ enum dialect_step {
 };
 
 struct dialect_call {
-    const char *path; /* exact; all calls are POST with a JSON object */
+    const char
+        *path; /* exact; all calls are POST, with a JSON object or, of those without a translator, a form */
     /* Asked before a model is chosen, for the sake of its wishes; else once the backend is known not to speak
      * the dialect. */
     bool early;

@@ -91,6 +91,7 @@ static const struct dialect_call calls[] = {
     {.path = "/v1/chat/completions", .plain_type = JSON, .plain = plain_chat},
     {.path = "/v1/completions", .plain_type = JSON, .plain = plain_text},
     {.path = "/v1/embeddings"},
+    {.path = "/v1/audio/transcriptions"},
     {.path = "/v1/rerank"},
     {.path = "/v1/reranking"},
     {.path = "/chat/completions", .plain_type = JSON, .plain = plain_chat},

@@ -226,9 +226,14 @@ void dispatch_head(struct conn *c)
         check_expect(c);
     if (c->refusal.status || !c->route || c->route->local)
         return;
-    c->scan_json = (c->method == HTTP_POST || c->method == HTTP_PUT) && !is_multipart(c);
+    if (c->method != HTTP_POST && c->method != HTTP_PUT)
+        return;
+    c->scan_form = is_multipart(c);
+    c->scan_json = !c->scan_form;
     if (c->scan_json)
         body_model_init(&c->scan);
+    else /* what is wrong with it is told when the body is looked at */
+        (void)body_form_init(&c->form, head_get(&c->in->head, c->in->data, HDR_CONTENT_TYPE));
 }
 
 void dispatch_request(struct conn *c)
@@ -273,6 +278,17 @@ struct str http_body(const struct http_exchange *ex)
 {
     const struct msg *m = conn_of(ex)->in;
     return m ? (struct str){m->data + m->head_n, m->body_n} : (struct str){"", 0};
+}
+
+size_t dispatch_query_count(const struct conn *c, const char *key)
+{
+    struct str rest = c->query;
+    size_t n = 0;
+    while (rest.n) {
+        struct str value = str_cut(&rest, '&');
+        n += str_eq_c(str_cut(&value, '='), key);
+    }
+    return n;
 }
 
 bool http_query(const struct http_exchange *ex, const char *key, char *out, size_t cap)

@@ -13,6 +13,7 @@
 #include "dialect/answer.h"
 #include "proxy/account.h"
 #include "proxy/auth.h"
+#include "proxy/body_form.h"
 #include "proxy/body_model.h"
 #include "proxy/head.h"
 #include "proxy/http.h"
@@ -103,8 +104,9 @@ struct conn {
     /* ---- the request; zeroed from here on for each one ---- */
     bool complete;  /* the whole request was read */
     bool cut_event; /* the last read of a stream ended inside an event */
-    bool keep_alive, http10, head_only, expect, streamed, scan_json;
-    uint8_t method; /* llhttp_method_t */
+    bool keep_alive, http10, head_only, expect, streamed;
+    bool scan_json, scan_form; /* the model is looked for in the body, as `scan` or `form`; not both */
+    uint8_t method;            /* llhttp_method_t */
     int status;
     struct up *up;
     struct account_tail *tail;
@@ -141,7 +143,10 @@ struct conn {
     struct account usage;
     struct str model;
     /* ---- not zeroed as a whole: see request_reset ---- */
-    struct body_model scan;
+    union {
+        struct body_model scan;
+        struct body_form form;
+    };
     struct route_lease lease;
     char model_text[256];
 };
@@ -306,6 +311,8 @@ void dispatch_request(struct conn *c);
 
 /* The call at a path; NULL if there is none. */
 const struct dialect_call *dispatch_call(const struct http_server *s, struct str path);
+/* How often the query has the key. */
+size_t dispatch_query_count(const struct conn *c, const char *key);
 
 /* ---- admit.c ---- */
 /* Finds the key and what it may do: sets c->key, or a refusal. Called with the head complete and the route
@@ -371,6 +378,13 @@ struct edit {
     size_t at, n;
     struct str text;
 };
+
+/* ---- model.c ---- */
+/* The name of the model that the request asks for, into c->model; empty if it names none. False: *err says
+ * what is wrong with the body or the query. */
+bool model_find(struct conn *c, struct err *err);
+/* The change that puts the lease's name in its place; its text goes into `text`. False if none is needed. */
+bool model_edit(const struct conn *c, struct put *text, struct edit *ret);
 
 /* ---- translate.c ---- */
 enum translate_step { TRANSLATE_READY, TRANSLATE_LATER, TRANSLATE_REFUSED };

@@ -185,28 +185,6 @@ static void put_request_head(struct conn *c, struct put *w, uint64_t body_n)
     put_lit(w, "\r\n\r\n");
 }
 
-/* The model's name in the place of the one that stands there, or as a member behind the opening brace. */
-static struct edit name_edit(const struct conn *c, struct put *name)
-{
-    const struct body_value *v = &c->scan.value[BODY_MODEL];
-    const char *body = c->in->data + c->in->head_n, *from = name->p;
-    struct edit e = {.at = v->at, .n = v->n};
-    if (v->n) {
-        put_json_string(name, c->lease.model);
-    } else {
-        e.at = (size_t)((const char *)memchr(body, '{', c->in->body_n) - body) + 1;
-        put_lit(name, "\"model\":");
-        put_json_string(name, c->lease.model);
-        size_t i = e.at;
-        while (body[i] == ' ' || body[i] == '\n' || body[i] == '\r' || body[i] == '\t')
-            i++;
-        if (body[i] != '}')
-            put_lit(name, ",");
-    }
-    e.text = (struct str){from, (size_t)(name->p - from)};
-    return e;
-}
-
 /* The body, and the changes that it needs in the order of their places; returns how many. */
 static int edits_of(struct conn *c, struct put *text, struct edit edits[2], struct str *ret_body)
 {
@@ -218,12 +196,10 @@ static int edits_of(struct conn *c, struct put *text, struct edit edits[2], stru
         made_body_edit(c, text, &edits[0]);
         return 1;
     }
-    if (!c->scan_json)
-        return 0;
-    if (prefill_edit(c, &edits[0]) || made_splice(c, &edits[0]))
+    if (c->scan_json && (prefill_edit(c, &edits[0]) || made_splice(c, &edits[0])))
         n++;
-    if (c->lease.replace_model)
-        edits[n++] = name_edit(c, text);
+    if (model_edit(c, text, &edits[n]))
+        n++;
     if (n == 2 && edits[1].at < edits[0].at) {
         struct edit first = edits[1];
         edits[1] = edits[0];
@@ -610,32 +586,10 @@ static void acquire(struct conn *c)
     }
 }
 
-static bool find_model(struct conn *c, struct err *err)
-{
-    size_t n = 0;
-    if (!c->scan_json) {
-        if (http_query(exchange_of(c), "model", c->model_text, sizeof c->model_text))
-            n = strlen(c->model_text);
-    } else {
-        const struct msg *m = c->in;
-        const struct body_value *v = &c->scan.value[BODY_MODEL];
-        if (body_model_end(&c->scan, m->data + m->head_n, m->body_n, err) != RC_OK)
-            return false;
-        if (v->n && !body_model_text(v, m->data + m->head_n, c->model_text, sizeof c->model_text, &n)) {
-            c->model_text[0] = '\0';
-            (void)err_set(err, RC_INVALID, "\"model\" in the request body is no usable name");
-            err_hint(err, "GET /v1/models lists the names");
-            return false;
-        }
-    }
-    c->model = (struct str){c->model_text, n};
-    return true;
-}
-
 void relay_begin(struct conn *c)
 {
     struct err err;
-    if (!find_model(c, &err)) {
+    if (!model_find(c, &err)) {
         c->outcome = "refused";
         errors_reply(c, 400, &err, 0);
         return;

@@ -212,6 +212,15 @@ static const char *llhttp_problem(llhttp_errno_t e)
     }
 }
 
+/* Scans what came of the body; false if it is refused already. */
+static bool look_at_body(struct conn *c)
+{
+    const struct msg *m = c->in;
+    if (c->scan_json)
+        return body_model_scan(&c->scan, m->data + m->head_n, m->body_n);
+    return !c->scan_form || body_form_scan(&c->form, m->data + m->head_n, m->body_n);
+}
+
 static void parsed_all(struct conn *c)
 {
     struct msg *m = c->in;
@@ -239,7 +248,7 @@ static void parsed_all(struct conn *c)
         errors_refuse(c, &(struct refusal){.status = 413, .code = RC_LIMIT, .text = NULL});
         return;
     }
-    if (c->scan_json && m->body_n && !body_model_scan(&c->scan, m->data + m->head_n, m->body_n))
+    if (m->body_n && !look_at_body(c))
         dispatch_request(c); /* refuses, without waiting for the rest */
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seed inputs of the proxy's fuzz targets: tests/corpus/http, jsonmodel and collect."""
+"""Writes the seed inputs of the proxy's fuzz targets: tests/corpus/http, jsonmodel, form and collect."""
 import os
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'corpus')
@@ -46,6 +46,16 @@ ANSWERS = [
     OK + b'Content-Type: text/event-stream\r\n\r\ndata: 1\n\ndata: [DONE]\n\n',
 ]
 
+FORM = b'multipart/form-data; boundary=B\n'
+FIELD = b'--B\r\nContent-Disposition: form-data; name="%s"\r\n\r\n'
+SOUND = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n\0\xff\r\n--\r\n'
+FORMS = [
+    FORM + FIELD % b'model' + b'a\r\n' + SOUND + b'--B--\r\n', FORM + SOUND + FIELD % b'model' + b'a\r\n--B--', FORM + b'--B--',
+    FORM + b'x\r\n' + FIELD % b'model' + b'a\r\n' + FIELD % b'model' + b'b\r\n--B--', FORM + b'--B\r\n--B--', FORM + b'--B\r\n\r\n\r\n--B--',
+    b'multipart/form-data; boundary="a b";x=y\n--a b\r\nX: y\r\nContent-Disposition: form-data;name=model\r\n\r\n\r\n--a b--',
+    FORM + FIELD % b'model' + b'\r\n\r\n--Bx\r\n--B--', b'multipart/mixed; boundary=B\n--B--', b'multipart/form-data\n', b'', FORM,
+]
+
 TAIL = b',"created":7,"id":"c","model":"m","system_fingerprint":"b"}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"n":1.5},"timings":{"a":-2e9}' + TAIL
 DONE = b'data: [DONE]\n\n'
@@ -83,6 +93,9 @@ def main():
     for i, text in enumerate(JSON):
         write('jsonmodel', 'whole-%02d' % i, b'\0' + text)
         write('jsonmodel', 'bytes-%02d' % i, b'\1' + text)
+    for i, text in enumerate(FORMS):
+        for step in (1, 7):
+            write('form', '%02d-%d' % (i, step), bytes([step]) + text)
     for i, text in enumerate(STREAMS):
         for mode in (1, 0, 15):
             write('collect', '%02d-%02d' % (i, mode), bytes([mode]) + text)

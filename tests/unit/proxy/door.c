@@ -376,6 +376,8 @@ static void fill_routes(struct door *d)
         {"/props", HTTP_M_GET, NULL, NULL, false, false},
         {"/up/*", HTTP_M_GET | HTTP_M_POST, on_up, d, false, false},
         {"/infill", HTTP_M_POST, NULL, NULL, false, false},
+        {"/v1/audio/transcriptions", HTTP_M_POST, NULL, NULL, false, false},
+        {"/api/chat", HTTP_M_POST, NULL, NULL, false, false},
         {"/v1/messages/count_tokens", HTTP_M_POST, NULL, NULL, false, false},
     };
     memcpy(d->routes, routes, sizeof routes);
