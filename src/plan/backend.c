@@ -3,15 +3,21 @@
 
 #include <string.h>
 
+/* The kernels of chosen experts round what they multiply to half precision or eight bits. */
+static bool rounds_experts(const struct gtensor *t)
+{
+    return t->op == OP_MUL_MAT_ID && (t->flags & GF_EXACT);
+}
+
 /* Only heads of some widths (the second kind) have a kernel. */
 static bool vulkan_refuses_scan(const struct gtensor *state, const struct gtensor *a)
 {
     return a->ne[0] != 1 || (state->ne[0] != 128 && state->ne[0] != 256) || state->ne[1] % 16;
 }
 
-/* No kernel for selective scans of the first kind, for gated linear attention of heads other than 64, for
- * attention over caches of which one alone is bf16, nor for products with quantised matrices whose rows have
- * gaps (the heads of a quantised cache without flash attention). */
+/* No kernel for exact products of experts, for selective scans of the first kind, for gated linear attention
+ * of heads other than 64, for attention over caches of which one alone is bf16, nor for products with
+ * quantised matrices whose rows have gaps (the heads of a quantised cache without flash attention). */
 static bool vulkan_refuses(const struct graph *g, const struct gtensor *t)
 {
     if (t->op == OP_GLA)
@@ -23,7 +29,7 @@ static bool vulkan_refuses(const struct graph *g, const struct gtensor *t)
         return (k->type == GGML_BF16) != (v->type == GGML_BF16) || k->ne[0] % 8 || v->ne[0] % 8;
     }
     if (t->op != OP_MUL_MAT || t->src[0] < 0)
-        return false;
+        return rounds_experts(t);
     const struct gtensor *a = &g->t[t->src[0]];
     const struct ggml_type_info *info = ggml_type_info(a->type);
     return info && info->block > 1 && a->nb[1] != a->ne[0] / info->block * info->block_bytes;
@@ -68,7 +74,7 @@ static bool cuda_refuses(const struct graph *g, const struct gtensor *t)
         return !cuda_scans(a, &g->t[t->src[3]], t->src[4] >= 0 ? &g->t[t->src[4]] : NULL);
     if (t->op == OP_SSM_CONV)
         return a->ne[1] % 128 != 0;
-    return false;
+    return rounds_experts(t);
 }
 
 static const struct backend_traits traits[] = {

@@ -99,6 +99,9 @@ int32_t build_experts(struct build *b, int32_t cur, int32_t logits, uint32_t il)
     }
     int32_t mid = experts_middle(b, rows, t, chosen);
     int32_t down = experts_product(b, t[ROLE_DOWN_EXPS], t[ROLE_DOWN_EXPS_B], mid, chosen);
+    if ((b->f->arch->flags & EXACT_EXPERTS) && g->t[down].op == OP_MUL_MAT_ID)
+        g->t[down].flags |=
+            GF_EXACT; /* not behind a scale or an adapter: the runtime asks its last operation */
     int32_t weighted = b->f->router.early ? down : graph_binary(g, OP_MUL, down, weights);
     graph_expand(g, weighted);
     uint64_t row = g->t[weighted].nb[1], token = g->t[weighted].nb[2];

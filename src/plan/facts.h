@@ -58,6 +58,7 @@ enum arch_flag { /* see architectures.def */
                  READS_EMBEDDINGS = 1ull << 59,
                  INDEXED = 1ull << 60,
                  MID_RESIDUAL_FIRST = 1ull << 58,
+                 EXACT_EXPERTS = 1ull << 61,
 };
 
 struct arch {

@@ -34,6 +34,7 @@ enum graph_flag {
     GF_HOST = 16,   /* lies in plain host memory, which devices may copy from */
     GF_MARK = 32,   /* ends a layer */
     GF_SHARED = 64, /* a weight of several layers */
+    GF_EXACT = 128, /* a product whose second source must not be rounded to half precision */
 };
 
 #define GRAPH_MAX_MARKS    512

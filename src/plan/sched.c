@@ -58,7 +58,7 @@ static int backend_from_current(const struct sched *s, const struct gtensor *t)
                 if (s->backends[b].offload_batch && batch_size(t) >= s->backends[b].offload_batch &&
                     supports(s, b, t))
                     return b;
-        return src->buf;
+        return src->buf == s->host || supports(s, src->buf, t) ? src->buf : -1;
     }
     return -1;
 }

@@ -76,6 +76,29 @@ static void test_scans(void **state)
     assert_true(refused(PLAN_CUDA, conv, 2));
 }
 
+static bool experts_refused(enum plan_backend b, enum graph_op op, unsigned flags)
+{
+    struct gtensor t[] = {
+        {.op = op, .flags = (uint8_t)flags, .src = {1, 2, 3, -1}},
+        {.ne = {2048, 4096, 128, 1}, .nb = {210, 1680, 6881280, 880803840}, .type = GGML_Q6_K},
+        {.ne = {2048, 4, 512, 1}, .type = GGML_F32},
+        {.ne = {4, 512, 1, 1}, .type = GGML_I32},
+    };
+    return refused(b, t, TABLE_COUNT(t));
+}
+
+static void test_exact_experts(void **state)
+{
+    (void)state;
+    static const enum plan_backend rounding[] = {PLAN_CUDA, PLAN_ROCM, PLAN_VULKAN};
+    for (size_t i = 0; i < TABLE_COUNT(rounding); i++) {
+        assert_true(experts_refused(rounding[i], OP_MUL_MAT_ID, GF_EXACT));
+        assert_false(experts_refused(rounding[i], OP_MUL_MAT_ID, 0));
+        assert_false(experts_refused(rounding[i], OP_MUL_MAT, GF_EXACT)); /* plain products have a kernel */
+    }
+    assert_false(experts_refused(PLAN_RPC, OP_MUL_MAT_ID, GF_EXACT));
+}
+
 static struct plan_estimate estimate_with(const struct model *m, const char *name, uint32_t type)
 {
     struct plan_params p = tool_params(65536);
@@ -115,6 +138,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_exact_experts),
         cmocka_unit_test(test_scans),
         cmocka_unit_test(test_halved_caches),
     };
