@@ -105,16 +105,22 @@ bool try_estimate(struct search *s, struct attempt *a);
 bool try_judge(struct search *s, struct attempt *a);
 /* Room left over all used devices, RAM and the limit, whichever is least. */
 int64_t try_slack(const struct search *s, const struct attempt *a);
+int64_t try_device_slack(const struct search *s, const struct attempt *a); /* … without RAM */
+int64_t try_host_slack(const struct search *s, const struct attempt *a);
 /* As try_estimate without the graphs: compute_bytes are 0. */
 bool try_sizes(struct search *s, struct attempt *a);
+/* *a as try_sizes left it: false if no graph is so small that it fits; notes what was short. */
+bool try_may_fit(struct search *s, const struct attempt *a);
 /* Where the line through two ends of a range meets zero, strictly between them; the middle if that is asked
  * or they say nothing. */
 uint32_t try_cross(uint32_t lo, uint32_t hi, int64_t at_lo, int64_t at_hi, bool middle);
 /* The longest context in [lo, hi] that fits *a as it stands otherwise; false if lo does not. */
 bool try_reach(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi);
 void try_speed(struct search *s, struct attempt *a);
+/* Sets only what points are compared by, a->speed.decode_tps. */
+void try_decode(struct search *s, struct attempt *a);
 /* A bound: as if every device were as fast as the fastest, so that the split does not matter. */
-void try_best_speed(struct search *s, struct attempt *a);
+void try_best_decode(struct search *s, struct attempt *a);
 /* Tokens a second in steps of some 4 %: less is no difference. */
 int32_t try_pace(const struct attempt *a);
 bool has_experts(const struct search *s);

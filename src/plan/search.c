@@ -21,7 +21,8 @@ static bool hopeless(const struct search *s, const struct device_set *set)
     for (uint32_t i = 0; i < set->n; i++) {
         const struct plan_device *d = &s->machine->devices[set->used[i]];
         const struct backend_traits *b = backend_traits(d->backend);
-        if (b->max_tensor != UINT64_MAX || (b->refuses && s->est.facts.ssm_inner)) /* weights may stay behind */
+        if (b->max_tensor != UINT64_MAX ||
+            (b->refuses && s->est.facts.ssm_inner)) /* weights may stay behind */
             return false;
         room += minus(try_room(s, set->used[i]), d->overhead_bytes);
     }
@@ -60,7 +61,7 @@ static bool plainest(struct search *s, const struct device_set *set, uint32_t lo
     for (uint32_t kv = 0; kv < s->n_kv; kv++) {
         try_start(s, set, kv, ret);
         if (try_reach(s, ret, lo, hi)) {
-            try_speed(s, ret);
+            try_decode(s, ret);
             return true;
         }
         if (kv == 0 && s->n_kv > 1) { /* is it worth asking the others? */
@@ -123,7 +124,7 @@ static bool longest(struct search *s, uint32_t from, uint32_t to, uint32_t lo, u
                 next.params.ctx = most;
                 if (hopeless(s, &sets[i]) || !try_fits(s, &next))
                     continue;
-                try_speed(s, &next);
+                try_decode(s, &next);
                 if (!found || better_full(s, &next, ret))
                     *ret = next;
                 found = true;
@@ -173,7 +174,7 @@ static bool fastest(struct search *s, uint32_t from, uint32_t to, struct attempt
                 next.params.ctx = s->comfort_ctx;
                 if (hopeless(s, &sets[i]) || !try_fits(s, &next))
                     continue;
-                try_speed(s, &next);
+                try_decode(s, &next);
                 if (!found || try_pace(&next) > try_pace(ret))
                     *ret = next;
                 found = true;

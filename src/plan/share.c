@@ -1,10 +1,11 @@
 /* A share of the layers or experts on the host. Layer plan; pure; see place_priv.h.
  *
- * What the host takes is one number on one of three chains (enum chain), and memory falls with it nearly in a
- * straight line. A layout without its graphs costs a twentieth of an estimate, so the most that fits is first
- * found with the graphs of the latest estimate on the same chain, and only then estimated: it must fit, and
- * one more must not, not even with graphs a tenth smaller. Points that could not win are not estimated at
- * all. */
+ * What the host takes is one number on one of three chains (enum chain). The devices' memory falls with it
+ * nearly in a straight line, and the host's grows: if the host cannot hold what the most that fits the
+ * devices leaves it, nothing of the chain fits. A layout without its graphs costs a twentieth of an estimate,
+ * so the most that fits is first found with the graphs of the latest estimate on the same chain, and only
+ * then estimated: it must fit, and one more must not, not even with graphs a tenth smaller. Points that could
+ * not win are not estimated at all. */
 #include "plan/place_priv.h"
 
 #include <string.h>
@@ -47,7 +48,7 @@ static void set_amount(const struct chain_search *c, struct attempt *a, uint32_t
     a->params.gpu_layers = c->chain == CHAIN_EXPERTS ? PLAN_ALL_LAYERS : (int32_t)n;
 }
 
-/* Slack with n on the devices, if the graphs took `sure` of what they took in c->like. */
+/* Slack of the devices with n on them, if their graphs took `sure` of what they took in c->like. */
 static int64_t slack_like(const struct chain_search *c, struct attempt *a, uint32_t n, double sure)
 {
     set_amount(c, a, n);
@@ -55,7 +56,7 @@ static int64_t slack_like(const struct chain_search *c, struct attempt *a, uint3
         return INT64_MIN / 2;
     for (size_t i = 0; i < a->estimate.n_parts && c->like.n_parts; i++)
         a->estimate.parts[i].compute_bytes = (uint64_t)(sure * (double)c->like.parts[i].compute_bytes);
-    return try_slack(c->s, a);
+    return try_device_slack(c->s, a);
 }
 
 /* The most in [lo, hi) with slack under that assumption; hi if lo has none. */
@@ -82,19 +83,30 @@ static uint32_t guess(const struct chain_search *c, struct attempt *a, uint32_t 
     return lo;
 }
 
-static bool fits_with(struct chain_search *c, struct attempt *a, uint32_t n)
+/* Who is short of memory. */
+enum { SHORT_DEVICES = 1, SHORT_HOST = 2 };
+
+static unsigned ask(struct chain_search *c, struct attempt *a, uint32_t n)
 {
     set_amount(c, a, n);
-    bool fits = try_fits(c->s, a);
-    c->like = a->estimate;
-    return fits;
+    if (!try_sizes(c->s, a))
+        return SHORT_DEVICES | SHORT_HOST; /* refused, whatever n is */
+    if (try_may_fit(c->s, a)) {
+        bool fits = try_fits(c->s, a);
+        c->like = a->estimate;
+        if (fits)
+            return 0;
+    }
+    if (try_host_slack(c->s, a) >= 0)
+        return SHORT_DEVICES;
+    return SHORT_HOST | (try_device_slack(c->s, a) < 0 ? SHORT_DEVICES : 0);
 }
 
 /* Could n on the devices win against *best? */
 static bool could_win(const struct chain_search *c, struct attempt *a, uint32_t n, const struct attempt *best)
 {
     set_amount(c, a, n);
-    try_best_speed(c->s, a);
+    try_best_decode(c->s, a);
     return score(c->s, a) > score(c->s, best);
 }
 
@@ -112,13 +124,16 @@ static enum outcome most_of(struct chain_search *c, struct attempt *ret, uint32_
             n = lo; /* even the least seems too much: the least decides */
         if (best && !could_win(c, &next, n + 1 < hi ? n + 1 : n, best))
             return found == FOUND ? FOUND : CANNOT_WIN;
-        if (!fits_with(c, &next, n)) {
+        unsigned is_short = ask(c, &next, n);
+        if (is_short & SHORT_DEVICES)
             hi = n;
+        if (is_short == SHORT_DEVICES)
             continue;
+        if (!is_short) {
+            *ret = next;
+            found = FOUND;
         }
-        *ret = next;
-        found = FOUND;
-        lo = n + 1;
+        lo = n + 1; /* less would leave the host more */
         if (lo < hi && slack_like(c, &next, lo, GRAPH_SURE) < 0)
             break;
     }
@@ -127,7 +142,7 @@ static enum outcome most_of(struct chain_search *c, struct attempt *ret, uint32_
 
 static void offer(struct search *s, struct attempt *a, struct attempt *best, bool *found)
 {
-    try_speed(s, a);
+    try_decode(s, a);
     if (!*found || score(s, a) > score(s, best))
         *best = *a;
     *found = true;
@@ -136,7 +151,7 @@ static void offer(struct search *s, struct attempt *a, struct attempt *best, boo
 /* Where devices are slower than the host, less on them is faster: the other end of the chain. */
 static bool least_of(struct chain_search *c, struct attempt *a, uint32_t lo, const struct attempt *best)
 {
-    return could_win(c, a, lo, best) && fits_with(c, a, lo);
+    return could_win(c, a, lo, best) && ask(c, a, lo) == 0;
 }
 
 static void share_on(struct search *s, const struct device_set *set, uint32_t ctx, struct attempt *best,
@@ -172,8 +187,9 @@ static void on_host(struct search *s, uint32_t ctx, struct attempt *best, bool *
     for (uint32_t kv = 0; kv < s->n_kv; kv++) {
         try_start(s, &none, kv, &next);
         next.params.ctx = ctx;
-        try_speed(s, &next);
-        if ((!*found || score(s, &next) > score(s, best)) && try_fits(s, &next))
+        try_decode(s, &next);
+        if ((!*found || score(s, &next) > score(s, best)) && try_sizes(s, &next) && try_may_fit(s, &next) &&
+            try_fits(s, &next))
             offer(s, &next, best, found);
     }
 }

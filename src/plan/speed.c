@@ -18,6 +18,7 @@
  * the part that grows with bytes and operations. */
 #include "plan/speed.h"
 
+#include <math.h>
 #include <string.h>
 
 #define REACHED_DEVICE   0.75 /* share of the nominal bandwidth that decode reaches */
@@ -79,23 +80,14 @@ static double elements(const struct tensor *t)
     return (double)t->ne[0] * (double)t->ne[1] * (double)t->ne[2] * (double)t->ne[3];
 }
 
-/* Share of a weight that one token needs, and that `n` tokens need together. */
-static double share_used(const struct layout *l, const struct weight_facts *w, uint32_t n,
-                         double *ret_touched)
-{
-    *ret_touched = w->layer == LAYER_INPUT ? 0 : 1;
-    if (w->layer == LAYER_INPUT)
-        return 0;
-    if (role_kind((enum role)w->role) != KIND_EXPERTS || !l->f->n_expert)
-        return 1;
-    double used = (double)l->f->n_expert_used / l->f->n_expert, untouched = 1;
-    for (uint32_t left = n; left > 0 && untouched > 1e-3; left--)
-        untouched *= 1 - used;
-    *ret_touched = 1 - untouched;
-    return used;
-}
+/* What is the same for all weights of a question. */
+struct weighing {
+    const struct layout *l;
+    const struct plan_host *host;
+    double used, touched; /* of the routed experts: by one token, by all of a micro-batch */
+};
 
-static void add_weight(struct load *d, const struct plan_host *host, bool on_host, bool repacked, bool output,
+static void add_weight(const struct weighing *w, struct load *d, bool on_host, bool repacked, bool output,
                        double used, double touched, const struct tensor *t)
 {
     double bytes = used * (double)t->bytes, ops = 2 * used * elements(t);
@@ -108,12 +100,82 @@ static void add_weight(struct load *d, const struct plan_host *host, bool on_hos
         d->prefill_ops += ops;
     if (!on_host)
         return;
-    double rate = host_rate(host, t->type, repacked);
-    double read = bytes / (1e9 * REACHED_HOST * speed_host_bandwidth(host));
+    double rate = host_rate(w->host, t->type, repacked);
+    double read = bytes / (1e9 * REACHED_HOST * speed_host_bandwidth(w->host));
     if (ops / rate > read)
         d->decode_slow_s += ops / rate - read;
     if (!output)
         d->prefill_s += ops / rate;
+}
+
+/* Adds weight i to on_device or on_host, wherever it lies. */
+static void weigh(const struct weighing *w, uint32_t i, struct load *on_device, struct load *on_host)
+{
+    const struct facts *f = w->l->f;
+    const struct weight_facts *wf = &f->weights[i];
+    if (wf->layer == LAYER_UNLOADED)
+        return;
+    struct weight_place place = layout_weight(w->l, i);
+    bool host = place.device == layout_host(w->l),
+         routed = role_kind((enum role)wf->role) == KIND_EXPERTS && f->n_expert;
+    struct load *d = host ? on_host : on_device;
+    if (wf->layer == LAYER_INPUT)
+        d->stored_bytes += (double)wf->t->bytes;
+    else
+        add_weight(w, d, host, place.repacked, wf->layer == (int32_t)f->n_layer, routed ? w->used : 1,
+                   routed ? w->touched : 1, wf->t);
+}
+
+static void add_load(struct load *sum, const struct load *d)
+{
+    sum->decode_bytes += d->decode_bytes;
+    sum->stored_bytes += d->stored_bytes;
+    sum->touched_bytes += d->touched_bytes;
+    sum->decode_slow_s += d->decode_slow_s;
+    sum->prefill_ops += d->prefill_ops;
+    sum->output_ops += d->output_ops;
+    sum->prefill_s += d->prefill_s;
+}
+
+/* Layers of one class on devices of one kind load them alike, unless an option names single weights. */
+struct class_load {
+    uint16_t cls;
+    int8_t backend; /* -1: the host */
+    bool experts_moved;
+    struct load on_device, on_host;
+};
+#define CLASS_LOADS 16 /* remembered; most models have two or three */
+
+static void weigh_layers(const struct weighing *w, struct load *load)
+{
+    struct class_load seen[CLASS_LOADS];
+    const struct layout *l = w->l;
+    const struct facts *f = l->f;
+    int h = layout_host(l);
+    uint32_t n = 0;
+    for (uint32_t il = 0; il < f->n_layer_run; il++) {
+        const struct layer_facts *lf = &f->layers[il];
+        int d = l->layer_device[il];
+        int8_t backend = d == h ? -1 : (int8_t)l->devices[d].backend;
+        bool moved = il < l->p->n_cpu_moe;
+        uint32_t c = 0;
+        while (c < n &&
+               (seen[c].cls != lf->cls || seen[c].backend != backend || seen[c].experts_moved != moved))
+            c++;
+        if (c == n) {
+            c = n < CLASS_LOADS ? n++ : CLASS_LOADS - 1;
+            seen[c] = (struct class_load){.cls = lf->cls, .backend = backend, .experts_moved = moved};
+            for (uint32_t k = 0; k < lf->n_own; k++)
+                weigh(w, f->by_layer[lf->first_own + k], &seen[c].on_device, &seen[c].on_host);
+        }
+        add_load(&load[d], &seen[c].on_device);
+        add_load(&load[h], &seen[c].on_host);
+    }
+}
+
+static void weigh_one(const struct weighing *w, uint32_t i, struct load *load)
+{
+    weigh(w, i, &load[layout_weight(w->l, i).device], &load[layout_host(w->l)]);
 }
 
 static void weigh_devices(const struct layout *l, const struct plan_host *host, uint32_t batch,
@@ -121,19 +183,17 @@ static void weigh_devices(const struct layout *l, const struct plan_host *host, 
 {
     const struct facts *f = l->f;
     int h = layout_host(l);
-    for (uint32_t i = 0; i < f->n_weights; i++) {
-        const struct weight_facts *w = &f->weights[i];
-        double touched, used = share_used(l, w, batch, &touched);
-        struct weight_place place = layout_weight(l, i);
-        int d = place.device;
-        if (w->layer == LAYER_INPUT)
-            load[d].stored_bytes += (double)w->t->bytes;
-        else
-            add_weight(&load[d], host, d == h, place.repacked, w->layer == (int32_t)f->n_layer, used, touched,
-                       w->t);
+    struct weighing w = {.l = l, .host = host, .used = 1, .touched = 1};
+    if (f->n_expert) {
+        w.used = (double)f->n_expert_used / f->n_expert;
+        w.touched = 1 - pow(1 - w.used, batch);
     }
+    if (!l->p->n_overrides)
+        weigh_layers(&w, load);
+    for (uint32_t k = l->p->n_overrides ? 0 : f->first_outside; k < f->n_weights; k++)
+        weigh_one(&w, f->by_layer[k], load);
     if (f->tied)
-        add_weight(&load[l->output_device], host, l->output_device == h, l->output_repacked, true, 1, 1,
+        add_weight(&w, &load[l->output_device], l->output_device == h, l->output_repacked, true, 1, 1,
                    f->weights[f->global[ROLE_TOKEN_EMBD]].t);
     for (uint32_t il = 0; il < f->n_layer; il++)
         load[l->layer_device[il]].layers++;
@@ -310,6 +370,14 @@ static double load_seconds(const struct layout *l, const struct plan_machine *ma
 double speed_depth(const struct layout *l)
 {
     return l->n_ctx_seq < LIVE_DEPTH ? l->n_ctx_seq : LIVE_DEPTH;
+}
+
+double speed_decode_tps(const struct layout *l, const struct plan_machine *machine)
+{
+    struct speed_seconds decode;
+    uint32_t samples;
+    speed_decode(l, machine, speed_depth(l), &decode);
+    return 1 / total(l, machine, &decode, true, &samples);
 }
 
 void speed_of(const struct layout *l, const struct plan_machine *machine, struct plan_speed *ret_speed)

@@ -25,6 +25,8 @@ const struct plan_taught *speed_taught(const struct layout *l, const struct plan
 enum rc speed_layout(struct estimator *est, const struct model *m, const struct plan_estimate *e,
                      const struct plan_machine *machine, struct plan_device *devices, struct err *err);
 
+/* What speed_of says of decoding, in a fraction of its time. */
+double speed_decode_tps(const struct layout *l, const struct plan_machine *machine);
 void speed_of(const struct layout *l, const struct plan_machine *machine, struct plan_speed *ret_speed);
 /* GB/s that all cores of the host read together: as measured or a guess from their number. */
 double speed_host_bandwidth(const struct plan_host *h);

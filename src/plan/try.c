@@ -25,22 +25,29 @@ static bool nearer(struct search *s, uint64_t by)
     return true;
 }
 
-static void note_part(struct search *s, const struct plan_part *p, uint64_t room)
+static const char *at_least(bool sizes)
+{
+    return sizes ? "at least " : "";
+}
+
+/* sizes: what is needed is known without the graphs. */
+static void note_part(struct search *s, const struct plan_part *p, uint64_t room, bool sizes)
 {
     char need[32], have[32];
     if (nearer(s, plan_part_total(p) - room))
-        snprintf(s->shortfall, sizeof s->shortfall, "%s needs %s and has %s",
-                 p->kind == PLAN_HOST ? "RAM" : p->name,
+        snprintf(s->shortfall, sizeof s->shortfall, "%s needs %s%s and has %s",
+                 p->kind == PLAN_HOST ? "RAM" : p->name, at_least(sizes),
                  str_human_bytes(plan_part_total(p), need, sizeof need),
                  str_human_bytes(room, have, sizeof have));
 }
 
-static void note_limit(struct search *s, uint64_t vram)
+static void note_limit(struct search *s, uint64_t vram, bool sizes)
 {
     char need[32], have[32];
     if (nearer(s, vram - s->vram_limit))
-        snprintf(s->shortfall, sizeof s->shortfall, "it takes %s of device memory and the limit is %s",
-                 str_human_bytes(vram, need, sizeof need), str_human_bytes(s->vram_limit, have, sizeof have));
+        snprintf(s->shortfall, sizeof s->shortfall, "it takes %s%s of device memory and the limit is %s",
+                 at_least(sizes), str_human_bytes(vram, need, sizeof need),
+                 str_human_bytes(s->vram_limit, have, sizeof have));
 }
 
 static int64_t left(uint64_t room, uint64_t need)
@@ -49,42 +56,61 @@ static int64_t left(uint64_t room, uint64_t need)
                        : -(int64_t)(need - room > INT64_MAX ? INT64_MAX : need - room);
 }
 
-int64_t try_slack(const struct search *s, const struct attempt *a)
+int64_t try_host_slack(const struct search *s, const struct attempt *a)
 {
-    const struct plan_estimate *e = &a->estimate;
-    uint64_t vram = 0, rooms = 0;
-    for (uint32_t i = 0; i < a->n_used; i++) {
-        vram += plan_part_total(&e->parts[i]);
-        rooms += try_room(s, a->used[i]);
-    }
-    int64_t ram = left(s->machine->host.free_bytes, plan_part_total(&e->parts[e->n_parts - 1])),
-            limit = left(s->vram_limit, vram), all = a->n_used ? left(rooms, vram) : ram;
-    all = limit < all ? limit : all;
-    return ram < all ? ram : all;
+    return left(s->machine->host.free_bytes, plan_part_total(&a->estimate.parts[a->estimate.n_parts - 1]));
 }
 
-bool try_judge(struct search *s, struct attempt *a)
+int64_t try_device_slack(const struct search *s, const struct attempt *a)
+{
+    uint64_t vram = 0, rooms = 0;
+    for (uint32_t i = 0; i < a->n_used; i++) {
+        vram += plan_part_total(&a->estimate.parts[i]);
+        rooms += try_room(s, a->used[i]);
+    }
+    int64_t limit = left(s->vram_limit, vram), all = left(rooms, vram);
+    return limit < all ? limit : all;
+}
+
+int64_t try_slack(const struct search *s, const struct attempt *a)
+{
+    int64_t ram = try_host_slack(s, a), devices = a->n_used ? try_device_slack(s, a) : ram;
+    return ram < devices ? ram : devices;
+}
+
+/* single: no other split could help. */
+static bool judge(struct search *s, const struct attempt *a, bool single, bool sizes)
 {
     const struct plan_estimate *e = &a->estimate;
     const struct plan_part *host = &e->parts[e->n_parts - 1];
     bool over = plan_part_total(host) > s->machine->host.free_bytes;
     uint64_t vram = 0;
     if (over)
-        note_part(s, host, s->machine->host.free_bytes);
+        note_part(s, host, s->machine->host.free_bytes, sizes);
     for (uint32_t i = 0; i < a->n_used; i++) {
         uint64_t room = try_room(s, a->used[i]), need = plan_part_total(&e->parts[i]);
         vram += need;
-        if (need <= room)
+        if (need <= room || !single)
             continue;
         over = true;
-        note_part(s, &e->parts[i], room);
+        note_part(s, &e->parts[i], room, sizes);
     }
     if (vram > s->vram_limit) {
         over = true;
-        note_limit(s, vram);
+        note_limit(s, vram, sizes);
     }
-    a->slack = try_slack(s, a);
     return !over;
+}
+
+bool try_judge(struct search *s, struct attempt *a)
+{
+    a->slack = try_slack(s, a);
+    return judge(s, a, true, false);
+}
+
+bool try_may_fit(struct search *s, const struct attempt *a)
+{
+    return judge(s, a, a->n_used < 2, true);
 }
 
 static void devices_of(const struct search *s, const struct attempt *a, struct plan_device *ret)
@@ -123,7 +149,16 @@ void try_speed(struct search *s, struct attempt *a)
         speed_of(&s->est.layout, s->machine, &a->speed);
 }
 
-void try_best_speed(struct search *s, struct attempt *a)
+void try_decode(struct search *s, struct attempt *a)
+{
+    struct plan_device devices[PLAN_MAX_DEVICES];
+    struct plan_estimate sizes;
+    devices_of(s, a, devices);
+    if (estimator_sizes(&s->est, &a->params, devices, a->n_used, &sizes, NULL) == RC_OK)
+        a->speed.decode_tps = speed_decode_tps(&s->est.layout, s->machine);
+}
+
+void try_best_decode(struct search *s, struct attempt *a)
 {
     struct plan_device devices[PLAN_MAX_DEVICES];
     struct plan_estimate sizes;
@@ -140,7 +175,7 @@ void try_best_speed(struct search *s, struct attempt *a)
         devices[i].taught = (struct plan_taught){0};
     }
     if (estimator_sizes(&s->est, &a->params, devices, a->n_used, &sizes, NULL) == RC_OK)
-        speed_of(&s->est.layout, s->machine, &a->speed);
+        a->speed.decode_tps = speed_decode_tps(&s->est.layout, s->machine);
 }
 
 int32_t try_pace(const struct attempt *a)
@@ -171,7 +206,7 @@ bool try_fits(struct search *s, struct attempt *a)
         return false;
     if (s->least_pace == INT32_MIN)
         return true;
-    try_speed(s, a);
+    try_decode(s, a);
     return try_pace(a) >= s->least_pace;
 }
 

@@ -201,9 +201,16 @@ static void sparse_keys(struct gguf_write *w, const struct small *s)
     put(w, -1, "output_norm.weight", EMBD, 0, 0);
 }
 
+static void drafting_keys(struct gguf_write *w, const struct small *s)
+{
+    lfm2_keys(w, s);
+    key(w, s, "nextn_predict_layers", 2);
+}
+
 static const struct small t5 = {"t5", t5_layer, t5_keys, NULL, 0, 0, false};
 static const struct small sparse = {"glm-dsa", sparse_layer, sparse_keys, NULL, 2, 0, false};
 static const struct small lfm2 = {"lfm2", lfm2_layer, lfm2_keys, NULL, 0, 0, false};
+static const struct small drafting = {"lfm2", lfm2_layer, drafting_keys, NULL, 0, 0, false};
 static const struct small falcon = {"falcon-h1", falcon_layer, falcon_keys, NULL, 1, 0, false};
 static const struct small bert = {"bert", bert_layer, bert_keys, NULL, 0, 1, false};
 
@@ -346,6 +353,26 @@ static void test_sparse(void **state)
     refused(&s, &p, RC_INVALID, "indexer.head_count");
 }
 
+/* Layers that only draft are not loaded: where all others are on a device, the host reads nothing. */
+static void test_drafting_speed(void **state)
+{
+    (void)state;
+    struct model *m = make(&drafting);
+    struct plan_params p = tool_params(1024);
+    struct plan_machine machine = {.n_devices = 1, .devices = {device("CUDA0", 8000)}};
+    struct plan_estimate e;
+    struct plan_speed slow, fast;
+    assert_int_equal(plan_estimate(m, &p, machine.devices, 1, &e, NULL), RC_OK);
+    machine.host.cores = 4;
+    machine.host.bandwidth_gbps = 1;
+    plan_speed(m, &e, &machine, &slow);
+    machine.host.bandwidth_gbps = 100;
+    plan_speed(m, &e, &machine, &fast);
+    assert_true(slow.decode_tps > 0);
+    assert_true(fast.decode_tps - slow.decode_tps <= 1e-9 * fast.decode_tps);
+    model_unref(m);
+}
+
 static void test_missing(void **state)
 {
     (void)state;
@@ -390,6 +417,7 @@ int main(void)
         cmocka_unit_test(test_shortened),       cmocka_unit_test(test_encoder),
         cmocka_unit_test(test_missing),         cmocka_unit_test(test_hostile_groups),
         cmocka_unit_test(test_encoder_decoder), cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_drafting_speed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -495,8 +495,8 @@ static bool check(struct instance *x, uint64_t seed, uint64_t *estimates)
 static uint64_t first_seed = 1, n_seeds = 400;
 
 /* Where answers differed once, from 20,000 seeds: contexts or splits whose graph is smaller than that of
- * less. */
-static const uint64_t found_seeds[] = {1018, 1496, 3620, 3682, 4026, 4546, 4831, 5185};
+ * less; the last two, shares where RAM must be relieved as much as the device can bear. */
+static const uint64_t found_seeds[] = {1018, 1496, 3620, 3682, 4026, 4546, 4831, 5185, 6660, 7327};
 
 static void test_equals_exhaustive(void **state)
 {
