@@ -9,7 +9,7 @@ MESON_SETUP = meson setup --buildtype=release --prefix=$(PREFIX)
 SOURCES = $(shell find src tests \( -name '*.c' -o -name '*.h' \) 2>/dev/null | sort)
 
 .DEFAULT_GOAL := build
-.PHONY: help build test demo install uninstall check-format format lint tsan valgrind oracle oom fuzz clean-room clean deps
+.PHONY: help build test demo install uninstall check-format format lint tsan valgrind oracle oom fuzz torture clean-room clean deps
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ oom: ## loads on toy GPUs: naive, llama-server's --fit, arriero; OOM_SCENARIOS=N
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (60) with libFuzzer
 	@scripts/fuzz.sh
+
+torture: ## long tests of the relay: every byte, slow clients; H1SPEC=DIR SMUGGLER=DIR run those tools too
+	@scripts/torture.sh
 
 bench-%: build ## a benchmark, as bench-proxy; also writes build/bench/NAME.json
 	@scripts/bench.sh $*

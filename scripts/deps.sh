@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a step of the build needs, or names what is missing.
 #
-#   scripts/deps.sh build|test|demo|bench|lint|fuzz|valgrind|clean-room…
+#   scripts/deps.sh build|test|demo|bench|torture|lint|fuzz|valgrind|clean-room…
 #
 # On Debian and Ubuntu, as root or with sudo, missing packages are installed with apt-get. Elsewhere
 # the missing tools and libraries are listed and the script fails. Safe to run again: when nothing
@@ -31,6 +31,7 @@ test|patchelf|patchelf
 test|python3 python3-venv|python3
 bench|nginx|nginx
 bench|haproxy|haproxy
+torture|slowhttptest|slowhttptest
 lint|clang-format|clang-format
 lint|clang-tidy|clang-tidy
 lint|cppcheck|cppcheck
@@ -47,15 +48,16 @@ for arg in "$@"; do
     demo) sets+=(build demo) ;;
     test) sets+=(build test) ;;
     bench) sets+=(build test bench) ;;
+    torture) sets+=(build test torture) ;;
     lint) sets+=(build test lint) ;;
     format) sets+=(format) ;;
     fuzz) sets+=(build test fuzz) ;;
     valgrind) sets+=(build test valgrind) ;;
     clean-room) sets+=(clean-room) ;;
-    *) die "unknown set of packages: $arg" "one of build test demo bench lint format fuzz valgrind clean-room" ;;
+    *) die "unknown set of packages: $arg" "one of build test demo bench torture lint format fuzz valgrind clean-room" ;;
   esac
 done
-((${#sets[@]})) || die "usage: scripts/deps.sh build|test|demo|bench|lint|format|fuzz|valgrind|clean-room"
+((${#sets[@]})) || die "usage: scripts/deps.sh build|test|demo|bench|torture|lint|format|fuzz|valgrind|clean-room"
 
 # check-format needs one tool of the lint set
 rows() {
