@@ -35,7 +35,7 @@ enum rc keyring_read(const char *path, struct key_set *ret_keys, struct err *err
 {
     struct stat st;
     struct buf text = {0};
-    if (stat(path, &st) != 0 && errno == ENOENT) {
+    if (stat(path, &st) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
         *ret_keys = (struct key_set){0};
         return RC_OK;
     }

@@ -46,6 +46,17 @@ static uint32_t load_of(const struct pool_instance *i)
     return i->slots + i->breaker.failures;
 }
 
+/* Of two that are equally busy the one that was idle for longer: what it still remembers of a conversation is
+ * the least likely to be asked for. */
+static bool comes_before(const struct pool_instance *a, const struct pool_instance *b)
+{
+    if (load_of(a) != load_of(b))
+        return load_of(a) < load_of(b);
+    if (a->last_used_ms != b->last_used_ms)
+        return a->last_used_ms < b->last_used_ms;
+    return a->leases < b->leases;
+}
+
 struct pool_instance *lease_pick(const struct entry *e, const struct prefix *prefix, bool light)
 {
     const struct entry *lead = e->lead;
@@ -57,7 +68,7 @@ struct pool_instance *lease_pick(const struct entry *e, const struct prefix *pre
         struct pool_instance *i = s->current;
         if (!is_ready(i) || !breaker_lets(&i->breaker, now) || (!light && !has_room(i)))
             continue;
-        if (!best || load_of(i) < load_of(best) || (load_of(i) == load_of(best) && i->leases < best->leases))
+        if (!best || comes_before(i, best))
             best = i;
         if (i->serial == holder)
             held = i;
