@@ -1,10 +1,10 @@
 /* The order in which a Vulkan device runs the nodes of a split. Layer plan; see graph.h.
  *
  * The device gathers, from the next 20 nodes, those that need no other of them, so that they can overlap; it
- * keeps together what its fused kernels expect (a norm and its weight, a product and its addition, rotary
- * positions and the write into the cache, the choice of experts). Views follow at the end of a set. What
- * lives how long follows from this order. Source: the rules of ggml's Vulkan backend, checked against
- * llama-fit-params. */
+ * keeps together what its fused kernels expect (a norm, its weight and what is added, a product and its
+ * addition, rotary positions or a bare norm and the write into the cache, the choice of experts). Views
+ * follow at the end of a set. What lives how long follows from this order. Source: the rules of ggml's Vulkan
+ * backend, checked against llama-fit-params. */
 #include "plan/graph.h"
 
 #include <string.h>
@@ -87,7 +87,10 @@ static const uint8_t patterns[][11] = {
      OP_DIV, OP_RESHAPE},
     {OP_SOFT_MAX, OP_RESHAPE, OP_ARGSORT, OP_VIEW, OP_GET_ROWS},
     {OP_ARGSORT, OP_VIEW, OP_GET_ROWS, OP_RESHAPE, OP_SOFT_MAX, OP_RESHAPE},
+    {OP_RMS_NORM, OP_MUL, OP_ADD, OP_MUL},
+    {OP_RMS_NORM, OP_MUL, OP_ADD},
     {OP_RMS_NORM, OP_MUL, OP_ROPE, OP_VIEW, OP_SET_ROWS},
+    {OP_RMS_NORM, OP_VIEW, OP_SET_ROWS},
     {OP_ROPE, OP_VIEW, OP_SET_ROWS},
 };
 
@@ -192,11 +195,11 @@ static int32_t rope_after_norm(struct reorder *r, int32_t j)
     return j;
 }
 
-static void cache_write_after_rope(struct reorder *r, int32_t rope)
+static void cache_write_after(struct reorder *r, int32_t i)
 {
     int32_t view = -1;
-    for (int32_t k = rope + 1; k < last_before(r, rope, 10); k++) {
-        if (view < 0 && op_of(r, k) == OP_VIEW && at(r, k)->src[0] == r->node[rope]) {
+    for (int32_t k = i + 1; k < last_before(r, i, 10); k++) {
+        if (view < 0 && op_of(r, k) == OP_VIEW && at(r, k)->src[0] == r->node[i]) {
             view = k;
         } else if (view >= 0 && op_of(r, k) == OP_SET_ROWS && at(r, k)->src[0] == r->node[view]) {
             pull(r, view);
@@ -225,12 +228,12 @@ static int32_t product_of(const struct reorder *r, int32_t j)
 static void take(struct reorder *r, int32_t j)
 {
     uint8_t op = op_of(r, j), before = j > 0 ? op_of(r, j - 1) : (uint8_t)OP_NONE;
-    int32_t rope = j;
+    int32_t writer = j;
     set_add(r, j);
     if (op == OP_MUL && before == OP_RMS_NORM)
-        rope = rope_after_norm(r, j);
-    if (op_of(r, rope) == OP_ROPE)
-        cache_write_after_rope(r, rope);
+        writer = rope_after_norm(r, j);
+    if (op_of(r, writer) == OP_ROPE || op_of(r, writer) == OP_RMS_NORM)
+        cache_write_after(r, writer);
     if (op == OP_ADD_ID && before == OP_MUL_MAT_ID)
         pull(r, consumer(r, j, OP_MUL, true));
     if (op == OP_ADD && before == OP_MUL_MAT)

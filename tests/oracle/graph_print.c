@@ -17,9 +17,9 @@ static void put_shape(FILE *out, const struct gtensor *t)
 }
 
 /* A tensor is written before it is read, so its number is that of its place in the order. */
-static void put_node(FILE *out, const struct graph *g, const int32_t *place, int32_t i, int host)
+static void put_node(FILE *out, const struct graph *g, const int32_t *place, int32_t i, int32_t id, int host)
 {
-    const struct gtensor *t = &g->t[g->nodes[i]];
+    const struct gtensor *t = &g->t[id];
     fprintf(out, "%d %s%s ", i, names[t->op], t->flags & GF_OUTPUT ? "!" : "");
     put_shape(out, t);
     for (int j = 0; j < GRAPH_MAX_SRC && t->src[j] >= 0; j++) {
@@ -53,9 +53,13 @@ enum rc graph_print(const struct oracle_case *c, const struct model *m, FILE *ou
         int32_t *place = mem_calloc((size_t)g->n_t + 1, sizeof *place);
         for (int32_t i = 0; i < g->n_t; i++)
             place[i] = -1;
-        for (int32_t i = 0; i < g->n_nodes; i++) {
-            put_node(out, g, place, i, layout_host(&e.layout));
-            place[g->nodes[i]] = i;
+        int32_t n = 0;
+        for (int32_t i = 0; i < g->n_order; i++) {
+            int32_t id = g->order[i].tensor;
+            if (g->t[id].op == OP_NONE) /* copies, and what keeps a source alive */
+                continue;
+            put_node(out, g, place, n, id, layout_host(&e.layout));
+            place[id] = n++;
         }
         free(place);
     }

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-/* One node a line, after scheduling: number, operation, type, shape, sources, strides of a view; behind '#'
+/* One node a line, in the order in which they run: number, operation, type, shape, sources, strides of a view; behind '#'
  * the index of the backend. Errors as plan_estimate's. */
 enum rc graph_print(const struct oracle_case *c, const struct model *m, FILE *out, struct err *err);
 
