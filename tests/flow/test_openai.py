@@ -119,6 +119,17 @@ def test_real_model_answers_in_words(make_daemon, smollm, folder):
 
 # ---- errors that a client sees ----
 
+def test_a_form_reaches_the_model_that_it_names(daemon):
+    """These models do not hear, so llama-server's own refusal comes back: from an instance of the model in the form."""
+    sound = ("a.wav", b"RIFF\x00\xff--\r\n")
+    with pytest.raises(openai.APIStatusError) as refused:
+        daemon.openai().audio.transcriptions.create(model="tiny-b", file=sound)
+    assert refused.value.response.headers["x-arriero-instance"].startswith("tiny-b"), refused.value
+    with pytest.raises(openai.NotFoundError) as missing:
+        daemon.openai().audio.transcriptions.create(model="tiny-z", file=sound)
+    assert "tiny-z" in missing.value.message
+
+
 def test_unknown_model_is_404_with_the_nearest_names(daemon):
     with pytest.raises(openai.NotFoundError) as e:
         daemon.openai().chat.completions.create(model="tiny-aa", messages=MESSAGES)
