@@ -125,6 +125,7 @@ int32_t build_mamba_steps(struct build *b, int32_t cur, uint32_t il);
 int32_t build_mamba2(struct build *b, int32_t cur, uint32_t il);
 int32_t build_short_conv(struct build *b, int32_t cur, uint32_t il);
 int32_t build_delta_net(struct build *b, int32_t cur, uint32_t il);
+int32_t build_kimi_delta(struct build *b, int32_t cur, uint32_t il);
 /* The tokens' rows of the embedding matrix. */
 int32_t build_token_rows(struct build *b);
 /* Ends a graph without logits: the states are its result, and what they are pooled to. */

@@ -48,6 +48,7 @@ static int32_t mix(struct build *b, int32_t state, uint32_t il)
     case MIXER_MAMBA2: return build_mamba2(b, cur, il);
     case MIXER_CONV: return build_short_conv(b, cur, il);
     case MIXER_DELTA: graph_expand(b->g, cur); return build_delta_net(b, cur, il);
+    case MIXER_KDA: graph_expand(b->g, cur); return build_kimi_delta(b, cur, il);
     case MIXER_NONE: return build_ffn(b, cur, il);
     default: return attend(b, cur, il);
     }

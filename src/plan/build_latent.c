@@ -14,6 +14,11 @@ static int32_t queries(struct build *b, int32_t cur, uint32_t il)
     return build_product(b, t[ROLE_Q_LATENT], narrow);
 }
 
+static int32_t turned(struct build *b, int32_t cur, uint32_t il)
+{
+    return b->f->layers[il].rotated ? build_rope(b, cur, il) : cur;
+}
+
 /* The rotated part of each head. */
 static int32_t rotated_part(struct build *b, int32_t cur, uint64_t heads, uint64_t head_bytes,
                             uint64_t offset, uint32_t il)
@@ -21,7 +26,7 @@ static int32_t rotated_part(struct build *b, int32_t cur, uint64_t heads, uint64
     struct graph *g = b->g;
     uint64_t n = b->n_tokens, row = heads * head_bytes;
     int32_t part = graph_view(g, cur, b->f->latent.rope, heads, n, 1, head_bytes, row, row * n, offset);
-    return build_rope(b, part, il);
+    return turned(b, part, il);
 }
 
 static int32_t concat(struct build *b, int32_t a, int32_t c)
@@ -41,9 +46,9 @@ static int32_t absorbed_queries(struct build *b, int32_t q, uint32_t il)
     uint64_t n = b->n_tokens, heads = b->f->layers[il].n_head, head = 4ull * (l->nope + l->rope),
              row = heads * head;
     int32_t plain = graph_view(g, q, l->nope, heads, n, 1, head, row, row * n, 0);
-    int32_t turned =
+    int32_t matched =
         build_product(b, layer_weight(b, il, ROLE_K_LATENT), graph_permute(g, plain, 0, 2, 1, 3));
-    return concat(b, graph_permute(g, turned, 0, 2, 1, 3),
+    return concat(b, graph_permute(g, matched, 0, 2, 1, 3),
                   rotated_part(b, q, heads, head, 4ull * l->nope, il));
 }
 
@@ -73,7 +78,7 @@ void build_latent(struct build *b, int32_t cur, uint32_t il, int32_t *ret_q, int
     int32_t q = queries(b, cur, il);
     if (!b->f->indexer.heads)
         q = graph_reshape(g, q, l->nope + l->rope, heads, n, 1);
-    *ret_q = l->cached ? absorbed_queries(b, q, il) : build_rope(b, q, il);
+    *ret_q = l->cached ? absorbed_queries(b, q, il) : turned(b, q, il);
     int32_t both = build_product(b, t[ROLE_KV_A], cur);
     int32_t narrow = graph_view(g, both, l->rank, n, 1, 1, row, row * n, row * n, 0);
     narrow = build_norm(b, narrow, t[ROLE_KV_A_NORM], -1);

@@ -64,11 +64,13 @@ int32_t build_states_load(struct build *b, uint32_t il, uint64_t width, int32_t 
 struct tail {
     int32_t stored, before; /* [tail, channels, sequences] */
     uint64_t n, channels;
+    uint64_t at, row; /* bytes before it in a stored row, and of that row */
 };
 
 static struct tail load_tail(struct build *b, uint32_t il, uint64_t channels)
 {
     struct tail t = {.n = b->f->ssm_conv - 1, .channels = channels};
+    t.row = 4 * t.n * channels;
     int32_t used = build_states_load(b, il, t.n * channels, &t.stored);
     t.before = graph_reshape(b->g, used, t.n, channels, b->n_seqs, 1);
     return t;
@@ -84,16 +86,23 @@ static int32_t join_tail(struct build *b, const struct tail *t, int32_t x)
     graph_src(g, joined, graph_transpose(g, x));
     uint64_t row = g->t[joined].nb[1], seq = g->t[joined].nb[2];
     int32_t last = graph_view(g, joined, t->n, t->channels, s, 1, row, seq, seq * s, 4 * n);
-    build_states_store(b, last, t->stored, t->n * t->channels * s);
+    int32_t into =
+        graph_view(g, t->stored, t->n * t->channels, s, 1, 1, t->row, t->row * s, t->row * s, t->at);
+    graph_expand(g, graph_cpy(g, last, into));
     return joined;
+}
+
+static int32_t convolve_with(struct build *b, int32_t joined, uint64_t channels, int32_t matrix)
+{
+    int32_t x = graph_new(b->g, OP_SSM_CONV, GGML_F32, channels, b->n_tokens / b->n_seqs, b->n_seqs, 1);
+    graph_src(b->g, x, joined);
+    graph_src(b->g, x, matrix);
+    return x;
 }
 
 static int32_t convolve(struct build *b, int32_t joined, uint64_t channels, int32_t weight)
 {
-    int32_t x = graph_new(b->g, OP_SSM_CONV, GGML_F32, channels, b->n_tokens / b->n_seqs, b->n_seqs, 1);
-    graph_src(b->g, x, joined);
-    graph_src(b->g, x, build_weight(b, weight));
-    return x;
+    return convolve_with(b, joined, channels, build_weight(b, weight));
 }
 
 static int32_t convolve_biased(struct build *b, int32_t joined, uint64_t channels, const int32_t *t)
@@ -305,6 +314,11 @@ static struct rates delta_rates(struct build *b, int32_t cur, const int32_t *t)
     return (struct rates){graph_reshape(g, a, 1, heads, n, s), beta};
 }
 
+static int32_t unit_length(struct build *b, int32_t heads)
+{
+    return graph_unary(b->g, OP_SCALE, graph_unary(b->g, OP_RMS_NORM, heads));
+}
+
 /* Queries or keys of the convolved inputs, normed; once for each value head if their matrices were sorted by
  * key head. */
 static int32_t delta_heads(struct build *b, int32_t x, uint64_t offset, bool repeated)
@@ -312,13 +326,39 @@ static int32_t delta_heads(struct build *b, int32_t x, uint64_t offset, bool rep
     struct graph *g = b->g;
     uint64_t s = b->n_seqs, n = b->n_tokens / s, width = b->f->ssm_state, keys = b->f->ssm_group,
              heads = b->f->ssm_rank;
-    int32_t part = graph_unary(g, OP_RMS_NORM, head_part(b, x, width, keys, offset));
-    part = graph_unary(g, OP_SCALE, part);
+    int32_t part = unit_length(b, head_part(b, x, width, keys, offset));
     if (!repeated || heads == keys)
         return part;
     int32_t many = graph_new(g, OP_REPEAT, GGML_F32, width, heads / keys, keys, n * s);
     graph_src(g, many, graph_reshape(g, part, width, 1, keys, n * s));
     return graph_reshape(g, many, width, heads, n, s);
+}
+
+struct net { /* q, k, v: [width, heads, tokens of a sequence, sequences] */
+    int32_t q, k, v;
+    struct rates rates;
+    int32_t state;
+};
+
+/* The net over this batch; its result holds the outputs, which are returned as a view in heads, then the new
+ * states, which are stored. */
+static int32_t run_net(struct build *b, const struct net *c, int32_t stored)
+{
+    struct graph *g = b->g;
+    const struct facts *f = b->f;
+    uint64_t s = b->n_seqs, n = b->n_tokens / s, inner = f->ssm_inner, heads = f->ssm_rank,
+             width = inner / heads, square = 4 * width * width;
+    int32_t net = graph_new(g, OP_DELTA_NET, GGML_F32, inner, n * s + width * s, 1, 1);
+    graph_src(g, net, c->q);
+    graph_src(g, net, c->k);
+    graph_src(g, net, c->v);
+    graph_src(g, net, c->rates.decay);
+    graph_src(g, net, c->rates.learning);
+    graph_src(g, net, graph_reshape(g, c->state, width, width, heads, s));
+    int32_t last =
+        graph_view(g, net, width, width, heads, s, 4 * width, square, square * heads, 4 * inner * n * s);
+    build_states_store(b, last, stored, f->state_s * s);
+    return graph_view(g, net, width, heads, n, s, 4 * width, 4 * inner, 4 * inner * n, 0);
 }
 
 int32_t build_delta_net(struct build *b, int32_t cur, uint32_t il)
@@ -335,21 +375,73 @@ int32_t build_delta_net(struct build *b, int32_t cur, uint32_t il)
     int32_t x = graph_unary(g, OP_UNARY, convolve(b, joined, channels, t[ROLE_SSM_CONV]));
     bool sorted = t[ROLE_SSM_BA] >= 0;
     struct rates r = delta_rates(b, cur, t);
-    int32_t net = graph_new(g, OP_DELTA_NET, GGML_F32, inner, n * s + width * s, 1, 1);
-    graph_src(g, net, delta_heads(b, x, 0, sorted));
-    graph_src(g, net, delta_heads(b, x, 4 * keys, sorted));
-    graph_src(g, net, head_part(b, x, width, heads, 8 * keys));
-    graph_src(g, net, r.decay);
-    graph_src(g, net, r.learning);
-    graph_src(g, net, graph_reshape(g, state, width, width, heads, s));
-    uint64_t square = 4 * width * width;
-    int32_t last =
-        graph_view(g, net, width, width, heads, s, 4 * width, square, square * heads, 4 * inner * n * s);
-    build_states_store(b, last, stored, f->state_s * s);
-    int32_t y = graph_view(g, net, width, heads, n, s, 4 * width, 4 * inner, 4 * inner * n, 0);
+    struct net net = {.q = delta_heads(b, x, 0, sorted),
+                      .k = delta_heads(b, x, 4 * keys, sorted),
+                      .v = head_part(b, x, width, heads, 8 * keys),
+                      .rates = r,
+                      .state = state};
+    int32_t y = run_net(b, &net, stored);
     y = build_norm(b, y, t[ROLE_SSM_NORM], -1);
     int32_t gate = graph_reshape(g, build_product(b, t[ROLE_ATTN_GATE], cur), width, heads, n, s);
     y = graph_binary(g, OP_MUL, y, graph_unary(g, OP_UNARY, gate));
     y = build_product(b, t[ROLE_SSM_OUT], graph_reshape(g, y, inner, n, s, 1));
     return graph_reshape(g, y, f->n_embd, n * s, 1, 1);
+}
+
+/* ---- Kimi: queries, keys and values are convolved one by one, and each value is forgotten at its own rate
+ * ---- */
+
+/* Queries, keys or values (part 0, 1 or 2) in heads. */
+static int32_t kimi_heads(struct build *b, struct tail tails, unsigned part, int32_t cur, const int32_t *t)
+{
+    static const struct {
+        enum role product, conv;
+    } parts[] = {{ROLE_Q, ROLE_SSM_CONV_Q}, {ROLE_K, ROLE_SSM_CONV_K}, {ROLE_V, ROLE_SSM_CONV_V}};
+    struct graph *g = b->g;
+    uint64_t s = b->n_seqs, n = b->n_tokens / s, inner = b->f->ssm_inner, row = 4 * tails.n;
+    tails.at = part * tails.n * inner * 4;
+    tails.before = graph_view(g, tails.before, tails.n, inner, s, 1, row, tails.row, tails.row * s, tails.at);
+    int32_t x = graph_reshape(g, build_product(b, t[parts[part].product], cur), inner, n, s, 1);
+    int32_t joined = join_tail(b, &tails, x);
+    int32_t matrix = graph_reshape(g, build_weight(b, t[parts[part].conv]), b->f->ssm_conv, inner, 1, 1);
+    x = graph_reshape(g, convolve_with(b, joined, inner, matrix), inner, n * s, 1, 1);
+    return graph_reshape(g, graph_unary(g, OP_UNARY, x), b->f->ssm_state, b->f->ssm_rank, n, s);
+}
+
+static struct rates kimi_rates(struct build *b, int32_t cur, const int32_t *t)
+{
+    struct graph *g = b->g;
+    uint64_t s = b->n_seqs, n = b->n_tokens / s, width = b->f->ssm_state, heads = b->f->ssm_rank;
+    int32_t a = build_product(b, t[ROLE_SSM_F_B], build_product(b, t[ROLE_SSM_F_A], cur));
+    a = graph_unary(g, OP_UNARY, graph_binary(g, OP_ADD, a, build_weight(b, t[ROLE_SSM_DT_B])));
+    a = graph_reshape(g, a, width, heads, n * s, 1);
+    a = graph_binary(g, OP_MUL, a, graph_reshape(g, build_weight(b, t[ROLE_SSM_A]), 1, heads, 1, 1));
+    int32_t beta = graph_reshape(g, build_product(b, t[ROLE_SSM_BETA], cur), 1, heads, n, s);
+    return (struct rates){graph_reshape(g, a, width, heads, n, s), graph_unary(g, OP_UNARY, beta)};
+}
+
+int32_t build_kimi_delta(struct build *b, int32_t cur, uint32_t il)
+{
+    struct graph *g = b->g;
+    const struct facts *f = b->f;
+    const int32_t *t = f->layers[il].tensor;
+    uint64_t n = b->n_tokens, inner = f->ssm_inner, width = f->ssm_state, heads = f->ssm_rank;
+    struct tail tails = {.n = f->ssm_conv - 1, .channels = inner, .row = 4 * f->state_r};
+    tails.before = build_states_load(b, il, f->state_r, &tails.stored);
+    int32_t q = kimi_heads(b, tails, 0, cur, t), k = kimi_heads(b, tails, 1, cur, t),
+            v = kimi_heads(b, tails, 2, cur, t);
+    int32_t stored, state = build_states_load(b, il, f->state_s, &stored);
+    struct net net = {.q = unit_length(b, q),
+                      .k = unit_length(b, k),
+                      .v = v,
+                      .rates = kimi_rates(b, cur, t),
+                      .state = state};
+    int32_t y = graph_unary(g, OP_CONT, run_net(b, &net, stored));
+    int32_t gate = build_product(b, t[ROLE_SSM_G_B], build_product(b, t[ROLE_SSM_G_A], cur));
+    gate = graph_unary(g, OP_UNARY, graph_reshape(g, gate, width, heads, n, 1));
+    y = build_norm(b, graph_reshape(g, y, width, heads, n, 1), t[ROLE_SSM_NORM], -1);
+    y = graph_binary(g, OP_MUL, y, gate);
+    int32_t flat = graph_new(g, OP_CONT, GGML_F32, inner, n, 1, 1);
+    graph_src(g, flat, y);
+    return build_product(b, t[ROLE_O], flat);
 }

@@ -56,7 +56,7 @@ static bool takes_scan(const struct facts *f, const struct backend_traits *b, co
 bool facts_device_takes(const struct facts *f, const struct weight_facts *w, const struct backend_traits *b)
 {
     bool scanned = w->role == ROLE_SSM_A && w->layer >= 0 && w->layer < (int32_t)f->n_layer &&
-                   f->layers[w->layer].mixer != MIXER_DELTA;
+                   f->layers[w->layer].mixer != MIXER_DELTA && f->layers[w->layer].mixer != MIXER_KDA;
     return w->t->bytes <= b->max_tensor && (!scanned || takes_scan(f, b, w->t));
 }
 

@@ -167,7 +167,7 @@ static enum rc attention_shape(struct facts *f, struct err *err)
     for (uint32_t il = 0; il < f->n_layer; il++) {
         struct layer_facts *l = &f->layers[il];
         uint64_t heads = 0, kv = 0;
-        if (l->tensor[ROLE_O] < 0)
+        if (l->tensor[ROLE_O] < 0 || l->mixer == MIXER_KDA)
             continue;
         if (!model_arch_layer_u64(m, "attention.head_count", il, &heads))
             return err_set(err, RC_INVALID, "%s: the key %s.attention.head_count is missing", m->path,
@@ -332,7 +332,7 @@ static bool indexer_complete(const struct facts *f, uint32_t il)
     return ok;
 }
 
-static bool latent_complete(const struct facts *f, const int32_t *t)
+bool facts_latent_complete(const struct facts *f, const int32_t *t)
 {
     bool q = t[ROLE_Q] >= 0 || (t[ROLE_Q_A] >= 0 && t[ROLE_Q_A_NORM] >= 0 && t[ROLE_Q_LATENT] >= 0);
     bool kv = f->latent.cached ? t[ROLE_K_LATENT] >= 0 && t[ROLE_V_LATENT] >= 0 : t[ROLE_KV_LATENT] >= 0;
@@ -372,7 +372,7 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
         if (rc)
             return rc;
         if (f->latent.rank) {
-            if (!latent_complete(f, t) || !indexer_complete(f, il))
+            if (!facts_latent_complete(f, t) || !indexer_complete(f, il))
                 return err_set(err, RC_INVALID, "%s: layer %u lacks matrices of latent attention", f->m->path,
                                il);
         } else if (t[ROLE_QKV] < 0 && (t[ROLE_Q] < 0 || (f->layers[il].cached && t[ROLE_K] < 0) ||

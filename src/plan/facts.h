@@ -59,6 +59,7 @@ enum arch_flag { /* see architectures.def */
                  INDEXED = 1ull << 60,
                  MID_RESIDUAL_FIRST = 1ull << 58,
                  EXACT_EXPERTS = 1ull << 61,
+                 EVEN_SLOTS = 1ull << 62,
 };
 
 struct arch {
@@ -88,6 +89,7 @@ enum mixer {
     MIXER_MAMBA_STEPS, /* heads, whose steps and vectors come from the convolved input (PLaMo 2) */
     MIXER_CONV,        /* short convolution, no second state */
     MIXER_DELTA,       /* gated delta net */
+    MIXER_KDA,         /* … that forgets each value at a rate of its own (Kimi) */
     MIXER_RWKV6,
     MIXER_RWKV7,
     MIXER_NONE, /* a feed-forward block alone */
@@ -214,6 +216,8 @@ enum rc facts_keys(struct facts *f, struct err *err);
 enum rc facts_init(struct facts *f, const struct model *m, struct err *err);
 void facts_release(struct facts *f);
 
+/* Has a layer with these tensors every matrix that the model's latent attention needs? */
+bool facts_latent_complete(const struct facts *f, const int32_t *t);
 /* facts_recurrent.c: mixers, states and needed weights of a hybrid model's layers. After the weights. */
 enum rc facts_recurrent(struct facts *f, struct err *err);
 /* classes.c: fills by_layer, classes, and each layer's form and class. Last of all. RC_NOMEM. */

@@ -16,6 +16,8 @@ static enum mixer mixer_of(const struct facts *f, const int32_t *t)
     if (t[ROLE_SSM_X] >= 0)
         return t[ROLE_SSM_A] >= 0 && f->weights[t[ROLE_SSM_A]].t->ne[1] == 1 ? MIXER_MAMBA_STEPS
                                                                              : MIXER_MAMBA;
+    if (t[ROLE_SSM_F_A] >= 0)
+        return MIXER_KDA;
     if (t[ROLE_SSM_BA] >= 0 || t[ROLE_SSM_ALPHA] >= 0)
         return MIXER_DELTA;
     if (t[ROLE_SSM_IN] >= 0)
@@ -46,6 +48,10 @@ static enum rc need_all(const struct facts *f, uint32_t il, struct err *err)
         [MIXER_DELTA] = {8,
                          {ROLE_ATTN_NORM, ROLE_QKV, ROLE_ATTN_GATE, ROLE_SSM_CONV, ROLE_SSM_DT_B, ROLE_SSM_A,
                           ROLE_SSM_NORM, ROLE_SSM_OUT}},
+        [MIXER_KDA] = {16,
+                       {ROLE_ATTN_NORM, ROLE_Q, ROLE_K, ROLE_V, ROLE_SSM_CONV_Q, ROLE_SSM_CONV_K,
+                        ROLE_SSM_CONV_V, ROLE_SSM_F_A, ROLE_SSM_F_B, ROLE_SSM_DT_B, ROLE_SSM_A, ROLE_SSM_BETA,
+                        ROLE_SSM_G_A, ROLE_SSM_G_B, ROLE_SSM_NORM, ROLE_O}},
         [MIXER_RWKV6] = {12,
                          {ROLE_ATTN_NORM, ROLE_TIME_W1, ROLE_TIME_W2, ROLE_TIME_LERP_X, ROLE_TIME_LERP_FUSED,
                           ROLE_TIME_DECAY, ROLE_TIME_DECAY_W1, ROLE_TIME_DECAY_W2, ROLE_TIME_V, ROLE_TIME_R,
@@ -60,9 +66,12 @@ static enum rc need_all(const struct facts *f, uint32_t il, struct err *err)
     const struct layer_facts *l = &f->layers[il];
     const int32_t *t = l->tensor;
     enum mixer m = l->mixer == MIXER_NONE && t[ROLE_ROUTER] >= 0 ? MIXER_ATTENTION : (enum mixer)l->mixer;
-    bool fused = m == MIXER_ATTENTION && t[ROLE_QKV] >= 0;
-    enum rc rc = l->mixer == m && !fused ? facts_need_weights(f, il, rows[m].need, rows[m].n, err) : RC_OK;
-    if (!rc && fused)
+    bool latent = m == MIXER_ATTENTION && f->latent.rank, fused = m == MIXER_ATTENTION && t[ROLE_QKV] >= 0;
+    enum rc rc =
+        l->mixer == m && !fused && !latent ? facts_need_weights(f, il, rows[m].need, rows[m].n, err) : RC_OK;
+    if (!rc && latent && l->mixer == m && !facts_latent_complete(f, t))
+        rc = err_set(err, RC_INVALID, "%s: layer %u lacks matrices of latent attention", f->m->path, il);
+    if (!rc && (fused || latent))
         rc = facts_need_weights(f, il, (const enum role[]){ROLE_ATTN_NORM, ROLE_O}, 2, err);
     if (!rc && l->cached && l->mixer != MIXER_ATTENTION)
         rc = facts_need_weights(f, il, rows[MIXER_ATTENTION].need, rows[MIXER_ATTENTION].n, err);
@@ -113,6 +122,23 @@ static enum rc state_space(struct facts *f, bool groups, struct err *err)
     return RC_OK;
 }
 
+/* Three tails, of queries, keys and values, and a square a head. */
+static enum rc kimi_states(struct facts *f, struct err *err)
+{
+    enum rc rc = arch_need_u32(f->m, "ssm.conv_kernel", 1024, &f->ssm_conv, err);
+    if (!rc)
+        rc = arch_need_u32(f->m, "kda.head_dim", 8192, &f->ssm_state, err);
+    if (!rc)
+        rc = arch_need_u32(f->m, "attention.head_count", 4096, &f->ssm_rank, err);
+    if (rc)
+        return rc;
+    f->ssm_group = f->ssm_rank;
+    f->ssm_inner = f->ssm_rank * f->ssm_state;
+    f->state_r = 3ull * (f->ssm_conv - 1) * f->ssm_inner;
+    f->state_s = (uint64_t)f->ssm_state * f->ssm_inner;
+    return RC_OK;
+}
+
 /* The token before, once or twice, and a square a head. */
 static enum rc time_mixing(struct facts *f, struct err *err)
 {
@@ -156,7 +182,7 @@ enum rc facts_recurrent(struct facts *f, struct err *err)
     for (uint32_t il = 0; il < f->n_layer_run; il++) {
         struct layer_facts *l = &f->layers[il];
         l->mixer = (uint8_t)mixer_of(f, l->tensor);
-        l->cached = l->tensor[ROLE_O] >= 0;
+        l->cached = l->tensor[ROLE_O] >= 0 && l->mixer != MIXER_KDA;
         if ((f->arch->family == FAMILY_RWKV) != (l->mixer == MIXER_RWKV6 || l->mixer == MIXER_RWKV7))
             return err_set(err, RC_INVALID, "%s: layer %u is none of its architecture", f->m->path, il);
         l->recurrent = l->mixer != MIXER_ATTENTION && l->mixer != MIXER_NONE;
@@ -170,10 +196,12 @@ enum rc facts_recurrent(struct facts *f, struct err *err)
         return time_mixing(f, err);
     bool scans = seen[MIXER_MAMBA] || seen[MIXER_MAMBA_STEPS] || seen[MIXER_MAMBA2] || seen[MIXER_DELTA];
     if (seen[MIXER_MAMBA] + seen[MIXER_MAMBA_STEPS] + seen[MIXER_MAMBA2] + seen[MIXER_DELTA] +
-            seen[MIXER_CONV] >
+            seen[MIXER_KDA] + seen[MIXER_CONV] >
         1)
         return err_set(err, RC_INVALID, "%s: layers with states of several kinds", f->m->path);
     if (scans)
         return state_space(f, !seen[MIXER_MAMBA] && !seen[MIXER_MAMBA_STEPS], err);
+    if (seen[MIXER_KDA])
+        return kimi_states(f, err);
     return seen[MIXER_CONV] ? short_convolution(f, err) : RC_OK;
 }

@@ -179,6 +179,25 @@ static enum rc check_cache_types(const struct layout *l, struct err *err)
     return RC_OK;
 }
 
+/* Slots with caches of their own that end the runtime in an assertion. */
+static enum rc check_slots(const struct layout *l, struct err *err)
+{
+    enum rc rc = RC_OK;
+    if (l->n_streams > 1 && l->f->arch->family == FAMILY_T5 && !l->f->headless) {
+        rc = err_set(err, RC_INVALID,
+                     "%u slots with caches of their own: the runtime has none of them for T5", l->n_streams);
+        err_hint(err, "use --kv-unified");
+    } else if (l->n_streams > 1 && l->f->arch->flags & EVEN_SLOTS && l->n_tokens % l->n_streams) {
+        rc = err_set(
+            err, RC_INVALID,
+            "%u slots with caches of their own do not share a batch of %u tokens evenly, which %s needs",
+            l->n_streams, l->n_tokens, l->f->arch->name);
+        err_hint(err, "use --kv-unified, or --ubatch %u",
+                 l->n_tokens / l->n_streams ? l->n_tokens / l->n_streams * l->n_streams : l->n_streams);
+    }
+    return rc;
+}
+
 /* Of a model that attends backwards only the batch is bounded by the context as asked; then the context is
  * padded, and it bounds what is computed at once. */
 static enum rc resolve_context(struct layout *l, struct err *err)
@@ -197,14 +216,10 @@ static enum rc resolve_context(struct layout *l, struct err *err)
         return err_set(err, RC_INVALID, "a context of %u tokens leaves nothing for each of %u slots", ctx,
                        l->n_seqs);
     l->n_ctx = l->n_ctx_seq * l->n_streams;
-    if (l->n_streams > 1 && l->f->arch->family == FAMILY_T5 && !l->f->headless) {
-        enum rc rc =
-            err_set(err, RC_INVALID, "%u slots with caches of their own: the runtime has none of them for T5",
-                    l->n_streams);
-        err_hint(err, "use --kv-unified");
-        return rc;
-    }
     l->n_tokens = l->n_ctx < l->n_ubatch ? l->n_ctx : l->n_ubatch;
+    enum rc rc = check_slots(l, err);
+    if (rc)
+        return rc;
     /* every slot keeps a row for each token that a draft guessed, and one for the next */
     uint32_t rows = p->extras && p->extras->draft ? 1 + p->extras->draft_tokens : 1;
     uint32_t outputs =

@@ -196,7 +196,6 @@ void shape_kimi_linear(struct make *k)
     make_u32s(k, "attention.head_count_kv", kv);
     make_u32(k, "attention.kv_lora_rank", s->kv_lora);
     make_u32(k, "attention.key_length", s->kv_lora + s->rope);
-    make_u32(k, "attention.value_length", s->kv_lora);
     make_u32(k, "attention.key_length_mla", s->nope + s->rope);
     make_u32(k, "attention.value_length_mla", s->dim_v);
     make_u32(k, "kda.head_dim", s->state);
