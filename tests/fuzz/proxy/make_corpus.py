@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seed inputs of the proxy's fuzz targets: tests/corpus/http, jsonmodel, form and collect."""
+"""Writes the seed inputs of the proxy's fuzz targets: tests/corpus/http, jsonmodel, form and answer."""
 import os
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'corpus')
@@ -98,7 +98,7 @@ def main():
             write('form', '%02d-%d' % (i, step), bytes([step]) + text)
     for i, text in enumerate(STREAMS):
         for mode in (1, 0, 15):
-            write('collect', '%02d-%02d' % (i, mode), bytes([mode]) + text)
+            write('answer', '%02d-%02d' % (i, mode), bytes([mode]) + text)
     for side, rows in ((b'Q', REQUESTS), (b'A', ANSWERS)):
         for i, text in enumerate(rows):
             for step in (0, 1 if len(text) < 400 else 97, 7):
