@@ -188,13 +188,9 @@ void api_history(void *daemon, struct http_exchange *ex)
 /* The body as an object, and its "model". False: answered with an error. */
 static bool body_of(struct http_exchange *ex, bool need_model, yyjson_doc **ret_doc, struct str *ret_model)
 {
-    struct err err;
     yyjson_doc *doc = NULL;
-    struct str body = http_body(ex);
-    if (json_parse(body.n ? body : STR("{}"), "the request's body", &doc, &err) != RC_OK) {
-        http_reply_err(ex, &err, 0);
+    if (!body_read(ex, &doc))
         return false;
-    }
     yyjson_val *root = yyjson_doc_get_root(doc);
     struct str model = json_str(root, "model", STR(""));
     if (!yyjson_is_obj(root) || (need_model && model.n == 0)) {

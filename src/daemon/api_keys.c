@@ -117,13 +117,10 @@ static void after_work(uv_work_t *work, int status)
 
 static void change(struct daemon *d, struct http_exchange *ex, bool revoke)
 {
-    struct err err;
     yyjson_doc *body = NULL;
     d->doing = "POST keys";
-    if (json_parse(http_body(ex), "the request's body", &body, &err) != RC_OK) {
-        http_reply_err(ex, &err, 0);
+    if (!body_read(ex, &body))
         return;
-    }
     struct key_change *c = mem_new(struct key_change);
     *c = (struct key_change){.d = d, .ex = ex, .revoke = revoke, .body = body, .work.data = c};
     keyring_path(d->config, c->path, sizeof c->path);

@@ -110,7 +110,11 @@ void reply_doc(struct http_exchange *ex, yyjson_mut_doc *doc); /* frees doc */
 void leave_visible(struct http_exchange *ex, yyjson_mut_val *models);
 yyjson_mut_doc *doc_new(yyjson_mut_val **ret_root);
 void reply_unknown_model(struct daemon *d, struct http_exchange *ex, struct str id); /* 404, nearest names */
-/* A GET that acts, asked for by a page of another origin, which sends no Origin with it: answered with 403.
+/* The body as JSON, {} where there is none; false: answered with an error. It is parsed on the loop, so what
+ * is longer than any command is refused. */
+bool body_read(struct http_exchange *ex, yyjson_doc **ret_doc);
+/* A GET or HEAD that acts, asked for by a page of another origin, which sends no Origin with it: answered
+ * with 403.
  */
 bool refused_to_page(struct http_exchange *ex);
 #define ROUTE_GET(path, fn, control, open)  void fn(void *daemon, struct http_exchange *ex);

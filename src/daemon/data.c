@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define COMMAND_MAX_BYTES (1024u * 1024)
+
 yyjson_mut_doc *doc_new(yyjson_mut_val **ret_root)
 {
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
@@ -32,6 +34,21 @@ bool refused_to_page(struct http_exchange *ex)
     err_hint(&err, "use POST from an origin that cors_origin allows, or open the address itself");
     http_reply_err(ex, &err, 0);
     return true;
+}
+
+bool body_read(struct http_exchange *ex, yyjson_doc **ret_doc)
+{
+    struct err err;
+    struct str body = http_body(ex);
+    enum rc rc = RC_OK;
+    if (body.n > COMMAND_MAX_BYTES)
+        rc = err_set(&err, RC_LIMIT, "the body of a command is larger than the limit of %u KiB",
+                     COMMAND_MAX_BYTES / 1024);
+    else
+        rc = json_parse(body.n ? body : STR("{}"), "the request's body", ret_doc, &err);
+    if (rc != RC_OK)
+        http_reply_err(ex, &err, 0);
+    return rc == RC_OK;
 }
 
 /* Ollama's clients ask here whether it is there, and know it by these words. */
@@ -147,7 +164,7 @@ void reply_unknown_model(struct daemon *d, struct http_exchange *ex, struct str 
     const char *near[3];
     struct err err;
     struct buf hint = {0};
-    if (model_set_why_not(d->set, id, &err)) {
+    if (!http_key_is_limited(ex) && model_set_why_not(d->set, id, &err)) {
         http_reply_err(ex, &err, 0);
         return;
     }
@@ -155,8 +172,9 @@ void reply_unknown_model(struct daemon *d, struct http_exchange *ex, struct str 
         err_set(&err, RC_NOT_FOUND, "no model is called \"%.*s\"", (int)(id.n < 200 ? id.n : 200), id.p);
     size_t n = catalog_nearest(d->catalog, id, near, TABLE_COUNT(near));
     for (size_t i = 0; i < n; i++)
-        buf_printf(&hint, "%s%s", i ? ", " : "did you mean ", near[i]);
-    if (n)
+        if (http_may_use(ex, str_from(near[i])))
+            buf_printf(&hint, "%s%s", hint.n ? ", " : "did you mean ", near[i]);
+    if (hint.n)
         err_hint(&err, "%s?", hint.data);
     else
         err_hint(&err, "GET /v1/models lists what there is");

@@ -202,12 +202,9 @@ void ollama_pull(void *daemon, struct http_exchange *ex)
 {
     struct daemon *d = daemon;
     yyjson_doc *body;
-    struct err err;
     d->doing = "POST /api/pull";
-    if (json_parse(http_body(ex), "the request's body", &body, &err) != RC_OK) {
-        http_reply_err(ex, &err, 0);
+    if (!body_read(ex, &body))
         return;
-    }
     yyjson_val *root = yyjson_doc_get_root(body);
     struct str model = json_str(root, "model", json_str(root, "name", STR("")));
     if (model.n && pool_resolve(d->pool, model))

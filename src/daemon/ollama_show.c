@@ -148,10 +148,8 @@ void ollama_show(void *daemon, struct http_exchange *ex)
     yyjson_doc *body;
     struct err err;
     d->doing = "POST /api/show";
-    if (json_parse(http_body(ex), "the request's body", &body, &err) != RC_OK) {
-        http_reply_err(ex, &err, 0);
+    if (!body_read(ex, &body))
         return;
-    }
     yyjson_val *root = yyjson_doc_get_root(body);
     struct str name = json_str(root, "model", json_str(root, "name", STR("")));
     const char *id = pool_resolve(d->pool, name);
@@ -165,7 +163,8 @@ void ollama_show(void *daemon, struct http_exchange *ex)
     } else {
         const struct pool_model *p = &d->set->models[at];
         struct show *s = mem_new(struct show);
-        *s = (struct show){.embedding = p->embedding, .vision = p->files.mmproj != NULL, .ctx = p->policy.ctx};
+        *s =
+            (struct show){.embedding = p->embedding, .vision = p->files.mmproj != NULL, .ctx = p->policy.ctx};
         snprintf(s->id, sizeof s->id, "%s", p->id);
         snprintf(s->path, sizeof s->path, "%s", p->path);
         background_answer(d, ex, show, s);

@@ -324,11 +324,12 @@ static void release(void *ctx, struct route_lease *lease, enum route_end end)
     free(own);
 }
 
-static const char *resolve(void *ctx, struct str model)
+static const char *resolve(void *ctx, struct str model, bool *ret_is_name)
 {
     struct daemon *d = ctx;
     struct str meant = choice_meant(d->set, model);
     const struct model_group *g = model_set_group(d->set, meant);
+    *ret_is_name = g || pool_is_name(d->pool, model);
     return g ? g->id : pool_resolve(d->pool, meant);
 }
 

@@ -89,8 +89,13 @@ void router_models(void *daemon, struct http_exchange *ex)
     char reload[8];
     yyjson_mut_val *root;
     yyjson_mut_doc *doc = doc_new(&root);
+    bool again = http_query(ex, "reload", reload, sizeof reload) && reload[0] && strcmp(reload, "0") != 0;
     d->doing = "GET /models";
-    if (http_query(ex, "reload", reload, sizeof reload) && reload[0] && strcmp(reload, "0") != 0)
+    if (again && refused_to_page(ex)) {
+        yyjson_mut_doc_free(doc);
+        return;
+    }
+    if (again)
         reload_begin(d, false);
     yyjson_mut_val *data = yyjson_mut_obj_add_arr(doc, root, "data");
     add_models(d, doc, data);

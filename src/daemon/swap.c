@@ -115,7 +115,7 @@ void swap_unload(void *daemon, struct http_exchange *ex)
 {
     struct daemon *d = daemon;
     d->doing = "unload";
-    if (str_eq(http_method(ex), STR("GET")) && refused_to_page(ex))
+    if (!str_eq(http_method(ex), STR("POST")) && refused_to_page(ex)) /* HEAD comes here, too */
         return;
     struct unloading *u = mem_new(struct unloading);
     u->ex = ex;

@@ -177,6 +177,11 @@ static struct entry *find_tagged(const struct pool *p, struct str name)
     return find_exact(p, (struct str){tagged, name.n + n});
 }
 
+bool pool_is_name(const struct pool *p, struct str text)
+{
+    return find_exact(p, text) || (text.n && find_tagged(p, text));
+}
+
 /* A name that is nobody's, letter by letter: the one model that it may mean. Of several quantisations, where
  * none is told, llama.cpp's own default. */
 static struct entry *find_typed(const struct pool *p, struct str name)

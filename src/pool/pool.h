@@ -241,6 +241,8 @@ enum rc pool_log(struct pool *p, struct str model_or_instance, struct str *ret_t
 uint64_t pool_expected_ms(const struct pool *p, struct str model);
 /* Resolves id or alias to the canonical id; NULL if unknown. Borrowed. */
 const char *pool_resolve(const struct pool *p, struct str model);
+/* Whether this is a model's id or alias, letter by letter, or that with Ollama's tag or without it. */
+bool pool_is_name(const struct pool *p, struct str text);
 
 /* Refuses new work, drains, stops every instance, then calls stopped(arg). A second call with hurry = true
  * kills at once. */

@@ -150,13 +150,18 @@ void admit_head(struct conn *c)
 
 /* ---- the model ---- */
 
+/* What a model is called counts. A spelling that only finds it does not: it may begin or end as the client
+ * likes ("mine/theirs" finds "theirs"), so that it would match a pattern that the model does not. */
 static bool may_use(const struct conn *c, struct str asked)
 {
     const struct route_ops *ops = &c->s->opt.route;
     if (!c->key || !*c->key->spec.models)
         return true;
-    const char *model = ops->resolve ? ops->resolve(ops->ctx, asked) : NULL;
-    return auth_may_use(&c->key->spec, asked) || (model && auth_may_use(&c->key->spec, str_from(model)));
+    bool is_name = false;
+    const char *model = ops->resolve ? ops->resolve(ops->ctx, asked, &is_name) : NULL;
+    if (model && auth_may_use(&c->key->spec, str_from(model)))
+        return true;
+    return (is_name || !model) && auth_may_use(&c->key->spec, asked);
 }
 
 bool admit_model(struct conn *c)

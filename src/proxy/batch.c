@@ -79,7 +79,7 @@ void batch_flush(struct http_server *s)
         struct up *u = s->late_ups[i];
         if (!u)
             continue;
-        u->late = 0;
+        batch_forget_up(u); /* a failed send may end in another flush */
         relay_send_now(u);
     }
     s->n_late_ups = 0;

@@ -34,6 +34,11 @@ void http_forward(struct http_exchange *ex, const struct http_forward *how)
     size_t raw = raw_length(c->target, how->skip);
     c->target.p += raw;
     c->target.n -= raw;
+    if (str_starts(c->target, "%")) { /* the slash that is left stands there as %2F */
+        c->target.p += 2;
+        c->target.n -= 2;
+        *(char *)(uintptr_t)c->target.p = '/';
+    }
     c->path.p += how->skip;
     c->path.n -= how->skip;
     c->forwarded = true;

@@ -126,9 +126,9 @@ void http_forward(struct http_exchange *ex, const struct http_forward *how);
 /* Called when the client goes away before the answer; the exchange is gone after it. */
 void http_on_abort(struct http_exchange *ex, void (*fn)(void *arg), void *arg);
 /* A long-lived answer (SSE, log tail): head now, chunks later, end. stream_write returns false when the
- * client is too slow (over 1 MiB unsent) or gone: the caller ends it, soon; no abort callback follows a
- * false. A client that leaves between writes is told through http_on_abort, and the exchange is gone: do not
- * end it then. */
+ * client is too slow (over 1 MiB unsent) or gone, or asked for the head only: the caller ends it, soon; no
+ * abort callback follows a false. A client that leaves between writes is told through http_on_abort, and the
+ * exchange is gone: do not end it then. */
 void http_stream_start(struct http_exchange *ex, int status, const char *content_type);
 bool http_stream_write(struct http_exchange *ex, struct str bytes);
 void http_stream_end(struct http_exchange *ex);

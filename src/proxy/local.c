@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#define LOCAL_FIELDS 1536u /* further fields of a reply, the empty line included */
+#define LOCAL_FIELDS 1536u /* further fields of a preflight's answer */
 
 bool local_origin_allowed(const struct conn *c)
 {
@@ -67,10 +67,9 @@ void local_reply(struct conn *c, int status, const char *content_type, const cha
         return;
     if (!c->complete || c->s->draining)
         c->keep_alive = false;
-    char head[2560 + LOCAL_FIELDS];
-    size_t n = local_head(c, status, content_type, head, sizeof head - LOCAL_FIELDS);
-    struct put w = {head + n, head + sizeof head, false};
-    put_cstr(&w, more_fields);
+    char head[2560], end[64];
+    size_t n = local_head(c, status, content_type, head, sizeof head);
+    struct put w = {end, end + sizeof end, false};
     if (status != 204 && status != 304) {
         put_lit(&w, "Content-Length: ");
         put_u64(&w, body.n);
@@ -79,8 +78,11 @@ void local_reply(struct conn *c, int status, const char *content_type, const cha
     put_lit(&w, "\r\n");
     c->status = status;
     bool bare = c->head_only || status == 204 || status == 304 || !body.n;
-    struct iovec iov[2] = {{head, (size_t)(w.p - head)}, {(void *)(uintptr_t)body.p, body.n}};
-    if (conn_write(c, iov, bare ? 1 : 2))
+    struct iovec iov[4] = {{head, n},
+                           {(void *)(uintptr_t)more_fields, strlen(more_fields)}, /* of any length */
+                           {end, (size_t)(w.p - end)},
+                           {(void *)(uintptr_t)body.p, body.n}};
+    if (conn_write(c, iov, bare ? 3 : 4))
         conn_answered(c);
 }
 
@@ -193,9 +195,9 @@ void http_stream_start(struct http_exchange *ex, int status, const char *content
 bool http_stream_write(struct http_exchange *ex, struct str bytes)
 {
     struct conn *c = conn_of(ex);
-    if (c->phase != PHASE_STREAM || c->broken)
+    if (c->phase != PHASE_STREAM || c->broken || c->head_only)
         return false;
-    if (!bytes.n || c->head_only)
+    if (!bytes.n)
         return true;
     if (conn_pending(c) + bytes.n > STREAM_PENDING) {
         c->broken = true; /* what is missing cannot be made up for: the stream must not look whole */

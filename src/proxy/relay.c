@@ -554,7 +554,7 @@ static struct str prompt_of(const struct conn *c)
 /* What makes no tokens: looks, templates, counts, and requests that only want the model ready. */
 static bool needs_no_slot(const struct conn *c)
 {
-    const struct dialect_call *call = c->route->call;
+    const struct dialect_call *call = c->call;
     return c->method != HTTP_POST || made_nothing(c) || (call && call->light);
 }
 

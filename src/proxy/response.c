@@ -173,7 +173,8 @@ void response_start(struct up *u)
 
 /* ---- our head ---- */
 
-static const bool type_field[HDR_COUNT] = {[HDR_CONTENT_TYPE] = true};
+/* What describes the backend's body and is not true of one that is made here. */
+static const bool of_body[HDR_COUNT] = {[HDR_CONTENT_TYPE] = true, [HDR_CONTENT_ENCODING] = true};
 
 /* Its place when it came to wait, and the seconds that it was to wait. */
 static void put_queue(const struct conn *c, struct put *w)
@@ -197,7 +198,7 @@ static void put_head(struct up *u, struct put *w)
     put_lit(w, " ");
     put_cstr(w, errors_reason(c->status));
     put_lit(w, "\r\n");
-    head_copy(h, m->data, HEAD_TO_CLIENT, c->made ? type_field : NULL, w);
+    head_copy(h, m->data, HEAD_TO_CLIENT, c->made ? of_body : NULL, w);
     if (c->made) {
         put_lit(w, "Content-Type: ");
         put_cstr(w, made_type(c));

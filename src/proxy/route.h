@@ -68,9 +68,10 @@ struct route_ops {
                                  struct route_refusal *ret_refusal);
     void (*cancel)(void *ctx, void *wait);
     void (*release)(void *ctx, struct route_lease *lease, enum route_end end); /* gives it back, once */
-    /* The id of the model that is meant by this name, or by none; NULL if there is none. May be NULL itself.
-     */
-    const char *(*resolve)(void *ctx, struct str model);
+    /* The id of the model that is meant by this name, or by none; NULL if there is none. *ret_is_name: the
+     * name is its id or an alias, letter by letter, and not just a spelling that finds it. May be NULL
+     * itself. */
+    const char *(*resolve)(void *ctx, struct str model, bool *ret_is_name);
 };
 
 #endif

@@ -214,11 +214,20 @@ def test_logs(door):
         w.close()
 
 
+@pytest.mark.parametrize("path", ["/api/show", "/api/pull", "/models/load"])
+def test_a_command_is_short(door, path):
+    w = door.wire()
+    w.request("POST", path, body=b'{"model": "%s"}' % (b"x" * 1200000))
+    assert w.head() == 413
+    w.close()
+
+
 def test_pages_of_other_origins_make_nothing_happen(door):
     assert door.chat("tiny-a")[0] == 200
-    for path in ("/unload", "/upstream/tiny-b/props", "/props?model=tiny-b"):
-        w = door.wire()
-        w.request("GET", path, headers=["Sec-Fetch-Site: cross-site"])
-        assert w.head() == 403, path
-        w.close()
+    for path in ("/unload", "/upstream/tiny-b/props", "/props?model=tiny-b", "/models?reload=1"):
+        for method in ("GET", "HEAD"):  # a page may send both without asking first
+            w = door.wire()
+            w.request(method, path, headers=["Sec-Fetch-Site: cross-site"])
+            assert w.head() == 403, (method, path)
+            w.close()
     assert statuses(door) == {"tiny-a": "loaded", "tiny-b": "unloaded"}

@@ -45,6 +45,9 @@ def test_a_key_from_the_command_line_to_its_end(make_daemon, folder, tiny, tiny_
     assert json.loads(fetch(d.where, "GET", "/api/tags", headers=[head])[2])["models"][0]["name"] == "tiny-a"
     assert fetch(d.where, "GET", "/slots?model=tiny-b", headers=[head])[0] == 403
     assert fetch(d.where, "GET", "/upstream/tiny-b/props", headers=[head])[0] == 403
+    # A spelling that finds a model but begins as the key's pattern does.
+    assert fetch(d.where, "GET", "/slots?model=tiny-a/tiny-b", headers=[head])[0] == 403
+    assert b"tiny-b" not in fetch(d.where, "GET", "/v1/models/tiny-c", headers=[head])[2]
 
     listed = json.loads(arriero(d, "key", "list", "--json").stdout)["keys"]
     assert [(k["name"], k["requests"], k["models"]) for k in listed] == [("ada", 3, ["tiny-a*"])]

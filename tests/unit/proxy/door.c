@@ -256,6 +256,8 @@ static void on_up(void *arg, struct http_exchange *ex)
     model = (struct str){rest.p, slash ? (size_t)(slash - rest.p) : rest.n};
     if (slash)
         http_forward(ex, &(struct http_forward){.model = model, .skip = prefix + model.n});
+    else if (model.n > 1)
+        http_redirect(ex, 308, http_path(ex));
     else
         http_redirect(ex, 308, STR("/up/a b\r\nX: \xc3\xa9/"));
 }
@@ -341,7 +343,8 @@ static void on_open_stream(void *arg, struct http_exchange *ex)
     struct door *d = arg;
     http_stream_start(ex, 200, "text/plain");
     http_on_abort(ex, stream_left, d);
-    (void)http_stream_write(ex, STR("first\n"));
+    if (!http_stream_write(ex, STR("first\n")))
+        http_stream_end(ex);
 }
 
 static void fill_call(struct http_route *r)
@@ -386,9 +389,11 @@ static void fill_routes(struct door *d)
         fill_call(&d->routes[i]);
 }
 
-static const char *resolve(void *ctx, struct str model)
+/* OWNER/m is a spelling of m. */
+static const char *resolve(void *ctx, struct str model, bool *ret_is_name)
 {
     const struct door *d = ctx;
+    *ret_is_name = str_eq_c(model, "m");
     return str_eq_c(model, "unknown") ? NULL : d->setup.canonical ? d->setup.canonical : "canon";
 }
 

@@ -44,12 +44,13 @@ static void test_the_rest_of_the_path_goes_on(void **state)
     door_asked(d, asked, sizeof asked);
     assert_string_equal(asked, "org:q");
     hands_on(d, "GET /up/m/" HEADER "\r\n", "GET / HTTP/1.1\r\n", "\r\n\r\n");
+    hands_on(d, "GET /up/m%2Fa%2Fb" HEADER "\r\n", "GET /a%2Fb HTTP/1.1\r\n", "\r\n\r\n");
     hands_on(d, "POST /up/m/x" HEADER "Content-Length: 4\r\n\r\n{no]", "POST /x HTTP/1.1\r\n", "{no]");
-    door_wait(d, DOOR_RECORDS, 4);
+    door_wait(d, DOOR_RECORDS, 5);
     struct door_record r = door_record(d);
     assert_string_equal(r.path, "/up/*");
     assert_string_equal(r.outcome, "ok");
-    assert_int_equal(door_counters(d).relayed_total, 4);
+    assert_int_equal(door_counters(d).relayed_total, 5);
     door_stop(d, false);
 }
 
@@ -107,12 +108,31 @@ static void test_a_redirect_adds_no_field(void **state)
     door_stop(d, false);
 }
 
+static void test_a_redirect_to_a_long_place(void **state)
+{
+    (void)state;
+    struct door_setup setup = door_default();
+    struct door *d = door_start(&setup);
+    char path[4096] = "/up/", request[4200], field[4200];
+    memset(path + 4, 'm', sizeof path - 5);
+    (void)snprintf(request, sizeof request, "GET %s" HEADER "\r\n", path);
+    (void)snprintf(field, sizeof field, "Location: %s", path);
+    struct answer a = client_ask(d, request);
+    assert_int_equal(a.status, 308);
+    assert_true(answer_has(&a, field));
+    answer_release(&a);
+    door_stop(d, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_rest_of_the_path_goes_on), cmocka_unit_test(test_a_stream_is_woken),
-        cmocka_unit_test(test_a_client_that_leaves),         cmocka_unit_test(test_a_refusal),
+        cmocka_unit_test(test_the_rest_of_the_path_goes_on),
+        cmocka_unit_test(test_a_stream_is_woken),
+        cmocka_unit_test(test_a_client_that_leaves),
+        cmocka_unit_test(test_a_refusal),
         cmocka_unit_test(test_a_redirect_adds_no_field),
+        cmocka_unit_test(test_a_redirect_to_a_long_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

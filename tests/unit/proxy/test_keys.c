@@ -90,9 +90,10 @@ static void test_models(void **state)
     } rows[] = {
         {"other", ASK, 403},
         {"other", "{}", 403},
-        {"other,CAN*", ASK, 502},                 /* what the name stands for */
-        {"m", ASK, 502},                          /* the name itself */
-        {"other", "{\"model\":\"unknown\"}", 403} /* no word about what there is */
+        {"other,CAN*", ASK, 502},                   /* what the name stands for */
+        {"m", ASK, 502},                            /* the name itself */
+        {"other*", "{\"model\":\"other/m\"}", 403}, /* a spelling that finds it */
+        {"other", "{\"model\":\"unknown\"}", 403}   /* no word about what there is */
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct auth_spec key = door_key("key");

@@ -522,6 +522,25 @@ static void test_streams(void **state)
     door_stop(d, false);
 }
 
+/* The head of a stream that does not end is a whole answer: the connection goes on. */
+static void test_head_of_an_open_stream(void **state)
+{
+    (void)state;
+    struct door_setup setup = door_default();
+    struct door *d = door_start(&setup);
+    int fd = client_connect(d);
+    client_send(fd, "HEAD /open HTTP/1.1\r\nHost: a\r\n\r\n");
+    struct answer a = client_answer(fd, true);
+    assert_int_equal(a.status, 200);
+    client_send(fd, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    a = client_answer(fd, false);
+    assert_string_equal(a.body.data, "hello world");
+    answer_release(&a);
+    close(fd);
+    assert_int_equal(door_count(d, DOOR_ABORTED), 0);
+    door_stop(d, false);
+}
+
 static void test_abort_with_open_stream(void **state)
 {
     (void)state;
@@ -578,6 +597,7 @@ int main(void)
         cmocka_unit_test(test_later_and_abort),
         cmocka_unit_test(test_client_gone_before_the_reply),
         cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_head_of_an_open_stream),
         cmocka_unit_test(test_abort_with_open_stream),
         cmocka_unit_test(test_drain),
     };

@@ -195,6 +195,8 @@ static void test_faults_before(void **state)
          "{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"too "
          "long\"},\"request_id\":\"",
          "ok", 0},
+        {"HTTP/1.1 500 x\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b", 500, "api_error",
+         "upstream_error", 0},
         {"HTTP/1.1 503 x\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", 503, "\"overloaded_error\"",
          "upstream_error", 0},
         {"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", 502,
@@ -220,6 +222,7 @@ static void test_faults_before(void **state)
             if (!strstr(a.body.data, cases[i].text))
                 fail_msg("%s does not hold %s", a.body.data, cases[i].text);
             assert_true(answer_has(&a, "Content-Type: application/json"));
+            assert_null(strstr(a.head, "Content-Encoding")); /* of a body that the client does not get */
             answer_release(&a);
             scene_end(&s, cases[i].outcome, cases[i].broken);
         }
