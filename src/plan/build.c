@@ -178,13 +178,15 @@ void build_head(struct build *b, int32_t cur)
     graph_expand(g, cur);
 }
 
-void build_graph(struct build *b, struct graph *g, const struct layout *l, enum build_choice choice)
+void build_graph(struct build *b, struct graph *g, const struct layout *l, enum build_choice choice,
+                 bool refusals)
 {
     *b = (struct build){.g = g,
                         .l = l,
                         .f = l->f,
                         .n_tokens = l->n_tokens,
                         .n_seqs = l->n_seqs,
+                        .expects_refusals = refusals,
                         .positions = -1,
                         .out_rows = -1,
                         .position_scale = -1,

@@ -47,6 +47,8 @@ struct build {
     uint32_t n_walk;                         /* without the layers of devices that another one stands for */
     int8_t confined[FACTS_MAX_LAYERS];       /* of each place in emit: see walk.h */
     int8_t like_device[LAYOUT_MAX_BACKENDS]; /* of each device the one whose graph takes as much */
+    bool expects_refusals;                   /* layers are chosen for devices that refuse some operations */
+    bool trusts;                             /* … for devices that refuse none: void if graph.refused */
 };
 
 /* Which layers are built. What one way leaves out too much, the next one does not. */
@@ -58,8 +60,10 @@ enum build_choice {
 };
 /* repeat.c: fills emit and segment. */
 void build_choose(struct build *b, enum build_choice choice);
-/* The graph of the chosen layers of the layout's model. */
-void build_graph(struct build *b, struct graph *g, const struct layout *l, enum build_choice choice);
+/* The graph of the chosen layers of the layout's model. refusals: do not trust that devices refuse nothing.
+ */
+void build_graph(struct build *b, struct graph *g, const struct layout *l, enum build_choice choice,
+                 bool refusals);
 /* Marks a layer's result. */
 static inline void build_layer_end(struct build *b, int32_t t)
 {

@@ -21,7 +21,7 @@ void graph_reset(struct graph *g)
         g->t = mem_calloc((size_t)g->cap_t, sizeof *g->t);
     }
     g->n_t = g->n_nodes = g->n_leafs = g->n_order = g->n_first = g->n_splits = 0;
-    g->failed = g->lacks_tensor = false;
+    g->failed = g->lacks_tensor = g->refused = false;
 }
 
 void graph_release(struct graph *g)

@@ -91,6 +91,7 @@ struct graph {
     struct walk walk;
     int32_t *scratch; /* reorder.c's */
     int32_t cap_scratch;
+    bool refused;      /* some device was asked for an operation that it has no kernel for */
     bool lacks_tensor; /* failed, because the model has no such tensor */
     bool failed;       /* memory ran out or a bound was passed: the result is void */
 };

@@ -52,6 +52,17 @@ static enum build_choice least_choice(const struct facts *f)
     return f->state_r || f->state_s ? BUILD_LAST : BUILD_FEW;
 }
 
+/* Builds and schedules the graph. */
+static void make_graph(struct estimator *e, const struct graph_backend *backends, enum build_choice choice)
+{
+    const struct layout *l = &e->layout;
+    do {
+        e->refusals = e->refusals || e->graph.refused;
+        build_graph(&e->build, &e->graph, l, choice, e->refusals);
+        graph_schedule(&e->graph, backends, l->n_devices + 1, l->pipelined ? GRAPH_MAX_COPIES : 1);
+    } while (e->graph.refused && e->build.trusts);
+}
+
 static enum rc measure_graph(struct estimator *e, bool whole, uint64_t *ret_bytes, struct err *err)
 {
     struct layout *l = &e->layout;
@@ -63,8 +74,7 @@ static enum rc measure_graph(struct estimator *e, bool whole, uint64_t *ret_byte
     uint64_t like = likeness(l);
     enum build_choice choice = whole ? BUILD_ALL : like == e->choice_of ? e->choice : least_choice(l->f);
     for (;; choice++) {
-        build_graph(&e->build, &e->graph, l, choice);
-        graph_schedule(&e->graph, backends, l->n_devices + 1, l->pipelined ? GRAPH_MAX_COPIES : 1);
+        make_graph(e, backends, choice);
         if (e->graph.lacks_tensor)
             return err_set(err, RC_INVALID, "%s lacks a tensor that the architecture '%s' needs",
                            l->f->m->path, l->f->m->architecture);

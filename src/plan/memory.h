@@ -12,6 +12,7 @@ struct estimator {
     struct graph graph;
     enum build_choice choice; /* that the last question needed: where the next one alike begins */
     uint64_t choice_of;       /* … and what it was like */
+    bool refusals;            /* devices refused operations of this model: the next question expects it */
     struct extras *extras;    /* NULL until parameters name some */
 };
 

@@ -4,7 +4,11 @@
  * into it from its neighbours, and what of the next layer runs before its end. Layers that are equal in all
  * of that are built once. What lives longer than a layer (a mask, its copy on a device) must be born and die
  * in layers that stand for themselves alone; the later ways of choosing build those, too. Whether the choice
- * was right shows in the trace (walk.h). */
+ * was right shows in the trace (walk.h).
+ *
+ * Which operations a device has no kernel for depends on their shapes, so on forms of layers, and each form
+ * is built. Most models have no such operation: the first choice trusts in that, and is void if the scheduler
+ * meets one (struct build.trusts). */
 #include "plan/build.h"
 #include "plan/extras.h"
 
@@ -222,7 +226,9 @@ static void know_devices(struct chooser *c)
     for (int d = 0; d < l->n_devices; d++) {
         const struct backend_traits *t = backend_traits(l->devices[d].backend);
         c->copies = c->copies || t->offload_batch;
-        c->refuses = c->refuses || t->refuses || t->max_tensor != UINT64_MAX;
+        bool limited = t->max_tensor != UINT64_MAX; /* depends on bytes, which a form does not tell */
+        c->refuses = c->refuses || limited || (t->refuses && c->b->expects_refusals);
+        c->b->trusts = c->b->trusts || (t->refuses && !limited && !c->b->expects_refusals);
         c->reorders = c->reorders || t->reorders;
     }
 }

@@ -35,7 +35,10 @@ static bool supports(const struct sched *s, int backend, const struct gtensor *t
             if (s->g->t[t->src[i]].bytes > b->max_tensor)
                 return false;
     }
-    return !b->refuses || !b->refuses(s->g, t);
+    if (!b->refuses || !b->refuses(s->g, t))
+        return true;
+    s->g->refused = true;
+    return false;
 }
 
 static int backend_from_current(const struct sched *s, const struct gtensor *t)
