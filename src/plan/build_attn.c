@@ -36,6 +36,11 @@ static uint32_t rotation(uint32_t width)
     return n;
 }
 
+static bool contiguous_rows(const struct gtensor *t)
+{
+    return t->nb[2] == t->nb[1] * t->ne[1];
+}
+
 static int32_t rotate(struct build *b, int32_t cur, int32_t *matrix, uint32_t n)
 {
     struct graph *g = b->g;
@@ -44,7 +49,14 @@ static int32_t rotate(struct build *b, int32_t cur, int32_t *matrix, uint32_t n)
     uint64_t ne[4];
     for (int i = 0; i < 4; i++)
         ne[i] = g->t[cur].ne[i];
-    int32_t flat = graph_reshape(g, cur, n, ne[0] * ne[1] * ne[2] * ne[3] / n, 1, 1);
+    uint64_t rows = ne[0] * ne[1] * ne[2] * ne[3] / n;
+    int32_t flat;
+    if (contiguous_rows(&g->t[cur])) {
+        flat = graph_reshape(g, cur, n, rows, 1, 1);
+    } else { /* part of a fused product that no rotary positions have copied */
+        flat = graph_new(g, OP_CONT, GGML_F32, n, rows, 1, 1);
+        graph_src(g, flat, cur);
+    }
     return graph_reshape(g, graph_mul_mat(g, *matrix, flat), ne[0], ne[1], ne[2], ne[3]);
 }
 
@@ -74,11 +86,6 @@ static struct cache cache_of(struct build *b, uint32_t il)
     c.k = graph_stored(b->g, l->p->type_k, k_ne, dev, flags);
     c.v = b->f->latent.cached ? -1 : graph_stored(b->g, l->p->type_v, v_ne, dev, flags);
     return c;
-}
-
-static bool contiguous_rows(const struct gtensor *t)
-{
-    return t->nb[2] == t->nb[1] * t->ne[1];
 }
 
 static int32_t flat_rows(struct build *b, int32_t cur)
