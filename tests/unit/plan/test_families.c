@@ -251,6 +251,24 @@ static void kimi_keys(struct gguf_write *w, const struct small *s)
     put(w, -1, "output_norm.weight", EMBD, 0, 0);
 }
 
+/* Norms without weights; the embeddings are added again behind each layer. */
+static void talkie_layer(struct gguf_write *w, int il)
+{
+    attention(w, il);
+    put(w, il, "attn_q_norm.weight", 1, 4, 0);
+    put(w, il, "ffn_gate.weight", EMBD, FF, 0);
+    put(w, il, "ffn_up.weight", EMBD, FF, 0);
+    put(w, il, "ffn_down.weight", FF, EMBD, 0);
+    put(w, il, "layer_output_scale.weight", 1, 0, 0);
+}
+
+static void talkie_keys(struct gguf_write *w, const struct small *s)
+{
+    key(w, s, "rope.dimension_count", 64);
+    put(w, -1, "output.weight", EMBD, VOCAB, 0);
+}
+
+static const struct small talkie = {"talkie", talkie_layer, talkie_keys, NULL, 0, 0, false};
 static const struct small kimi = {"kimi-linear", kimi_layer, kimi_keys, NULL, 64, 0, false};
 static const struct small t5 = {"t5", t5_layer, t5_keys, NULL, 0, 0, false};
 static const struct small sparse = {"glm-dsa", sparse_layer, sparse_keys, NULL, 2, 0, false};
@@ -336,7 +354,7 @@ static void test_both_in_a_layer(void **state)
 static void test_shortened(void **state)
 {
     (void)state;
-    const struct small *all[] = {&lfm2, &falcon, &bert, &t5, &sparse, &kimi};
+    const struct small *all[] = {&lfm2, &falcon, &bert, &t5, &sparse, &kimi, &talkie};
     struct plan_device d[2] = {device("RPC0", 8000), device("Vulkan0", 4000)};
     for (size_t i = 0; i < TABLE_COUNT(all); i++) {
         struct model *m = make(all[i]);
@@ -452,6 +470,8 @@ static void test_missing(void **state)
                 {&falcon, "ssm_conv1d.weight"},
                 {&t5, "cross_attn_k"},
                 {&sparse, "attn_k_b.weight"},
+                {&talkie, "attn_k.weight"},
+                {&talkie, "ffn_down.weight"},
                 {&kimi, "attn_v.weight"},
                 {&kimi, "ssm_conv1d_k.weight"},
                 {&kimi, "ssm_g_b.weight"},
@@ -486,6 +506,7 @@ int main(void)
         cmocka_unit_test(test_missing),         cmocka_unit_test(test_hostile_groups),
         cmocka_unit_test(test_encoder_decoder), cmocka_unit_test(test_sparse),
         cmocka_unit_test(test_drafting_speed),  cmocka_unit_test(test_kimi),
+
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
