@@ -106,14 +106,15 @@ static bool packs(const struct layout *l)
     return l->p->repack && !(l->n_devices && backend_traits(l->devices[0].backend)->pinned_host);
 }
 
-/* Rope factors belong to the layers: each buffer with layers has one copy. */
+/* Rope factors belong to the layers that read them: each buffer with such layers has one copy. */
 static void per_layer_copies(struct layout *l, uint32_t i)
 {
     bool seen[LAYOUT_MAX_BACKENDS] = {false};
     for (uint32_t il = 0; il < l->f->n_layer_run; il++) {
         int dev = l->layer_device[il];
-        if (!seen[dev])
-            count(l, dev, false, false, l->f->weights[i].t);
+        if (seen[dev] || l->f->layers[il].plain_rope)
+            continue;
+        count(l, dev, false, false, l->f->weights[i].t);
         seen[dev] = true;
     }
 }
