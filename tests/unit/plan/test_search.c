@@ -75,7 +75,8 @@ static void random_devices(struct instance *x, uint64_t whole)
         struct plan_device *d = &x->mach.devices[i];
         char name[24];
         snprintf(name, sizeof name, "%s%u", stem, i % 10);
-        uint64_t bytes = whole * (10 + rnd(130)) / 100 / (rnd(2) ? n : 1);
+        /* one draw a statement: the order within an expression is the compiler's */
+        uint64_t share = 10 + rnd(130), parts = rnd(2) ? n : 1, bytes = whole * share / 100 / parts;
         plan_device_named(d, str_from(name), bytes, bytes);
         d->overhead_bytes = rnd(3) * 100000;
         d->bandwidth_gbps = slow ? PICK(20, 40, 90) : PICK(0, 300, 300, 600, 1000);
