@@ -378,7 +378,9 @@ void pool_release(struct pool *p, struct pool_lease *lease, enum pool_end end)
     i->slots -= !lease->light && i->slots > 0;
     if (!lease->light && end == POOL_END_FINE && i->entry)
         learn_service(i->entry->lead, now - lease->since_ms);
-    if (breaker_ended(&i->breaker, ends[end], now, now * 0x9e3779b97f4a7c15u >> 17))
+    /* that tokens can be counted does not show that any can be made */
+    enum breaker_end told = lease->light && end == POOL_END_FINE ? BREAKER_NOTHING : ends[end];
+    if (breaker_ended(&i->breaker, told, now, now * 0x9e3779b97f4a7c15u >> 17))
         tell_tripped(i);
     if (end == POOL_END_BROKEN)
         instance_check(i);

@@ -64,8 +64,8 @@ static void say_requests(const struct conn *c, struct err *err)
 
 static void say_tokens(const struct conn *c, struct err *err)
 {
-    (void)err_set(err, RC_TOO_MANY, "API key %s has used up its %u tokens a minute", c->key->spec.id,
-                  c->key->limits.tokens.per_minute);
+    (void)err_set(err, RC_TOO_MANY, "API key %s has used up its %u token%s a minute", c->key->spec.id,
+                  c->key->limits.tokens.per_minute, c->key->limits.tokens.per_minute == 1 ? "" : "s");
     err_hint(err, "ask again after the time in Retry-After");
 }
 
@@ -199,12 +199,14 @@ bool http_may_use(const struct http_exchange *ex, struct str model)
 
 /* ---- the end ---- */
 
-/* A client that leaves before the end is told no usage, and pays for what was sent all the same. */
+/* A client that leaves before the end is told no usage, and pays for what was sent all the same: its own
+ * prompt, too, once the backend had it. */
 static uint64_t tokens_of(const struct conn *c)
 {
     if (c->usage.known)
         return c->usage.prompt_tokens + c->usage.completion_tokens;
-    if (c->status != 200)
+    bool left_early = c->status == 0 && c->t_sent;
+    if (c->status != 200 && !left_early)
         return 0;
     return (c->request_bytes / PLAIN_BYTES_A_TOKEN) +
            c->response_bytes / (c->streamed ? STREAM_BYTES_A_TOKEN : PLAIN_BYTES_A_TOKEN);

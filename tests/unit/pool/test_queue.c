@@ -351,6 +351,26 @@ static void test_clients_that_leave_never_open_it(void **state)
     assert_false(decided(f, "breaker a"));
 }
 
+/* A backend may count tokens well and fail at every completion. */
+static void test_light_requests_do_not_close_it(void **state)
+{
+    struct fake *f = *state;
+    struct answer a, light;
+    struct pool_request r = request("a", 1, LINE_NORMAL);
+    r.light = true;
+    for (unsigned i = 0; i < BREAKER_FAILURES; i++) {
+        ask(f, "a", &a);
+        must_get(&a);
+        end(&a, POOL_END_FAILED);
+        if (i + 1 == BREAKER_FAILURES)
+            break;
+        ask_as(f, &r, &light);
+        must_get(&light);
+        end(&light, POOL_END_FINE);
+    }
+    assert_true(decided(f, "breaker a"));
+}
+
 static void test_those_in_line_wait_for_the_probe(void **state)
 {
     struct fake *f = *state;
@@ -590,6 +610,7 @@ int main(void)
         TEST(test_a_crash_keeps_the_line),
         TEST(test_a_line_outlives_an_eviction),
         TEST(test_errors_in_a_row_open_the_breaker),
+        TEST(test_light_requests_do_not_close_it),
         TEST(test_clients_that_leave_never_open_it),
         TEST(test_those_in_line_wait_for_the_probe),
         TEST(test_a_second_instance_comes_with_pressure),

@@ -180,6 +180,27 @@ static void test_tokens(void **state)
     door_stop(d, false);
 }
 
+static void test_who_leaves_early_pays_for_the_prompt(void **state)
+{
+    (void)state;
+    struct auth_spec key = door_key("key");
+    key.tokens_per_minute = 1;
+    struct door *d = start(&key);
+    int one = client_connect(d), two = client_connect(d);
+    client_post(one, BEARER, ASK);
+    int back = backend_accept(d);
+    struct buf got = backend_request(back);
+    buf_release(&got);
+    client_reset(one);
+    door_wait(d, DOOR_RECORDS, 1);
+    client_post(two, BEARER, ASK);
+    struct answer a = client_answer(two, false);
+    says(&a, 429, "has used up its 1 token a minute");
+    close(back);
+    close(two);
+    door_stop(d, false);
+}
+
 /* What runs counts until it ends, whichever way it ends. */
 static void test_concurrency(void **state)
 {
@@ -210,9 +231,13 @@ static void test_concurrency(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reasons),     cmocka_unit_test(test_two_places),
-        cmocka_unit_test(test_required),    cmocka_unit_test(test_models),
-        cmocka_unit_test(test_rates),       cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_two_places),
+        cmocka_unit_test(test_required),
+        cmocka_unit_test(test_models),
+        cmocka_unit_test(test_rates),
+        cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_who_leaves_early_pays_for_the_prompt),
         cmocka_unit_test(test_concurrency),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
