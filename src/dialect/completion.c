@@ -21,12 +21,18 @@ static void keep(struct completion *c, struct buf *b, struct str text)
         c->large = true;
 }
 
+static void forget(struct completion *c, struct buf *b)
+{
+    c->n -= b->n;
+    buf_clear(b);
+}
+
 /* What is told again and again: the same, or (a call's name) as far as it is known. */
 static void keep_latest(struct completion *c, struct buf *b, struct str text)
 {
     if (!text.n || str_eq(buf_str(b), text))
         return;
-    buf_clear(b);
+    forget(c, b);
     keep(c, b, text);
 }
 
@@ -34,7 +40,7 @@ static void keep_json(struct completion *c, struct buf *b, yyjson_val *v)
 {
     size_t n = 0;
     char *text = yyjson_val_write(v, YYJSON_WRITE_NOFLAG, &n);
-    buf_clear(b);
+    forget(c, b);
     if (text)
         keep(c, b, (struct str){text, n});
     free(text);

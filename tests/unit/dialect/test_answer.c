@@ -220,12 +220,29 @@ static void test_dialects(void **state)
     assert_int_equal(dialect_find(STR("klingon")), DIALECTS);
 }
 
+/* Tokens that every event tells anew take the room of one telling. */
+static void test_what_is_told_again_takes_no_more_room(void **state)
+{
+    (void)state;
+    static const char timings[] = "{\"prompt_ms\":1.25,\"predicted_n\":12}";
+    struct completion c;
+    completion_init(&c, true, 256);
+    yyjson_doc *doc = yyjson_read(timings, sizeof timings - 1, 0);
+    for (int i = 0; i < 100; i++)
+        completion_take_usage(&c, NULL, yyjson_doc_get_root(doc));
+    assert_false(c.large);
+    assert_int_equal(c.n, sizeof timings - 1);
+    yyjson_doc_free(doc);
+    completion_release(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chat),     cmocka_unit_test(test_tools),     cmocka_unit_test(test_text),
-        cmocka_unit_test(test_broken),   cmocka_unit_test(test_not_whole), cmocka_unit_test(test_heads),
-        cmocka_unit_test(test_dialects),
+        cmocka_unit_test(test_chat),      cmocka_unit_test(test_tools),
+        cmocka_unit_test(test_text),      cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_not_whole), cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_dialects),  cmocka_unit_test(test_what_is_told_again_takes_no_more_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
