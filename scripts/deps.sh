@@ -29,6 +29,8 @@ demo|python3 python3-venv|python3
 test|libcmocka-dev|pkg:cmocka
 test|patchelf|patchelf
 test|python3 python3-venv|python3
+test|curl|curl
+test|openssl|openssl
 bench|nginx|nginx
 bench|haproxy|haproxy
 torture|slowhttptest|slowhttptest
