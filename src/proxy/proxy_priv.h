@@ -188,7 +188,7 @@ struct up {
     uint8_t state, framing; /* enum up_state, enum up_framing */
     bool reused, got_bytes, head_done, message_done, interim, keep_alive;
     bool cut;                     /* the answer came before all of the request was sent */
-    bool raw_ok, in_chunk, clean; /* see response.c */
+    bool raw_ok, in_chunk, clean; /* see response_frame.c */
     llhttp_t parser;
 };
 
@@ -346,12 +346,17 @@ void errors_reply(struct conn *c, int status, const struct err *err, uint32_t re
 void errors_refuse(struct conn *c,
                    const struct refusal *r); /* answers and closes if the input is not consumed */
 
-/* ---- relay.c ---- */
+/* ---- relay_lease.c ---- */
 void relay_begin(struct conn *c);
-void relay_start(struct conn *c); /* the same with c->model found already */
+void relay_start(struct conn *c);   /* the same with c->model found already */
+void relay_acquire(struct conn *c); /* asks the route; goes on to the backend when it has a lease */
+void relay_stop_waiting(struct conn *c);
+void relay_give_back(struct conn *c, enum route_end end); /* the lease, if there is one */
+
+/* ---- relay.c ---- */
+/* Takes a connection to the lease's backend and sends the request. fresh: none that served before. */
+void relay_connect(struct conn *c, bool fresh);
 void relay_connected(struct up *u);
-void relay_continue_send(struct up *u);
-void relay_send_now(struct up *u);
 /* The upstream connection failed or ended before its answer did; sys_errno 0 = a FIN. */
 void relay_upstream_died(struct up *u, int sys_errno);
 void relay_answer_done(struct conn *c); /* upstream's part is over: gives lease and connection back */
@@ -361,9 +366,16 @@ void relay_fail(struct conn *c, int status, const char *outcome, const struct er
 void relay_leave(struct conn *c, int status, const char *outcome, const struct err *err);
 /* Leaves the backend, whose answer the client has in part. */
 void relay_break_off(struct conn *c);
-void relay_again(struct up *u);    /* this answer is read: another request goes out on the same lease */
-void relay_record(struct conn *c); /* accounts for a request that ended */
+void relay_again(struct up *u); /* this answer is read: another request goes out on the same lease */
 void relay_timeout(struct conn *c);
+
+/* ---- relay_send.c ---- */
+void relay_send(struct conn *c);
+void relay_send_now(struct up *u);
+void relay_continue_send(struct up *u);
+
+/* ---- relay_record.c ---- */
+void relay_record(struct conn *c); /* accounts for a request that ended */
 
 /* ---- upstream.c ---- */
 /* An idle connection that is alive, or a new one being made; NULL with errno when none can be made. */
@@ -445,7 +457,6 @@ void prefill_filter(struct up *u);
 void prefill_release(struct conn *c);
 
 /* ---- response.c ---- */
-void response_start(struct up *u);
 void response_readable(struct up *u);
 /* An answer made here is whole but for the backend's framing, which will not come. */
 void response_end_made(struct up *u);
@@ -454,5 +465,25 @@ void response_end_made(struct up *u);
 void response_break_off(struct conn *c, const char *outcome, struct buf *last_words);
 /* Sends a part of an answer and takes the step that follows from it. */
 void response_send(struct conn *c, const struct iovec *iov, int n);
+
+/* ---- response_parse.c ---- */
+void response_start(struct up *u); /* the next bytes are those of a new answer */
+/* Whole chunks and nothing else, checked byte by byte: true, and their payloads are the segments. */
+bool response_take_chunks(struct up *u, char *p, size_t n);
+void response_compact(struct http_server *s); /* makes one segment of all */
+
+/* ---- response_head.c ---- */
+void response_put_head(struct up *u, struct put *w);
+
+/* ---- response_frame.c ---- */
+/* The bytes that go out for the segments of one read, contiguous. raw covers the read. */
+struct str response_frame(struct up *u, struct str raw, bool first);
+/* The payload as one chunk, in place, and behind it the last one; it has READ_HEADROOM and READ_TAILROOM. */
+struct str response_frame_chunk(struct str payload, bool last);
+
+/* ---- response_count.c ---- */
+void response_count(struct up *u, bool first); /* what the segments hold */
+void response_count_end(struct conn *c);       /* the whole is there: into c->usage */
+bool response_saw_end(const struct conn *c);   /* whether a stream of events came to its end mark */
 
 #endif
