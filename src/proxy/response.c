@@ -31,6 +31,8 @@ static void begin_answer(struct up *u, int status, struct put *w)
     u->n_iov = 0; /* what the request's bytes were kept for */
     c->phase = PHASE_RELAY;
     conn_release_input(c);
+    if (c->streamed)
+        sock_ack_seldom(&u->sock);
 }
 
 static void answer_complete(struct conn *c)

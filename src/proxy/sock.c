@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -62,6 +63,12 @@ bool sock_is_quiet(struct sock *s)
     if (s->tls)
         return tls_is_quiet(s->tls);
     return recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+void sock_ack_seldom(struct sock *s)
+{
+    const int off = 0;
+    (void)setsockopt(s->fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof off);
 }
 
 void sock_end(struct sock *s)

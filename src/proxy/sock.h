@@ -44,6 +44,10 @@ static inline ssize_t sock_recv(struct sock *s, void *p, size_t n)
 ssize_t sock_send(struct sock *s, const struct iovec *iov, int n);
 /* Nothing to read and not closed: what an idle connection must look like. */
 bool sock_is_quiet(struct sock *s);
+/* A stream begins to be read: what comes in small pieces is acknowledged every other time, not with each
+ * read, for an acknowledgement costs a packet. The kernel goes back by itself where the pieces come slowly.
+ */
+void sock_ack_seldom(struct sock *s);
 /* No more will be sent; the peer is told. */
 void sock_end(struct sock *s);
 /* Goes on without TLS, which has failed: what comes is to be dropped. */
