@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/sse.h"
+#include "dialect/backend.h"
 
 #define ERROR_BYTES  65536u /* of an error's body that are looked at */
 #define ERROR_SHOWN  300u   /* of one that is no JSON */
@@ -20,7 +21,9 @@ struct answer {
     struct sse sse;
     struct completion sum;
     struct buf document, error, message;
-    struct buf *out; /* during a feed */
+    void *via;         /* the reading of ask->via; NULL = the events are OpenAI's */
+    struct buf events; /* of one event of a backend with words of its own */
+    struct buf *out;   /* during a feed */
 };
 
 struct answer *answer_new(const struct dialect_call *call, struct dialect_ask *ask, size_t max,
@@ -34,6 +37,7 @@ struct answer *answer_new(const struct dialect_call *call, struct dialect_ask *a
     a->sum.begun_us = begun_us;
     a->sum.waited_us = waited_us;
     a->document.max = max;
+    a->via = ask->via ? ask->via->open() : NULL;
     return a;
 }
 
@@ -86,10 +90,8 @@ static void take_delta(struct answer *a, const struct chunk *in)
     }
 }
 
-static bool take_event(void *arg, struct str name, struct str data)
+static bool take_chunk(struct answer *a, struct str data)
 {
-    (void)name;
-    struct answer *a = arg;
     struct chunk in;
     chunk_read(data, &in);
     switch (in.kind) {
@@ -110,6 +112,23 @@ static bool take_event(void *arg, struct str name, struct str data)
     case CHUNK_BAD: broken(a, "sent an event that is none of an answer"); break;
     }
     chunk_release(&in);
+    return a->state == ANSWER_MORE;
+}
+
+static bool take_event(void *arg, struct str name, struct str data)
+{
+    (void)name;
+    struct answer *a = arg;
+    if (!a->via)
+        return take_chunk(a, data);
+    buf_clear(&a->events);
+    if (!a->ask->via->event(a->via, data, &a->events))
+        broken(a, "sent an event that is none of an answer");
+    struct str rest = buf_str(&a->events);
+    while (rest.n && a->state == ANSWER_MORE)
+        (void)take_chunk(a, str_cut(&rest, '\n'));
+    if (a->events.failed)
+        a->state = ANSWER_LARGE;
     return a->state == ANSWER_MORE;
 }
 
@@ -266,7 +285,7 @@ void answer_put_usage(const struct answer *a, struct buf *out)
 size_t answer_bytes(const struct answer *a)
 {
     return sizeof *a + completion_bytes(&a->sum) + a->sse.line.cap + a->sse.data.cap + a->document.cap +
-           a->error.cap + a->message.cap + a->ask->body.cap;
+           a->error.cap + a->message.cap + a->events.cap + a->ask->body.cap;
 }
 
 void answer_free(struct answer *a)
@@ -278,5 +297,8 @@ void answer_free(struct answer *a)
     buf_release(&a->document);
     buf_release(&a->error);
     buf_release(&a->message);
+    buf_release(&a->events);
+    if (a->via)
+        a->ask->via->close(a->via);
     free(a);
 }

@@ -1,5 +1,7 @@
-/* The table of dialects: see dialect.h. */
-#include "dialect/dialect.h"
+/* The tables of dialects and of backends: see dialect.h, backend.h. */
+#include "dialect/backend_anthropic.h"
+
+#include "base/mem.h"
 
 #define DIALECT(ID, symbol) extern const struct dialect symbol;
 #include "dialect/dialect.def"
@@ -22,6 +24,23 @@ enum dialect_id dialect_find(struct str name)
         if (str_eq_c(name, table[id]->name))
             return (enum dialect_id)id;
     return DIALECTS;
+}
+
+const struct dialect_backend *dialect_backend(unsigned speaks)
+{
+    static const struct dialect_backend *const backends[] = {&dialect_anthropic_backend};
+    for (size_t i = 0; i < TABLE_COUNT(backends) && !(speaks & DIALECT_BIT(OPENAI)); i++)
+        if (speaks & 1u << backends[i]->id)
+            return backends[i];
+    return NULL;
+}
+
+enum rc dialect_ask_as(struct dialect_ask *ask, unsigned speaks, struct err *err)
+{
+    const struct dialect_backend *via = dialect_backend(speaks);
+    enum rc rc = via ? via->ask(ask, err) : RC_OK;
+    ask->via = rc == RC_OK ? via : NULL;
+    return rc;
 }
 
 void dialect_ask_release(const struct dialect_call *call, struct dialect_ask *ask)

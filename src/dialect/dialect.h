@@ -54,6 +54,8 @@ enum dialect_reply {
     DIALECT_NOTHING   /* it is not asked: the model has to be ready, no more */
 };
 
+struct dialect_backend;
+
 /* A request for the backend, as a translator made it. */
 struct dialect_ask {
     const char *path; /* static */
@@ -61,7 +63,8 @@ struct dialect_ask {
     struct buf body; /* a JSON object with at least one member, without model, stream and stream_options */
     bool stream;     /* the client wants the stream form */
     struct dialect_wish wish;
-    void *state; /* the translator's; freed by call->free */
+    const struct dialect_backend *via; /* its path and body are this one's (backend.h); NULL = OpenAI's */
+    void *state;                       /* the translator's; freed by call->free */
 };
 
 enum dialect_step {
@@ -103,6 +106,10 @@ struct dialect_call {
                                   struct dialect_ask *next, struct buf *out);
 
     void (*free)(void *state); /* NULL is fine, both as state and as function */
+
+    /* Of a call that is OpenAI's own, and so relayed: what makes its answers where the backend speaks no
+     * OpenAI; NULL = nothing does. */
+    const struct dialect_call *remade;
 };
 
 struct dialect {

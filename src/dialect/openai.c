@@ -5,6 +5,7 @@
  * llama.cpp's server (0.7.0). */
 #include "base/mem.h"
 #include "dialect/errors.h"
+#include "dialect/openai_priv.h"
 
 static void put_text(struct buf *out, const char *before, const struct buf *text)
 {
@@ -73,7 +74,7 @@ static void put_plain(const struct completion *c, const char *object,
     (void)buf_puts(out, "}");
 }
 
-static void plain_chat(void *state, const struct completion *sum, struct buf *out)
+void openai_plain_chat(void *state, const struct completion *sum, struct buf *out)
 {
     (void)state;
     put_plain(sum, "chat.completion", put_chat_choice, out);
@@ -85,16 +86,20 @@ static void plain_text(void *state, const struct completion *sum, struct buf *ou
     put_plain(sum, "text_completion", put_text_choice, out);
 }
 
-#define JSON "application/json; charset=utf-8"
-
 static const struct dialect_call calls[] = {
-    {.path = "/v1/chat/completions", .plain_type = JSON, .plain = plain_chat},
-    {.path = "/v1/completions", .plain_type = JSON, .plain = plain_text},
+    {.path = "/v1/chat/completions",
+     .plain_type = OPENAI_JSON,
+     .plain = openai_plain_chat,
+     .remade = &openai_chat_remade},
+    {.path = "/v1/completions", .plain_type = OPENAI_JSON, .plain = plain_text},
     {.path = "/v1/embeddings"},
     {.path = "/v1/audio/transcriptions"},
     {.path = "/v1/rerank"},
     {.path = "/v1/reranking"},
-    {.path = "/chat/completions", .plain_type = JSON, .plain = plain_chat},
+    {.path = "/chat/completions",
+     .plain_type = OPENAI_JSON,
+     .plain = openai_plain_chat,
+     .remade = &openai_chat_remade},
     {.path = "/rerank"},
     {.path = "/reranking"},
 };

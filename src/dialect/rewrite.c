@@ -59,7 +59,7 @@ static void copy_rest(struct rewrite *w, const struct rewrite_member *table, siz
     }
 }
 
-bool rewrite_members(struct rewrite *w, const struct rewrite_member *table, size_t n)
+bool rewrite_known(struct rewrite *w, const struct rewrite_member *table, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         yyjson_val *v = yyjson_obj_get(w->body, table[i].name);
@@ -71,6 +71,13 @@ bool rewrite_members(struct rewrite *w, const struct rewrite_member *table, size
             return false;
         }
     }
+    return true;
+}
+
+bool rewrite_members(struct rewrite *w, const struct rewrite_member *table, size_t n)
+{
+    if (!rewrite_known(w, table, n))
+        return false;
     copy_rest(w, table, n);
     return true;
 }

@@ -30,6 +30,8 @@ enum rc rewrite_init(struct rewrite *w, const struct dialect_terms *terms, yyjso
                      struct dialect_ask *ask, struct err *err);
 /* Reads the table's members and copies the rest; null counts as absent. False: *err is set. */
 bool rewrite_members(struct rewrite *w, const struct rewrite_member *table, size_t n);
+/* Reads the table's members and leaves the rest out: for backends that refuse what they do not know. */
+bool rewrite_known(struct rewrite *w, const struct rewrite_member *table, size_t n);
 /* The root as the body of the ask; releases the document. */
 enum rc rewrite_end(struct rewrite *w, bool ok);
 

@@ -104,6 +104,11 @@ bool made_translated(const struct conn *c)
     return c->made && c->made->translated;
 }
 
+const struct dialect_backend *made_via(const struct conn *c)
+{
+    return made_translated(c) ? c->made->ask.via : NULL;
+}
+
 struct str made_target(const struct conn *c)
 {
     return made_translated(c) ? str_from(c->made->ask.path) : c->target;
@@ -121,7 +126,9 @@ void made_body_edit(struct conn *c, struct put *text, struct edit *ret)
     put_lit(text, "{\"model\":");
     put_json_string(text, c->lease.model);
     put_lit(text, ",");
-    if (c->made->ask.reply == DIALECT_EVENTS)
+    if (c->made->ask.via)
+        put_cstr(text, c->made->ask.via->members);
+    else if (c->made->ask.reply == DIALECT_EVENTS)
         put_cstr(text, members ? members : "\"stream\":true,\"stream_options\":{\"include_usage\":true},");
     *ret = (struct edit){.at = 0, .n = 1, .text = {from, (size_t)(text->p - from)}};
 }

@@ -11,6 +11,7 @@
 #define PROXY_PRIV_H
 
 #include "dialect/answer.h"
+#include "dialect/backend.h"
 #include "proxy/account.h"
 #include "proxy/auth.h"
 #include "proxy/body_form.h"
@@ -418,6 +419,8 @@ bool made_splice(struct conn *c, struct edit *ret);
 /* Whether the backend gets a request of our own: then where, its body, the change that it needs (its text
  * goes into `text`), and whether the backend is asked at all. */
 bool made_translated(const struct conn *c);
+/* The backend whose words it is in; NULL = OpenAI's. */
+const struct dialect_backend *made_via(const struct conn *c);
 struct str made_target(const struct conn *c); /* of any request: the client's own, if it is not ours */
 struct str made_body(const struct conn *c);
 void made_body_edit(struct conn *c, struct put *text, struct edit *ret);

@@ -33,7 +33,7 @@ struct translation {
 static void init(struct translation *t, struct conn *c)
 {
     const struct msg *m = c->in;
-    *t = (struct translation){.s = c->s, .c = c, .call = c->call};
+    *t = (struct translation){.s = c->s, .c = c, .call = c->call->ask ? c->call : c->call->remade};
     t->body = (struct str){m->data + m->head_n, m->body_n};
     memcpy(t->model, c->model_text, c->model.n);
     (void)snprintf(t->request_id, sizeof t->request_id, "%s", c->id_text);
@@ -54,6 +54,8 @@ static void translate(struct translation *t)
         t->rc = t->call->ask(&t->terms, root, &t->ask, &t->err);
     else
         t->rc = err_set(&t->err, RC_INVALID, "the request body is no JSON object");
+    if (t->rc == RC_OK)
+        t->rc = dialect_ask_as(&t->ask, t->terms.speaks, &t->err);
     if (t->rc == RC_OK && t->ask.body.failed)
         t->rc = err_set(&t->err, RC_NOMEM, "there is no memory for the request's translation");
     yyjson_doc_free(doc);
@@ -155,9 +157,9 @@ enum translate_step translate_request(struct conn *c, bool early, void (*go_on)(
         made_release(c);
         return TRANSLATE_READY;
     }
-    if (!call->ask)
+    if (!call->ask && !call->remade)
         return refuse(c, err);
-    if (call->early && made_translated(c))
+    if (!early && call->early && made_translated(c) && made_via(c) == dialect_backend(c->lease.speaks))
         return TRANSLATE_READY;
     if (c->in->body_n > OFF_LOOP_BYTES)
         return start_job(c, go_on, err) ? TRANSLATE_LATER : TRANSLATE_REFUSED;
@@ -165,10 +167,10 @@ enum translate_step translate_request(struct conn *c, bool early, void (*go_on)(
     init(&t, c);
     translate(&t);
     if (t.rc == RC_OK) {
-        made_take(c, call, &t.ask);
+        made_take(c, t.call, &t.ask);
         return TRANSLATE_READY;
     }
-    dialect_ask_release(call, &t.ask);
+    dialect_ask_release(t.call, &t.ask);
     *err = t.err;
     return TRANSLATE_REFUSED;
 }

@@ -1,15 +1,23 @@
 /* Fuzz target: a client's request through every translator, and a backend's answer back. The first byte
  * chooses the call, the second what the backend speaks and the step; a NUL parts the request from the answer.
+ * With BACKEND the backend speaks that dialect only, and OpenAI's own chat is translated, too.
  * What comes out must be JSON where it is a document, and on every line of NDJSON, and must not depend on how
  * the answer was cut into pieces. */
 #include "base/mem.h"
 #include "dialect/answer.h"
+#include "dialect/backend.h"
 
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#ifdef BACKEND
+static const unsigned backend = 1u << BACKEND;
+#else
+static const unsigned backend;
+#endif
 
 static const struct dialect_call *pick(unsigned n)
 {
@@ -20,6 +28,8 @@ static const struct dialect_call *pick(unsigned n)
         for (size_t i = 0; i < d->n_calls && count < 32; i++)
             if (d->calls[i].ask)
                 with[count++] = &d->calls[i];
+            else if (backend && d->calls[i].remade)
+                with[count++] = d->calls[i].remade;
     }
     return with[n % count];
 }
@@ -47,7 +57,8 @@ static bool ask(const struct dialect_call *call, struct str body, unsigned speak
     yyjson_val *root = yyjson_doc_get_root(doc);
     const struct dialect_terms terms = {.speaks = speaks, .model = STR("m"), .request_id = STR("r")};
     *ret = (struct dialect_ask){.reply = DIALECT_EVENTS};
-    bool ok = yyjson_is_obj(root) && call->ask(&terms, root, ret, &err) == RC_OK;
+    bool ok = yyjson_is_obj(root) && call->ask(&terms, root, ret, &err) == RC_OK &&
+              dialect_ask_as(ret, speaks, &err) == RC_OK;
     if (yyjson_is_obj(root) && !ok && !err.message[0])
         __builtin_trap(); /* a refusal says why */
     yyjson_doc_free(doc);
@@ -85,7 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2)
         return 0;
     const struct dialect_call *call = pick(data[0]);
-    unsigned speaks = DIALECT_BIT(OPENAI) | (data[1] & 1 ? DIALECT_BIT(LLAMACPP) : 0);
+    unsigned speaks = backend ? backend : DIALECT_BIT(OPENAI) | (data[1] & 1 ? DIALECT_BIT(LLAMACPP) : 0);
     size_t steps[2] = {data[1] >> 1 ? data[1] >> 1 : 1, size};
     const char *text = (const char *)data + 2, *nul = memchr(text, 0, size - 2);
     size_t body_n = nul ? (size_t)(nul - text) : size - 2;
