@@ -36,7 +36,9 @@ struct config_model {            /* effective: what the file leaves out comes fr
     struct config_list aliases, members, fallback;
     bool preload, pin;
     int32_t priority;
-    uint64_t ttl; /* ms; 0 = never */
+    uint64_t ttl;              /* ms; 0 = never */
+    uint64_t timeout;          /* ms; 0 = total_time */
+    const char *on_disconnect; /* "cancel", "drain" */
     const char *strategy;
     uint32_t ctx, ctx_min, parallel; /* 0 = auto */
     uint32_t instances, instances_min;
@@ -85,8 +87,9 @@ struct config {
     size_t n_budgets;
     uint64_t max_body, body_budget;
     uint64_t header_timeout, idle_timeout, connect_timeout, load_timeout, drain_timeout,
-        stop_timeout;                 /* ms */
-    uint64_t write_timeout, patience; /* ms */
+        stop_timeout;                           /* ms */
+    uint64_t write_timeout, patience;           /* ms */
+    uint64_t first_byte, event_gap, total_time; /* ms; 0 = none */
     uint32_t max_connections;
     uint32_t max_waiting, slot_surplus, max_overtaken;
     uint64_t starvation;                   /* ms; 0 = no such bound */

@@ -109,6 +109,9 @@ void daemon_http_options(struct daemon *d, struct http_options *ret)
     ret->idle_timeout_ms = c->idle_timeout;
     ret->write_timeout_ms = c->write_timeout;
     ret->connect_timeout_ms = c->connect_timeout;
+    ret->first_byte_ms = c->first_byte;
+    ret->event_gap_ms = c->event_gap;
+    ret->total_ms = c->total_time;
     ret->max_connections = c->max_connections;
     ret->half_close_keep = strcmp(c->half_close, "keep") == 0;
     ret->cors_origin = strcmp(c->cors_origin, "none") == 0 ? "" : c->cors_origin;

@@ -304,8 +304,7 @@ static void find_smaller(struct model_set *s, size_t i)
 {
     const struct model *found[PLAN_MAX_ALTERNATIVES];
     struct pool_model *p = &s->models[i];
-    if (!s->entries[i] || strcmp(p->path, s->entries[i]->path) != 0 ||
-        !config_model_for(s->config, str_from(p->id))->allow_smaller)
+    if (!s->entries[i] || strcmp(p->path, s->entries[i]->path) != 0 || !s->settings[i]->allow_smaller)
         return;
     size_t n = catalog_smaller(s->catalog, s->entries[i]->model, found, TABLE_COUNT(found));
     const char **paths = n ? arena_array(&s->arena, n, sizeof *paths) : NULL;
@@ -380,7 +379,7 @@ const struct model_group *model_set_group(const struct model_set *s, struct str 
 static void collect_preload(struct model_set *s)
 {
     for (size_t i = 0; i < s->n; i++)
-        if (config_model_for(s->config, str_from(s->models[i].id))->preload)
+        if (s->settings[i]->preload)
             s->preload[s->n_preload++] = s->models[i].id;
 }
 
@@ -394,10 +393,11 @@ enum rc model_set_build(const struct config *c, const struct catalog *catalog, s
     size_t most = catalog->n + c->n_models;
     s->models = arena_array(&s->arena, most ? most : 1, sizeof *s->models);
     s->entries = arena_array(&s->arena, most ? most : 1, sizeof(*s->entries));
+    s->settings = arena_array(&s->arena, most ? most : 1, sizeof(*s->settings));
     s->preload = arena_array(&s->arena, most ? most : 1, sizeof *s->preload);
     s->warnings = arena_array(&s->arena, WARNINGS_MAX, sizeof *s->warnings);
     s->groups = arena_array(&s->arena, c->n_models ? c->n_models : 1, sizeof *s->groups);
-    if (!s->groups || !s->models || !s->entries || !s->preload || !s->warnings) {
+    if (!s->groups || !s->models || !s->entries || !s->settings || !s->preload || !s->warnings) {
         model_set_free(s);
         return err_set(err, RC_NOMEM, "memory is short for a list of %zu models", most);
     }
@@ -407,6 +407,7 @@ enum rc model_set_build(const struct config *c, const struct catalog *catalog, s
     for (size_t i = 0; i < s->n; i++) {
         const struct catalog_entry *e = catalog_find(catalog, str_from(s->models[i].id));
         s->entries[i] = e && e->model ? e : NULL;
+        s->settings[i] = config_model_for(c, str_from(s->models[i].id));
         find_smaller(s, i);
     }
     drop_clashing_aliases(s);

@@ -18,6 +18,7 @@ struct model_set {
     const struct catalog *catalog;        /* borrowed: outlives the set */
     struct pool_model *models;            /* sorted by id */
     const struct catalog_entry **entries; /* beside models; NULL for one that only the configuration names */
+    const struct config_model **settings; /* beside models */
     size_t n;
     const char **preload;
     size_t n_preload;

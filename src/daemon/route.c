@@ -67,6 +67,16 @@ static unsigned speaks(const struct config_list *configured, unsigned own)
     return configured->n ? bits : own;
 }
 
+/* How the model's settings want its answers treated. One that left the set meanwhile has none. */
+static void apply_settings(const struct daemon *d, struct route_lease *l)
+{
+    size_t i = model_set_index(d->set, str_from(l->model));
+    if (i == SIZE_MAX)
+        return;
+    l->timeout_ms = d->set->settings[i]->timeout;
+    l->drain = strcmp(d->set->settings[i]->on_disconnect, "drain") == 0;
+}
+
 static void lease_from(const struct daemon *d, const struct pool_lease *from, struct str asked,
                        struct keep keep, struct route_lease *ret)
 {
@@ -83,6 +93,7 @@ static void lease_from(const struct daemon *d, const struct pool_lease *from, st
     snprintf(ret->host, sizeof ret->host, "%s", from->host);
     snprintf(ret->model, sizeof ret->model, "%s", from->model);
     snprintf(ret->instance, sizeof ret->instance, "%s", from->instance);
+    apply_settings(d, ret);
     ret->replace_model = asked.n > 0 && !str_eq_c(asked, from->model);
 }
 

@@ -17,6 +17,7 @@ struct answer {
     enum answer_state state;
     enum reading reading;
     int status; /* of the error */
+    bool begun;
     const char *why;
     struct sse sse;
     struct completion sum;
@@ -74,6 +75,7 @@ static void take_delta(struct answer *a, const struct chunk *in)
         broken(a, "sent an event that is none of an answer");
         return;
     }
+    a->begun = a->begun || !in->progress;
     if (a->sum.large)
         a->state = ANSWER_LARGE;
     if (a->sum.large || !a->ask->stream)
@@ -256,6 +258,11 @@ enum answer_state answer_end(struct answer *a, int64_t now_us, struct buf *out)
     if (out->failed)
         a->state = ANSWER_LARGE;
     return again ? ANSWER_AGAIN : a->state;
+}
+
+bool answer_has_begun(const struct answer *a)
+{
+    return a->begun || a->document.n > 0;
 }
 
 const char *answer_why(const struct answer *a)

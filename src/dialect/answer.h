@@ -32,6 +32,8 @@ bool answer_head(struct answer *a, int status, struct str content_type);
 enum answer_state answer_feed(struct answer *a, struct str bytes, int64_t now_us, struct buf *out);
 /* The body is complete, or there is none (DIALECT_NOTHING). Never ANSWER_MORE. */
 enum answer_state answer_end(struct answer *a, int64_t now_us, struct buf *out);
+/* Whether something of the answer itself came; reports of a prompt's progress are none. */
+bool answer_has_begun(const struct answer *a);
 /* What is wrong with an ANSWER_BROKEN, to be put behind "the backend of model X"; static. */
 const char *answer_why(const struct answer *a);
 /* The backend's own error: status, message, given; borrowed from the answer. */

@@ -28,6 +28,8 @@ void conn_watch(struct conn *c)
         mask = UV_DISCONNECT | (c->input_paused ? 0 : UV_READABLE) | (conn_pending(c) ? UV_WRITABLE : 0);
     if (c->phase == PHASE_LINGER)
         mask = UV_READABLE;
+    if (c->ghost)
+        mask = 0;
     sock_want(&c->sock, mask, on_client);
 }
 
@@ -123,6 +125,29 @@ static void close_socket(struct conn *c, bool abort)
     server_drain_step(s);
 }
 
+/* The answer that is under way is read to its end for nobody: what is written from here on goes nowhere. */
+static void become_ghost(struct conn *c)
+{
+    c->ghost = c->half_closed = true;
+    c->keep_alive = false;
+    c->s->count.client_aborts++;
+    free(c->out);
+    c->out = NULL;
+    c->out_n = c->out_at = c->out_cap = 0;
+    conn_deadline(c, 0);
+    conn_watch(c);
+    if (c->up)
+        up_watch(c->up, true, c->up->n_iov > 0);
+    batch_flush_conn(c);
+}
+
+static bool drains(const struct conn *c, const char *outcome)
+{
+    bool left = outcome && (!strcmp(outcome, "client_closed") || !strcmp(outcome, "timeout"));
+    return left && c->leased && c->lease.drain && !c->ghost &&
+           (c->phase == PHASE_PREFILL || c->phase == PHASE_RELAY);
+}
+
 void conn_lost(struct conn *c, const char *outcome, bool abort)
 {
     enum phase was = c->phase;
@@ -130,9 +155,13 @@ void conn_lost(struct conn *c, const char *outcome, bool abort)
         return;
     if (outcome && !c->outcome)
         c->outcome = outcome;
+    if (drains(c, outcome)) {
+        become_ghost(c);
+        return;
+    }
     c->phase = PHASE_CLOSED; /* nothing called from here may come back */
     batch_forget_conn(c);
-    if (was > PHASE_HEAD && was < PHASE_FLUSH)
+    if (was > PHASE_HEAD && was < PHASE_FLUSH && !c->ghost)
         c->s->count.client_aborts += c->outcome && !strcmp(c->outcome, "client_closed");
     if (was == PHASE_LOCAL || was == PHASE_STREAM) {
         /* Broken: the owner of a stream ends it yet; a reply that broke was the owner's last word. */
@@ -200,6 +229,8 @@ bool conn_write(struct conn *c, const struct iovec *iov, int n)
     size_t total = 0;
     for (int i = 0; i < n; i++)
         total += iov[i].iov_len;
+    if (c->ghost)
+        return c->phase != PHASE_CLOSED;
     if (c->broken || c->phase == PHASE_CLOSED)
         return false;
     if (__builtin_expect(c->capture != NULL, 0))
@@ -214,7 +245,7 @@ bool conn_write(struct conn *c, const struct iovec *iov, int n)
                 sock_want(&c->sock, 0, on_client);
             else
                 conn_lost(c, "client_closed", true);
-            return false;
+            return c->ghost;
         }
         sent = (size_t)r;
     }

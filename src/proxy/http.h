@@ -69,6 +69,9 @@ struct http_options {
     uint64_t idle_timeout_ms;    /* keep-alive; default 75 s */
     uint64_t connect_timeout_ms; /* upstream; default 5 s */
     uint64_t upstream_idle_ms;   /* reuse of upstream connections; default 4 s */
+    /* Of an answer, 0 = none (default): from the request to the first byte of its body, between two pieces,
+     * from the request to its end (a lease may have one of its own). Waiting for the lease does not count. */
+    uint64_t first_byte_ms, event_gap_ms, total_ms;
     void (*record)(void *arg, const struct http_record *r); /* may be NULL */
     void *record_arg;
     const struct auth_spec *keys; /* see auth.h; borrowed during the call */

@@ -180,6 +180,11 @@ bool made_is_done(const struct conn *c)
     return c->made && c->made->done;
 }
 
+bool made_has_begun(const struct conn *c)
+{
+    return answer_has_begun(c->made->answer);
+}
+
 bool made_streams(const struct conn *c)
 {
     return c->made->ask.stream && !c->made->failed;

@@ -98,6 +98,7 @@ struct conn {
     uint8_t phase; /* enum phase */
     bool input_paused, half_closed;
     bool broken;   /* the socket is unusable */
+    bool ghost;    /* the client is gone, its answer is read to the end all the same; nothing is written */
     uint32_t late; /* see batch.c */
     struct str late_bytes;
     size_t out_n, out_at, out_cap; /* pending output */
@@ -175,7 +176,7 @@ struct up {
     struct endpoint *end;
     struct up *next, *prev; /* of all, for shutting down */
     struct up *idle_next, *idle_prev;
-    struct wheel_entry timer; /* idle limit */
+    struct wheel_entry timer; /* idle: when it is closed; busy: a limit of its answer */
     struct msg *in;           /* while the answer's head is incomplete */
     uint64_t length;          /* of a length-delimited answer */
     /* what is left of a request that the socket did not take at once */
@@ -190,6 +191,8 @@ struct up {
     bool reused, got_bytes, head_done, message_done, interim, keep_alive;
     bool cut;                     /* the answer came before all of the request was sent */
     bool raw_ok, in_chunk, clean; /* see response_frame.c */
+    bool limited;                 /* see relay_limit.c, as the next two: loop time, ms */
+    uint64_t sent_ms, heard_ms;   /* heard_ms 0 = nothing of the answer came yet */
     llhttp_t parser;
 };
 
@@ -369,11 +372,19 @@ void relay_leave(struct conn *c, int status, const char *outcome, const struct e
 void relay_break_off(struct conn *c);
 void relay_again(struct up *u); /* this answer is read: another request goes out on the same lease */
 void relay_timeout(struct conn *c);
+/* A limit of the answer ran out: *err says which, end is what the route is told. */
+void relay_too_late(struct up *u, enum route_end end, const struct err *err);
 
 /* ---- relay_send.c ---- */
 void relay_send(struct conn *c);
 void relay_send_now(struct up *u);
 void relay_continue_send(struct up *u);
+
+/* ---- relay_limit.c ---- */
+enum answer_limit { ANSWER_FIRST_BYTE, ANSWER_EVENT_GAP, ANSWER_TOTAL };
+void limit_begin(struct up *u); /* a request is about to be sent */
+void limit_heard(struct up *u); /* of those that are limited: a piece of the answer came */
+void limit_ran_out(struct up *u);
 
 /* ---- relay_record.c ---- */
 void relay_record(struct conn *c); /* accounts for a request that ended */
@@ -436,6 +447,7 @@ void made_answer_now(struct conn *c, struct buf *out);
 bool made_begin(struct up *u);
 bool made_until_eof(const struct conn *c); /* its end is that of the connection */
 bool made_is_done(const struct conn *c);   /* the end mark came: what is still to come is framing */
+bool made_has_begun(const struct conn *c); /* something of the answer itself came */
 bool made_streams(const struct conn *c);   /* the client gets the stream form */
 const char *made_type(const struct conn *c);
 enum made_step {

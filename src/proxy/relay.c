@@ -145,20 +145,36 @@ void relay_timeout(struct conn *c)
     connect_failed(c, ETIMEDOUT);
 }
 
-/* The client has a part of the answer. */
+/* The client has a part of the answer: an honest end of it. */
+static void break_off(struct conn *c, const char *outcome, const struct err *err)
+{
+    c->s->count.upstream_errors++;
+    if (c->made) {
+        made_broken(c, outcome, err);
+        return;
+    }
+    drop_upstream(c);
+    conn_lost(c, outcome, true);
+}
+
 static void broke_off(struct conn *c)
 {
     struct err err;
     c->lease_broken = true;
-    c->s->count.upstream_errors++;
-    if (!c->made) {
-        drop_upstream(c);
-        conn_lost(c, "truncated", true);
-        return;
-    }
     (void)err_set(&err, RC_BACKEND, "the backend of model %s broke its answer off", c->lease.model);
     err_hint(&err, "see the instance's log: arriero logs %s", c->lease.model);
-    made_broken(c, "truncated", &err);
+    break_off(c, "truncated", &err);
+}
+
+void relay_too_late(struct up *u, enum route_end end, const struct err *err)
+{
+    struct conn *c = u->c;
+    c->t_upstream_end = clock_mono_us();
+    relay_give_back(c, end);
+    if (c->phase == PHASE_RELAY)
+        break_off(c, "timeout", err);
+    else
+        relay_leave(c, rc_http_status(err->code), "timeout", err);
 }
 
 void relay_upstream_died(struct up *u, int sys_errno)
@@ -169,7 +185,7 @@ void relay_upstream_died(struct up *u, int sys_errno)
         return;
     }
     bool connecting = u->state == UP_CONNECTING, begun = c->made && u->head_done,
-         again = u->reused && !u->got_bytes && c->attempts < RELAY_ATTEMPTS;
+         again = u->reused && !u->got_bytes && c->attempts < RELAY_ATTEMPTS && !c->ghost;
     c->t_upstream_end = clock_mono_us();
     if (c->phase == PHASE_RELAY) {
         broke_off(c);

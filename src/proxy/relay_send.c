@@ -174,6 +174,7 @@ void relay_send(struct conn *c)
     struct str body;
     int n_edits = edits_of(c, &name, edits, &body);
     made_start(c);
+    limit_begin(u);
     size_t body_n = body.n;
     for (int i = 0; i < n_edits; i++)
         body_n += edits[i].text.n - edits[i].n;

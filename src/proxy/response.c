@@ -142,6 +142,8 @@ static void make(struct up *u)
         c->t_upstream_end = clock_mono_us();
     switch (made_feed(u, &out, &status)) {
     case MADE_MORE:
+        if (u->limited && made_has_begun(c))
+            limit_heard(u);
         if (out.n > READ_HEADROOM && made_streams(c))
             send_made(u, status, &out);
         break;
@@ -231,6 +233,8 @@ static void feed(struct up *u, char *p, size_t n)
     if (u->raw_ok && !u->c->http10 && !u->c->held && response_take_chunks(u, p, n)) {
         if (!u->c->t_body)
             note_time(u);
+        if (u->limited)
+            limit_heard(u);
         response_count(u, false);
         send_soon(u->c, (struct str){p, n});
         return;
@@ -256,6 +260,8 @@ static void feed(struct up *u, char *p, size_t n)
         prefill_filter(u);
     if (u->message_done || (s->n_segments && !u->c->t_body))
         note_time(u);
+    if (u->limited && s->n_segments)
+        limit_heard(u);
     if (u->head_done && first)
         pass_on_first(u, (struct str){p, n});
     else if (u->head_done)

@@ -150,7 +150,7 @@ void response_start(struct up *u)
     u->parser.data = u;
     u->framing = FRAME_NONE;
     u->got_bytes = u->head_done = u->message_done = u->interim = u->keep_alive = u->cut = false;
-    u->raw_ok = u->in_chunk = u->clean = false;
+    u->raw_ok = u->in_chunk = u->clean = u->limited = false;
 }
 
 /* ---- the short way ---- */

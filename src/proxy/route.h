@@ -41,6 +41,8 @@ struct route_lease {
      * it is not asked to. */
     const char *collect_members;
     unsigned speaks; /* DIALECT_BITs: requests in others are translated; 0 = not known, all are passed on */
+    uint64_t timeout_ms; /* of a whole answer; 0 = that of http_options */
+    bool drain;          /* an answer that has begun is read to its end though its client left */
 };
 
 struct route_refusal {

@@ -103,9 +103,13 @@ void up_close(struct up *u)
     sock_close(&u->sock, false, on_closed);
 }
 
-static void on_idle_limit(struct wheel_entry *e)
+static void on_timer(struct wheel_entry *e)
 {
-    up_close(container_of(e, struct up, timer));
+    struct up *u = container_of(e, struct up, timer);
+    if (u->state == UP_IDLE)
+        up_close(u);
+    else
+        limit_ran_out(u);
 }
 
 void upstream_park(struct up *u)
@@ -172,7 +176,7 @@ static struct up *connect_new(struct http_server *s, const char *host, uint16_t 
     u->sock.poll.data = u;
     u->s = s;
     u->state = now ? UP_BUSY : UP_CONNECTING;
-    u->timer.fn = on_idle_limit;
+    u->timer.fn = on_timer;
     u->end = endpoint_of(s, host, port);
     u->end->n_busy++;
     u->prev = s->ups.prev;

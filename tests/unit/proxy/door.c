@@ -123,6 +123,8 @@ static void fill_lease(struct door *d, struct route_lease *l)
     l->replace_model = d->setup.replace_model;
     l->ref = d;
     l->speaks = d->setup.speaks;
+    l->timeout_ms = d->setup.timeout_ms;
+    l->drain = d->setup.drain;
     if (d->setup.wake) {
         l->wake_member = ",\"wake\":1";
         l->wake_event = "\"dawn\"";
@@ -181,6 +183,8 @@ static void release(void *ctx, struct route_lease *lease, enum route_end end)
     bump(d, DOOR_RELEASED);
     if (end == ROUTE_END_BROKEN)
         bump(d, DOOR_BROKEN);
+    if (end == ROUTE_END_FAILED)
+        bump(d, DOOR_FAILED);
 }
 
 static void on_record(void *arg, const struct http_record *r)

@@ -18,9 +18,11 @@ struct door_setup {
     struct http_options opt; /* loop, routes, hooks are filled in */
     enum door_route route;
     bool replace_model;
-    bool wake;             /* leases ask for "wake":1 and drop events with "dawn" */
-    bool collect;          /* leases have collect_members */
-    unsigned speaks;       /* of leases */
+    bool wake;       /* leases ask for "wake":1 and drop events with "dawn" */
+    bool collect;    /* leases have collect_members */
+    unsigned speaks; /* of leases, as the next two */
+    uint64_t timeout_ms;
+    bool drain;
     const char *canonical; /* model of the lease; NULL = "canon" */
     enum rc refuse_code;
     uint32_t retry_after_s;
@@ -38,7 +40,8 @@ uint16_t door_port(const struct door *d);
 enum door_count {
     DOOR_ACQUIRED,
     DOOR_RELEASED,
-    DOOR_BROKEN,
+    DOOR_BROKEN, /* leases that came back so */
+    DOOR_FAILED,
     DOOR_CANCELLED,
     DOOR_RECORDS,
     DOOR_ABORTED,     /* local exchanges whose client left */

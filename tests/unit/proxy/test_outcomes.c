@@ -69,12 +69,16 @@ struct scene {
     unsigned ended, broken; /* requests so far, and leases called broken */
 };
 
-static struct scene scene_open(const struct way *way)
+static struct scene scene_open_with(const struct way *way, struct door_setup setup)
 {
-    struct door_setup setup = door_default();
     setup.speaks = way->translated ? DIALECT_BIT(OPENAI) : 0;
     setup.collect = way->collected;
     return (struct scene){.way = way, .d = door_start(&setup), .fd = -1, .back = -1};
+}
+
+static struct scene scene_open(const struct way *way)
+{
+    return scene_open_with(way, door_default());
 }
 
 static void ask(struct scene *s)
@@ -410,6 +414,159 @@ static void test_stalls(void **state)
     }
 }
 
+/* ---- limits of time ---- */
+
+enum stop { NOTHING_SENT, IN_HEAD, BEHIND_HEAD, BEFORE_END };
+
+/* Where the backend falls silent, and which limit ends that. A client that has nothing gets a 504. */
+static void test_limits(void **state)
+{
+    (void)state;
+    static const struct limit {
+        const char *name, *message;
+        uint64_t first_byte_ms, event_gap_ms, total_ms, timeout_ms;
+        enum stop stop;
+        bool broken; /* what the route is told: else failed */
+    } limits[] = {
+        {"no first byte", "sent no byte of an answer", .first_byte_ms = 20, .stop = NOTHING_SENT,
+         .broken = true},
+        {"no first byte, in the head", "sent no byte of an answer", .first_byte_ms = 20, .stop = IN_HEAD,
+         .broken = true},
+        {"no first byte, behind the head", "sent no byte of an answer", .first_byte_ms = 20,
+         .stop = BEHIND_HEAD, .broken = true},
+        {"a gap", "stopped in the middle of its answer", .event_gap_ms = 20, .stop = BEFORE_END,
+         .broken = true},
+        {"the total, nothing sent", "did not complete its answer", .total_ms = 20, .stop = NOTHING_SENT},
+        {"the total", "did not complete its answer", .total_ms = 20, .stop = BEFORE_END},
+        {"the model's own", "did not complete its answer", .total_ms = 3600000, .timeout_ms = 20,
+         .stop = BEFORE_END},
+    };
+    for (size_t w = 0; w < WAYS; w++)
+        for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+            const struct limit *l = &limits[i];
+            struct door_setup setup = door_default();
+            setup.opt.first_byte_ms = l->first_byte_ms;
+            setup.opt.event_gap_ms = l->event_gap_ms;
+            setup.opt.total_ms = l->total_ms;
+            setup.timeout_ms = l->timeout_ms;
+            struct scene s = scene_open_with(&ways[w], setup);
+            size_t head_n = 0, done = 0;
+            struct buf answer = good_answer(&ways[w], &head_n, &done);
+            const size_t stops[] = {0, head_n / 2, head_n, done - 1};
+            ask(&s);
+            backend_reads(&s);
+            client_send_n(s.back, answer.data, stops[l->stop]);
+            struct answer a = client_answer(s.fd, false);
+            bool passed = ways[w].how == PASSED && l->stop >= BEHIND_HEAD;
+            bool streamed = ways[w].how == MADE && ways[w].streamed && l->stop == BEFORE_END;
+            bool fine = passed     ? a.status == 200 && a.reset
+                        : streamed ? a.status == 200 && a.broken && holds(&a, ways[w].error)
+                                   : a.status == 504 && !a.broken && begins_with(&a, ways[w].error);
+            if (!fine || (!passed && !holds(&a, l->message)))
+                fail_msg("%s, %s: %d, %s: %s", ways[w].name, l->name, a.status, a.broken ? "broken" : "whole",
+                         a.body.n ? a.body.data : "");
+            answer_release(&a);
+            (void)client_at_eof(s.back); /* the backend is left */
+            expect_record(&s, l->name, "timeout", l->broken);
+            assert_int_equal(door_count(s.d, DOOR_FAILED), !l->broken);
+            buf_release(&answer);
+            scene_close(&s);
+        }
+}
+
+/* Limits that do not run out change nothing. */
+static void test_within_limits(void **state)
+{
+    (void)state;
+    for (size_t w = 0; w < WAYS; w++) {
+        struct door_setup setup = door_default();
+        setup.opt.first_byte_ms = setup.opt.event_gap_ms = setup.opt.total_ms = 3600000;
+        struct scene s = scene_open_with(&ways[w], setup);
+        size_t head_n = 0, done = 0;
+        struct buf answer = good_answer(&ways[w], &head_n, &done);
+        for (int turn = 0; turn < 2; turn++) {
+            ask(&s);
+            backend_reads(&s);
+            client_send_n(s.back, answer.data, answer.n);
+            struct answer a = client_answer(s.fd, false);
+            assert_int_equal(a.status, 200);
+            assert_true(holds(&a, ways[w].end));
+            answer_release(&a);
+            expect_record(&s, "within the limits", "ok", false);
+        }
+        buf_release(&answer);
+        scene_close(&s);
+    }
+}
+
+/* ---- a client that leaves, and a model whose answers are read to their end ---- */
+
+static void test_drain(void **state)
+{
+    (void)state;
+    for (size_t w = 0; w < WAYS; w++) {
+        struct door_setup setup = door_default();
+        setup.drain = true;
+        struct scene s = scene_open_with(&ways[w], setup);
+        size_t head_n = 0, done = 0;
+        struct buf answer = good_answer(&ways[w], &head_n, &done);
+        const size_t stops[] = {0, head_n / 2, head_n, (head_n + done) / 2, done - 1};
+        uint64_t left = 0;
+        for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
+            for (int reset = 0; reset < 2; reset++) {
+                ask(&s);
+                backend_reads(&s); /* on the connection of the request before: it was not cut */
+                client_send_n(s.back, answer.data, stops[i]);
+                if (reset)
+                    client_reset(s.fd);
+                else
+                    close(s.fd);
+                s.fd = -1;
+                left++;
+                while (door_counters(s.d).client_aborts < left) /* each look is a turn of the loop */
+                    continue;
+                assert_int_equal(door_count(s.d, DOOR_RELEASED), s.ended); /* the slot is in use yet */
+                client_send_n(s.back, answer.data + stops[i], answer.n - stops[i]);
+                expect_record(&s, "a client that left", "client_closed", false);
+                if (ways[w].events)
+                    assert_int_equal(door_record(s.d).r.completion_tokens, 2);
+            }
+        assert_int_equal(door_count(s.d, DOOR_FAILED), 0);
+        assert_int_equal(door_counters(s.d).connections, 0);
+        buf_release(&answer);
+        scene_close(&s);
+    }
+}
+
+/* The backend breaks off, and the daemon ends, while an answer is read for nobody. */
+static void test_drain_ends(void **state)
+{
+    (void)state;
+    for (size_t w = 0; w < WAYS; w++)
+        for (int abort = 0; abort < 2; abort++) {
+            struct door_setup setup = door_default();
+            setup.drain = true;
+            struct scene s = scene_open_with(&ways[w], setup);
+            size_t head_n = 0, done = 0;
+            struct buf answer = good_answer(&ways[w], &head_n, &done);
+            ask(&s);
+            backend_reads(&s);
+            client_send_n(s.back, answer.data, head_n);
+            close(s.fd);
+            s.fd = -1;
+            while (door_counters(s.d).client_aborts < 1)
+                continue;
+            if (!abort) {
+                part(&s);
+                door_wait(s.d, DOOR_RECORDS, 1);
+                door_wait(s.d, DOOR_BROKEN, 1);
+            }
+            buf_release(&answer);
+            door_stop(s.d, abort); /* checks that the lease came back */
+            part(&s);
+        }
+}
+
 /* The connection that served before is closed as the next request arrives: it is sent again, once, on a new
  * one. */
 static void test_keep_alive_race(void **state)
@@ -449,7 +606,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stops_at_every_byte), cmocka_unit_test(test_faults),
         cmocka_unit_test(test_a_head_without_end),  cmocka_unit_test(test_stalls),
-        cmocka_unit_test(test_keep_alive_race),
+        cmocka_unit_test(test_keep_alive_race),     cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_within_limits),       cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_drain_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
