@@ -113,9 +113,8 @@ void reply_unknown_model(struct daemon *d, struct http_exchange *ex, struct str 
 /* The body as JSON, {} where there is none; false: answered with an error. It is parsed on the loop, so what
  * is longer than any command is refused. */
 bool body_read(struct http_exchange *ex, yyjson_doc **ret_doc);
-/* A GET or HEAD that acts, asked for by a page of another origin, which sends no Origin with it: answered
- * with 403.
- */
+/* A GET or HEAD that acts and that a page of another origin may have caused (guard_may_be_page): answered
+ * with 403. */
 bool refused_to_page(struct http_exchange *ex);
 #define ROUTE_GET(path, fn, control, open)  void fn(void *daemon, struct http_exchange *ex);
 #define ROUTE_POST(path, fn, control, open) void fn(void *daemon, struct http_exchange *ex);

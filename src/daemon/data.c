@@ -1,6 +1,8 @@
 /* Answers of the data plane that are not relayed. Layer daemon; loop thread. */
 #include "daemon/daemon_priv.h"
 
+#include "proxy/guard.h"
+
 #include <string.h>
 
 #define COMMAND_MAX_BYTES (1024u * 1024)
@@ -28,10 +30,12 @@ void reply_doc(struct http_exchange *ex, yyjson_mut_doc *doc)
 bool refused_to_page(struct http_exchange *ex)
 {
     struct err err;
-    if (!str_eq_c(http_header(ex, "sec-fetch-site"), "cross-site"))
+    if (http_is_keyed(ex) || /* which no page of others knows */
+        !guard_may_be_page(http_header(ex, "sec-fetch-site"), http_header(ex, "user-agent")))
         return false;
-    (void)err_set(&err, RC_DENIED, "pages of other origins may not ask for this");
-    err_hint(&err, "use POST from an origin that cors_origin allows, or open the address itself");
+    (void)err_set(&err, RC_DENIED,
+                  "a page of another origin may have asked for this through its visitor's browser");
+    err_hint(&err, "send POST /models/load or /models/unload instead, use curl, or ask with an API key");
     http_reply_err(ex, &err, 0);
     return true;
 }

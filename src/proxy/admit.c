@@ -192,6 +192,11 @@ bool http_key_is_limited(const struct http_exchange *ex)
     return c->key && *c->key->spec.models;
 }
 
+bool http_is_keyed(const struct http_exchange *ex)
+{
+    return conn_of(ex)->key != NULL;
+}
+
 bool http_may_use(const struct http_exchange *ex, struct str model)
 {
     return may_use(conn_of(ex), model);

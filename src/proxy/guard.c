@@ -87,3 +87,10 @@ bool guard_same_host(struct str origin, struct str host)
     struct str from = host_of(origin);
     return from.n && str_ieq(from, host);
 }
+
+bool guard_may_be_page(struct str site, struct str user_agent)
+{
+    if (site.n)
+        return !str_eq(site, STR("same-origin")) && !str_eq(site, STR("none")); /* none: typed by the user */
+    return str_starts(user_agent, "Mozilla/");
+}

@@ -17,6 +17,11 @@ bool guard_host(struct str host, struct str names);
 /* Whether the page's origin is one of those allowed, separated by commas: "loopback" (served by this
  * machine), "*" (any), or an origin as browsers write it. */
 bool guard_origin(struct str origin, struct str allowed);
+/* Whether a page of others may have caused a request that bears no Origin, as their images and forms make a
+ * browser send it. site is Sec-Fetch-Site: browsers send it over HTTPS and to loopback only, and elsewhere
+ * say nothing that tells a page from its user. All of them begin User-Agent with Mozilla/, and no page can
+ * take that away. */
+bool guard_may_be_page(struct str site, struct str user_agent);
 /* Whether the page came from the very host and port that the request went to. */
 bool guard_same_host(struct str origin, struct str host);
 

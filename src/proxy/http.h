@@ -114,6 +114,8 @@ void http_reply(struct http_exchange *ex, int status, const char *content_type, 
 bool http_may_use(const struct http_exchange *ex, struct str model);
 /* Whether there may be models that the one who asks may not use. */
 bool http_key_is_limited(const struct http_exchange *ex);
+/* Whether the request came with a key that is valid; false where none was asked for. */
+bool http_is_keyed(const struct http_exchange *ex);
 /* {"error":{"message","type","code","param":null,"hint"}} with the status of the code. */
 void http_reply_err(struct http_exchange *ex, const struct err *err, uint32_t retry_after_s);
 /* 301, 302, 307 or 308; location is a path of this server. */

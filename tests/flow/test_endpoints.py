@@ -224,10 +224,17 @@ def test_a_command_is_short(door, path):
 
 def test_pages_of_other_origins_make_nothing_happen(door):
     assert door.chat("tiny-a")[0] == 200
+    agent = "User-Agent: Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"
+    pages = (["Sec-Fetch-Site: cross-site"], ["Sec-Fetch-Site: same-site", agent], [agent])  # the last: beyond loopback
     for path in ("/unload", "/upstream/tiny-b/props", "/props?model=tiny-b", "/models?reload=1"):
         for method in ("GET", "HEAD"):  # a page may send both without asking first
-            w = door.wire()
-            w.request(method, path, headers=["Sec-Fetch-Site: cross-site"])
-            assert w.head() == 403, (method, path)
-            w.close()
+            for page in pages:
+                w = door.wire()
+                w.request(method, path, headers=page)
+                assert w.head() == 403, (method, path, page)
+                w.close()
     assert statuses(door) == {"tiny-a": "loaded", "tiny-b": "unloaded"}
+    w = door.wire()
+    w.request("GET", "/unload", headers=["Sec-Fetch-Site: none", agent])  # typed by the user
+    assert w.head() == 200
+    w.close()

@@ -85,6 +85,29 @@ static void test_origins(void **state)
     assert_false(guard_same_host(STR("http://"), STR("")));
 }
 
+static void test_pages(void **state)
+{
+    (void)state;
+    static const char firefox[] = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+    static const struct {
+        const char *site, *agent;
+        bool page;
+    } cases[] = {
+        {"cross-site", firefox, true},
+        {"same-site", firefox, true}, /* another port of this machine may be anybody's */
+        {"same-origin", firefox, false},
+        {"none", firefox, false},
+        {"", firefox, true}, /* over plain HTTP, beyond loopback */
+        {"", "curl/8.5.0", false},
+        {"", "", false},
+        {"None", firefox, true},
+        {"cross-site", "curl/8.5.0", true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (guard_may_be_page(str_from(cases[i].site), str_from(cases[i].agent)) != cases[i].page)
+            fail_msg("site \"%s\" of %s", cases[i].site, cases[i].agent);
+}
+
 static void expect(struct door *d, const char *fields, int status)
 {
     static const char *const paths[] = {"/item/x", "/v1/chat/completions"};
@@ -139,10 +162,8 @@ static void test_with_keys(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hosts),
-        cmocka_unit_test(test_origins),
-        cmocka_unit_test(test_without_keys),
-        cmocka_unit_test(test_with_keys),
+        cmocka_unit_test(test_hosts),        cmocka_unit_test(test_origins),   cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_without_keys), cmocka_unit_test(test_with_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
