@@ -401,6 +401,20 @@ static bool make_room(struct conn *c)
     return false;
 }
 
+/* The client's TLS is broken: nothing more can be read. It gets time to read the alert. */
+static void end_broken_tls(struct conn *c)
+{
+    if (c->phase == PHASE_BODY) {
+        c->s->count.client_aborts++;
+        if (!c->outcome)
+            c->outcome = "client_closed";
+        if (conn_relays(c))
+            relay_record(c);
+    }
+    sock_drop_tls(&c->sock);
+    linger(c);
+}
+
 static void read_input(struct conn *c)
 {
     struct http_server *s = c->s;
@@ -415,18 +429,20 @@ static void read_input(struct conn *c)
         if (r < 0 && (errno == EAGAIN || errno == EINTR)) {
             if (fresh)
                 conn_release_input(c);
-            if (fresh && c->sock.tls && tls_established(c->sock.tls)) /* from now on it is idle */
+            if (!c->greeted && c->sock.tls && tls_established(c->sock.tls)) {
+                c->greeted = true; /* from now on it is idle, whatever records come that bring nothing */
                 conn_deadline(c, s->opt.idle_timeout_ms);
+            }
             return;
         }
-        if (r < 0 && errno == EPROTO && c->sock.tls) { /* time for the alert to be read */
-            sock_drop_tls(&c->sock);
-            linger(c);
+        if (r < 0 && errno == EPROTO && c->sock.tls) {
+            end_broken_tls(c);
             return;
         }
         conn_lost(c, "client_closed", r < 0);
         return;
     }
+    c->greeted = true;
     if (fresh || c->phase == PHASE_BODY)
         conn_deadline(c, s->opt.header_timeout_ms);
     c->in->n += (size_t)r;

@@ -91,8 +91,9 @@ struct conn {
     size_t discarded;
     bool control, local_peer; /* of the listener; a Unix socket, which needs no key */
     bool processing;
-    bool owed;   /* gone, but a local function still holds the exchange: its answer frees it */
-    bool closed; /* the handle is closed: only `owed` keeps the memory */
+    bool greeted; /* its first bytes, or the end of its TLS handshake, have come */
+    bool owed;    /* gone, but a local function still holds the exchange: its answer frees it */
+    bool closed;  /* the handle is closed: only `owed` keeps the memory */
     struct sock sock;
     struct http_server *s;
     uint8_t phase; /* enum phase */

@@ -350,6 +350,57 @@ static void test_cancel(void **state)
     end(&s);
 }
 
+/* A record that was changed on its way, in the middle of a body: the request is in the history. */
+static void test_broken_record(void **state)
+{
+    (void)state;
+    static const char record[] = "\x17\x03\x03\x00\x18 no cipher made this one";
+    struct scene s = begin();
+    struct pump p;
+    int fd = pump_start(&p, s.d, s.client, "localhost");
+    client_send(fd, "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+                    "Content-Length: 100\r\n\r\n");
+    client_read_until(fd, "100 Continue\r\n\r\n"); /* nothing of the pump's is under way */
+    client_send_n(p.outer, record, sizeof record - 1);
+    door_wait(s.d, DOOR_RECORDS, 1);
+    assert_string_equal(door_record(s.d).outcome, "client_closed");
+    assert_string_equal(door_record(s.d).path, "/v1/chat/completions");
+    pump_end(&p, fd);
+    end(&s);
+}
+
+/* Records that bring no bytes do not keep an idle connection. */
+static void test_idle(void **state)
+{
+    (void)state;
+    struct files files = make_pair("DNS:localhost", 86400);
+    struct tls_context *server = server_context(&files);
+    struct door_setup setup = door_default();
+    setup.opt.tls = server;
+    setup.opt.idle_timeout_ms = 100;
+    struct door *d = door_start(&setup);
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    SSL *ssl = SSL_new(ctx);
+    struct pollfd end = {.fd = client_connect(d), .events = POLLIN};
+    assert_true(ssl && SSL_set_fd(ssl, end.fd) && SSL_connect(ssl) == 1);
+    char byte;
+    bool closed = false;
+    for (int i = 0; i < 400 && !closed; i++) {
+        assert_int_equal(SSL_key_update(ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+        if (SSL_do_handshake(ssl) != 1)
+            break;
+        while (!closed && poll(&end, 1, 50) > 0) /* tickets first, at the end FIN */
+            closed = recv(end.fd, &byte, 1, 0) <= 0;
+    }
+    assert_true(closed);
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+    close(end.fd);
+    door_stop(d, false);
+    tls_context_free(server);
+    remove_pair(&files);
+}
+
 /* Who speaks HTTP to the port is told; who says nonsense is let go; who says nothing has a time limit. */
 static void test_strangers(void **state)
 {
@@ -451,9 +502,9 @@ static void test_contexts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exchange), cmocka_unit_test(test_pipelined), cmocka_unit_test(test_bodies),
-        cmocka_unit_test(test_cancel),   cmocka_unit_test(test_strangers), cmocka_unit_test(test_trust),
-        cmocka_unit_test(test_contexts),
+        cmocka_unit_test(test_exchange), cmocka_unit_test(test_pipelined),     cmocka_unit_test(test_bodies),
+        cmocka_unit_test(test_cancel),   cmocka_unit_test(test_strangers),     cmocka_unit_test(test_trust),
+        cmocka_unit_test(test_contexts), cmocka_unit_test(test_broken_record), cmocka_unit_test(test_idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
