@@ -194,9 +194,8 @@ void data_model(void *daemon, struct http_exchange *ex)
     id.p += strlen("/v1/models/");
     id.n -= strlen("/v1/models/");
     const char *known = pool_resolve(d->pool, id);
-    if (!http_may_use(ex, id))
-        reply_unknown_model(d, ex, id); /* it is not for this key to know */
-    else if (model_set_one_json(d->set, known ? str_from(known) : id, &out))
+    /* what a key may not use is not for it to know */
+    if (http_may_use(ex, id) && model_set_one_json(d->set, known ? str_from(known) : id, &out))
         http_reply(ex, 200, "application/json", buf_str(&out));
     else
         reply_unknown_model(d, ex, id);

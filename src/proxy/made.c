@@ -45,6 +45,7 @@ void made_take(struct conn *c, const struct dialect_call *call, struct dialect_a
     new_made(c, call);
     c->made->translated = true;
     c->made->ask = *ask;
+    c->wish = ask->wish;
     *ask = (struct dialect_ask){.reply = DIALECT_EVENTS};
 }
 
@@ -131,11 +132,6 @@ void made_body_edit(struct conn *c, struct put *text, struct edit *ret)
     else if (c->made->ask.reply == DIALECT_EVENTS)
         put_cstr(text, members ? members : "\"stream\":true,\"stream_options\":{\"include_usage\":true},");
     *ret = (struct edit){.at = 0, .n = 1, .text = {from, (size_t)(text->p - from)}};
-}
-
-const struct dialect_wish *made_wish(const struct conn *c)
-{
-    return made_translated(c) ? &c->made->ask.wish : NULL;
 }
 
 bool made_nothing(const struct conn *c)

@@ -139,6 +139,7 @@ struct conn {
     void *abort_arg;
     /* relay */
     struct translation *job;
+    struct dialect_wish wish; /* beside an answer; it outlives a translation that no backend needs */
     void *wait;
     bool leased, lease_broken, recorded;
     bool forwarded, observe; /* by a local function, see forward.c */
@@ -437,8 +438,6 @@ struct str made_target(const struct conn *c); /* of any request: the client's ow
 struct str made_body(const struct conn *c);
 void made_body_edit(struct conn *c, struct put *text, struct edit *ret);
 bool made_nothing(const struct conn *c);
-/* What the client asks of the model beside an answer; NULL = nothing. */
-const struct dialect_wish *made_wish(const struct conn *c);
 void made_start(
     struct conn *c); /* a request is about to be sent: what comes back is read from its beginning */
 /* ---- its answer ---- */

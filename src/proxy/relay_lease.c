@@ -135,7 +135,7 @@ void relay_acquire(struct conn *c)
                                       .key_id = str_from(c->key ? c->key->spec.id : ""),
                                       .priority = priority_of(c),
                                       .observe = c->observe,
-                                      .wish = made_wish(c),
+                                      .wish = &c->wish,
                                       .body_bytes = c->in->body_n,
                                       .prompt = prompt_of(c),
                                       .waited_ms = (uint32_t)(c->t_wait_us / 1000),

@@ -157,6 +157,8 @@ static enum route_answer acquire(void *ctx, const struct route_request *req, rou
     } else {
         fill_lease(d, ret_lease);
     }
+    if (req->wish && req->wish->keep_given)
+        bump(d, DOOR_WISHES);
     bump(d, DOOR_ACQUIRED);
     return answer;
 }

@@ -47,6 +47,7 @@ enum door_count {
     DOOR_ABORTED,     /* local exchanges whose client left */
     DOOR_LATER,       /* requests to /later so far */
     DOOR_STREAM_ENDS, /* /stream told that its client is too slow or gone */
+    DOOR_WISHES,      /* acquires that tell how long the model is to stay */
     DOOR_LET_GO,      /* /held may answer */
     DOOR_COUNTS
 };

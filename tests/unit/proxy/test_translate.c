@@ -451,15 +451,46 @@ static void test_back_pressure(void **state)
     scene_end(&s, "client_closed", 0);
 }
 
+/* No connection can be made, so a second lease is asked for: the client's wishes are still known, whether the
+ * backend speaks the dialect or not. */
+static void test_wishes_of_a_second_lease(void **state)
+{
+    (void)state;
+    static const unsigned speaks[] = {DIALECT_BIT(OPENAI), DIALECT_BIT(OPENAI) | DIALECT_BIT(OLLAMA)};
+    for (size_t i = 0; i < 2; i++) {
+        struct door_setup setup = door_default();
+        setup.speaks = speaks[i];
+        setup.dead_port = true;
+        struct door *d = door_start(&setup);
+        int fd = client_connect(d);
+        post(fd, "1.1", "/api/chat",
+             "{\"model\":\"m\",\"keep_alive\":60,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}");
+        struct answer a = client_answer(fd, false);
+        assert_int_equal(a.status, 502);
+        answer_release(&a);
+        assert_int_equal(door_count(d, DOOR_ACQUIRED), 2);
+        assert_int_equal(door_count(d, DOOR_WISHES), 2);
+        close(fd);
+        door_stop(d, false);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_both_forms),    cmocka_unit_test(test_at_once),
-        cmocka_unit_test(test_http10),        cmocka_unit_test(test_faults_before),
-        cmocka_unit_test(test_faults_within), cmocka_unit_test(test_reset_behind_the_end),
-        cmocka_unit_test(test_leave),         cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_unspoken),      cmocka_unit_test(test_counting),
-        cmocka_unit_test(test_large),         cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_both_forms),
+        cmocka_unit_test(test_at_once),
+        cmocka_unit_test(test_http10),
+        cmocka_unit_test(test_faults_before),
+        cmocka_unit_test(test_faults_within),
+        cmocka_unit_test(test_reset_behind_the_end),
+        cmocka_unit_test(test_leave),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_unspoken),
+        cmocka_unit_test(test_counting),
+        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_wishes_of_a_second_lease),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
