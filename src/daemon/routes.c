@@ -7,7 +7,7 @@
 static const struct http_route table[] = {
 #define ROUTE_GET(p, fn, c, o)       {.path = p, .methods = HTTP_M_GET, .local = fn, .control = c, .open = o},
 #define ROUTE_POST(p, fn, c, o)      {.path = p, .methods = HTTP_M_POST, .local = fn, .control = c, .open = o},
-#define ROUTE_ANY(p, fn)             {.path = p, .methods = ANY_METHOD, .local = fn},
+#define ROUTE_ANY(p, fn)             {.path = p, .methods = ANY_METHOD, .local = fn, .forwards = true},
 #define ROUTE_OLLAMA(p, allowed, fn) {.path = p, .methods = allowed, .local = fn, .dialect = DIALECT_OLLAMA},
 #include "daemon/routes.def"
 };

@@ -206,6 +206,20 @@ static bool is_multipart(const struct conn *c)
     return type.n > 10 && str_ieq((struct str){type.p, 10}, STR("multipart/"));
 }
 
+/* Bodies are scanned as they come: at their end the loop would stand still for a large one. */
+static void begin_scan(struct conn *c)
+{
+    const struct http_route *r = c->route;
+    c->scan_ahead = r->forwards && c->method == HTTP_POST;
+    bool names_model = !r->local && (c->method == HTTP_POST || c->method == HTTP_PUT);
+    c->scan_form = names_model && is_multipart(c);
+    c->scan_json = names_model && !c->scan_form;
+    if (c->scan_json || c->scan_ahead)
+        body_model_init(&c->scan);
+    if (c->scan_form) /* what is wrong with it is told when the body is looked at */
+        (void)body_form_init(&c->form, head_get(&c->in->head, c->in->data, HDR_CONTENT_TYPE));
+}
+
 void dispatch_head(struct conn *c)
 {
     c->t_head = clock_mono_us();
@@ -224,16 +238,8 @@ void dispatch_head(struct conn *c)
         check_size(c);
     if (!c->refusal.status)
         check_expect(c);
-    if (c->refusal.status || !c->route || c->route->local)
-        return;
-    if (c->method != HTTP_POST && c->method != HTTP_PUT)
-        return;
-    c->scan_form = is_multipart(c);
-    c->scan_json = !c->scan_form;
-    if (c->scan_json)
-        body_model_init(&c->scan);
-    else /* what is wrong with it is told when the body is looked at */
-        (void)body_form_init(&c->form, head_get(&c->in->head, c->in->data, HDR_CONTENT_TYPE));
+    if (!c->refusal.status && c->route)
+        begin_scan(c);
 }
 
 void dispatch_request(struct conn *c)

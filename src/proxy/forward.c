@@ -17,15 +17,13 @@ static size_t raw_length(struct str target, size_t n)
     return at < target.n ? at : target.n;
 }
 
+/* Most of it was scanned while it came. */
 static void look_at_body(struct conn *c)
 {
     struct err err;
     const struct msg *m = c->in;
-    if (c->method != HTTP_POST || !m->body_n)
-        return;
-    body_model_init(&c->scan);
-    c->scan_json = body_model_scan(&c->scan, m->data + m->head_n, m->body_n) &&
-                   body_model_end(&c->scan, m->data + m->head_n, m->body_n, &err) == RC_OK;
+    c->scan_json =
+        c->scan_ahead && m->body_n && body_model_end(&c->scan, m->data + m->head_n, m->body_n, &err) == RC_OK;
 }
 
 void http_forward(struct http_exchange *ex, const struct http_forward *how)

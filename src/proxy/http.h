@@ -31,6 +31,7 @@ struct http_route {
     void *arg;
     bool control;                    /* only on listeners marked control */
     bool open;                       /* answered without a key even where keys are set (health checks) */
+    bool forwards;                   /* a local one that may call http_forward with a body */
     bool scoped;                     /* a local one that a key for some models only may use: it heeds them */
     enum dialect_id dialect;         /* of its errors, and of what is relayed */
     const struct dialect_call *call; /* of a relay that backends may not speak; NULL = passed on as it is */
@@ -121,7 +122,8 @@ void http_reply_err(struct http_exchange *ex, const struct err *err, uint32_t re
 /* 301, 302, 307 or 308; location is a path of this server. */
 void http_redirect(struct http_exchange *ex, int status, struct str location);
 /* In place of an answer: hands the request on to an instance, as a relayed route does, with the words of the
- * client's. To be called by the local function itself, not later. */
+ * client's. To be called by the local function itself, not later; of a body only where the route says
+ * `forwards`. */
 struct http_forward {
     struct str model; /* as the client wrote it; copied */
     size_t skip;      /* bytes of http_path that the backend does not see; what is left begins with a slash */

@@ -109,6 +109,7 @@ struct conn {
     bool cut_event; /* the last read of a stream ended inside an event */
     bool keep_alive, http10, head_only, expect, streamed;
     bool scan_json, scan_form; /* the model is looked for in the body, as `scan` or `form`; not both */
+    bool scan_ahead;           /* a body that may be forwarded is scanned, whatever it turns out to be */
     uint8_t method;            /* llhttp_method_t */
     int status;
     struct up *up;

@@ -216,8 +216,8 @@ static const char *llhttp_problem(llhttp_errno_t e)
 static bool look_at_body(struct conn *c)
 {
     const struct msg *m = c->in;
-    if (c->scan_json)
-        return body_model_scan(&c->scan, m->data + m->head_n, m->body_n);
+    if (c->scan_json || c->scan_ahead)
+        return body_model_scan(&c->scan, m->data + m->head_n, m->body_n) || c->scan_ahead;
     return !c->scan_form || body_form_scan(&c->form, m->data + m->head_n, m->body_n);
 }
 

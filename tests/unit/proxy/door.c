@@ -383,7 +383,7 @@ static void fill_routes(struct door *d)
         {"/v1/messages", HTTP_M_POST, NULL, NULL, false, false},
         {"/v1/completions", HTTP_M_POST, NULL, NULL, false, false},
         {"/props", HTTP_M_GET, NULL, NULL, false, false},
-        {"/up/*", HTTP_M_GET | HTTP_M_POST, on_up, d, false, false},
+        {"/up/*", HTTP_M_GET | HTTP_M_POST, on_up, d, false, false, .forwards = true},
         {"/infill", HTTP_M_POST, NULL, NULL, false, false},
         {"/v1/audio/transcriptions", HTTP_M_POST, NULL, NULL, false, false},
         {"/api/chat", HTTP_M_POST, NULL, NULL, false, false},

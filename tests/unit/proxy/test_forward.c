@@ -66,6 +66,42 @@ static void test_a_stream_is_woken(void **state)
     door_stop(d, false);
 }
 
+/* A body that comes in pieces is looked at as it comes; one that is no JSON passes all the same. */
+static void test_a_body_in_pieces(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body, *passed;
+    } rows[] = {{"{\"stream\":true}", "{\"stream\":true,\"wake\":1}"},
+                {"{\"stream\":]}xyz", "{\"stream\":]}xyz"}};
+    struct door_setup setup = door_default();
+    setup.wake = true;
+    struct door *d = door_start(&setup);
+    for (size_t i = 0; i < 2; i++) {
+        int fd = client_connect(d);
+        client_send(fd, "POST /up/m/v1/chat/completions HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+                        "Transfer-Encoding: chunked\r\n\r\n");
+        client_read_until(fd, "100 Continue\r\n\r\n");
+        for (const char *p = rows[i].body; *p; p++) {
+            char piece[] = "1\r\n?\r\n";
+            piece[3] = *p;
+            client_send(fd, piece);
+        }
+        client_send(fd, "0\r\n\r\n");
+        int up = backend_accept(d);
+        struct buf got = backend_request(up);
+        assert_true(str_ends(buf_str(&got), rows[i].passed));
+        buf_release(&got);
+        backend_answer(up, OK_JSON);
+        struct answer a = client_answer(fd, false);
+        assert_int_equal(a.status, 200);
+        answer_release(&a);
+        close(up);
+        close(fd);
+    }
+    door_stop(d, false);
+}
+
 static void test_a_client_that_leaves(void **state)
 {
     (void)state;
@@ -129,6 +165,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_rest_of_the_path_goes_on),
         cmocka_unit_test(test_a_stream_is_woken),
+        cmocka_unit_test(test_a_body_in_pieces),
         cmocka_unit_test(test_a_client_that_leaves),
         cmocka_unit_test(test_a_refusal),
         cmocka_unit_test(test_a_redirect_adds_no_field),
