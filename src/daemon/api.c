@@ -49,7 +49,7 @@ void api_gpus(void *daemon, struct http_exchange *ex)
     struct daemon *d = daemon;
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     d->doing = "GET gpus";
-    yyjson_mut_doc_set_root(doc, hw_json(doc, sampler_latest(d->sampler)));
+    yyjson_mut_doc_set_root(doc, roles_machine_json(d->config, sampler_latest(d->sampler), doc));
     reply_doc(ex, doc);
 }
 

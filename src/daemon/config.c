@@ -126,8 +126,7 @@ static enum rc read_variable(struct config *c, const struct environment *env, co
     snprintf(full, sizeof full, "%s%s", prefix, path);
     for (char *p = full; *p; p++) /* "DEFAULTS_" stands for "defaults." */
         *p = *p == '_' && p == full + strlen(prefix) - 1 ? '.' : *p;
-    if (!config_resolve(c, str_from(full), &t) || t.key->type == CONFIG_MODELS ||
-        t.key->type == CONFIG_DEFAULTS)
+    if (!config_resolve(c, str_from(full), &t) || t.key->type >= CONFIG_DEFAULTS)
         return RC_OK;
     enum rc rc = set_from_env(c, &t, value, err);
     if (rc != RC_OK && (t.key->flags & CONFIG_ENV_ONLY))
@@ -150,7 +149,7 @@ static enum rc read_environment(struct config *c, const struct environment *env,
     for (size_t i = 0; i < config_n_model_keys && rc == RC_OK; i++)
         if (!(config_model_keys[i].flags & CONFIG_ONLY_MODEL))
             rc = read_variable(c, env, "defaults_", config_model_keys[i].path, err);
-    return rc;
+    return rc == RC_OK ? config_roles_environment(c, env->get, env->arg, err) : rc;
 }
 
 static enum rc read_flags(struct config *c, const struct config_request *req, struct err *err)
@@ -239,6 +238,15 @@ static enum rc check_models(const struct config *c, const char *file, struct err
     return RC_OK;
 }
 
+/* What was read is made one: roles and models joined, gaps filled from the defaults. */
+static enum rc complete(struct config *c, const char *file, struct err *err)
+{
+    enum rc rc = config_roles_join(c, file, err);
+    if (rc == RC_OK)
+        inherit(c);
+    return rc;
+}
+
 static enum rc check(const struct config *c, const char *file, struct err *err)
 {
     if (c->listen.n == 0)
@@ -309,8 +317,10 @@ static enum rc read_request(struct config *c, const struct config_request *req, 
     if (rc == RC_OK || config_keep_error(all, err))
         rc = read_flags(c, req, err);
     if (rc == RC_OK || config_keep_error(all, err)) {
-        inherit(c);
-        rc = check(c, c->file[0] ? c->file : "configuration", err);
+        const char *name = c->file[0] ? c->file : "configuration";
+        rc = complete(c, name, err);
+        if (rc == RC_OK)
+            rc = check(c, name, err);
     }
     if (rc != RC_OK)
         (void)config_keep_error(all, err);
@@ -339,10 +349,10 @@ enum rc config_parse(struct str text, const char *name, struct config **ret_conf
         text.n > FILE_MAX ? err_set(err, RC_LIMIT, "%s is larger than 1 MiB", name) : set_defaults(c, err);
     if (rc == RC_OK)
         rc = config_read_yaml(c, text, name, NULL, NULL, err);
-    if (rc == RC_OK) {
-        inherit(c);
+    if (rc == RC_OK)
+        rc = complete(c, name, err);
+    if (rc == RC_OK)
         rc = check(c, name, err);
-    }
     if (rc == RC_OK)
         *ret_config = c;
     else

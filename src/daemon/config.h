@@ -61,8 +61,22 @@ struct config_model {            /* effective: what the file leaves out comes fr
 struct config_entry {
     const char *id;
     unsigned line;
+    const char *role; /* the first role for which it was made; NULL = it stands under models */
     struct config_model m;
 };
+
+/* A name for what a model does. Its settings are joined with those of the model when all is read. */
+struct config_role {
+    const char *name;
+    unsigned line;
+    const char *model;     /* id or path, as it was written */
+    uint32_t dimensions;   /* 0 = not told */
+    struct config_model m; /* of it only what was given here */
+    uint64_t set;          /* bit i: key i of config_role_keys was given */
+    const char *id;        /* of its model's entry in models */
+};
+
+#define CONFIG_MAX_ROLES 16
 
 struct config {
     struct arena arena;
@@ -101,8 +115,13 @@ struct config {
     uint32_t warn_temperature, critical_temperature;
     const char *default_model; /* "" = none */
     struct config_model defaults;
-    struct config_entry *models; /* in the order of the file */
+    struct config_entry *models; /* in the order of the file; behind them those made for roles */
     size_t n_models;
+    const struct config_entry *written; /* the same without what the roles brought */
+    size_t n_written;
+    const char *roles_preset;
+    struct config_role *roles; /* in the order of the file */
+    size_t n_roles;
     char **notes; /* keys accepted without effect, and the like; in the arena */
     size_t n_notes;
     uint8_t *origin; /* enum config_origin by key; see config_priv.h */
@@ -140,6 +159,8 @@ void config_free(struct config *c); /* NULL is fine */
 bool config_is_model_path(struct str text);
 /* Settings of a model: its own entry's, or the defaults. Borrowed from c. */
 const struct config_model *config_model_for(const struct config *c, struct str id);
+/* The role of that name; NULL if there is none. */
+const struct config_role *config_role(const struct config *c, struct str name);
 /* Fills what was not set in m (see `set`) from base. Texts stay borrowed from where they were. */
 void config_model_inherit(struct config_model *m, const struct config_model *base);
 /* Paths of the keys that differ and that a reload does not apply, into out; how many. Static strings. */

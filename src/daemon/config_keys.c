@@ -20,6 +20,13 @@ const struct config_key config_model_keys[] = {
 const size_t config_n_model_keys = TABLE_COUNT(config_model_keys);
 _Static_assert(TABLE_COUNT(config_model_keys) <= 64, "config_model.set has 64 bits");
 
+const struct config_key config_role_keys[] = {
+#define ROLE_KEY(path, type, field, def, lo, hi, choices, flags, help)                                       \
+    {path, CONFIG_##type, offsetof(struct config_role, field), def, lo, hi, choices, flags, help},
+#include "daemon/config.def"
+};
+const size_t config_n_role_keys = TABLE_COUNT(config_role_keys);
+
 const struct config_alias config_aliases[] = {
 #define ALIAS(path, target) {path, target},
 #include "daemon/config.def"
@@ -71,6 +78,25 @@ bool config_resolve_model(struct config_model *m, struct str name, struct config
         .bit = 1ull << (key - config_model_keys),
         .origin = SIZE_MAX,
     };
+    return true;
+}
+
+bool config_key_is_of_roles(const struct config_key *key)
+{
+    static const char *const others[] = {"path", "aliases", "members"};
+    for (size_t i = 0; i < TABLE_COUNT(others); i++)
+        if (strcmp(key->path, others[i]) == 0)
+            return false;
+    return true;
+}
+
+bool config_resolve_role(struct config_role *r, struct str name, struct config_target *ret_target)
+{
+    const struct config_key *key = find(config_role_keys, config_n_role_keys, name);
+    if (!key)
+        return config_resolve_model(&r->m, name, ret_target) && config_key_is_of_roles(ret_target->key);
+    *ret_target = (struct config_target){
+        .key = key, .base = r, .set = &r->set, .bit = 1ull << (key - config_role_keys), .origin = SIZE_MAX};
     return true;
 }
 
@@ -152,13 +178,17 @@ static void offer(struct nearest *n, const char *path)
     }
 }
 
-const char *config_nearest(struct str section, struct str name, bool model)
+const char *config_nearest(struct str section, struct str name, enum config_names names)
 {
     unsigned allowed = (unsigned)(name.n < 4 ? 1 : name.n < 8 ? 2 : name.n / 3);
-    struct nearest n = {.name = name, .section = model ? STR("") : section, .distance = allowed + 1};
-    if (model) {
+    struct nearest n = {.name = name, .section = section, .distance = allowed + 1};
+    if (names != CONFIG_NAMES_TOP) {
+        bool role = names == CONFIG_NAMES_ROLE;
+        for (size_t i = 0; role && i < config_n_role_keys; i++)
+            offer(&n, config_role_keys[i].path);
         for (size_t i = 0; i < config_n_model_keys; i++)
-            offer(&n, config_model_keys[i].path);
+            if (!role || config_key_is_of_roles(&config_model_keys[i]))
+                offer(&n, config_model_keys[i].path);
         return n.best;
     }
     for (size_t i = 0; i < config_n_keys; i++)

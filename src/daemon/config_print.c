@@ -37,6 +37,21 @@ static yyjson_mut_val *model_json(yyjson_mut_doc *doc, const struct config_model
     return o;
 }
 
+static yyjson_mut_val *role_json(yyjson_mut_doc *doc, const struct config_role *r)
+{
+    yyjson_mut_val *o = yyjson_mut_obj(doc), *key, *value;
+    for (size_t i = 0; i < config_n_role_keys; i++)
+        if (r->set & 1ull << i)
+            yyjson_mut_obj_add(o, yyjson_mut_str(doc, config_role_keys[i].path),
+                               config_value_json(&config_role_keys[i], r, doc));
+    size_t i, n;
+    yyjson_mut_obj_foreach(model_json(doc, &r->m, false), i, n, key, value)
+    {
+        yyjson_mut_obj_add(o, key, value);
+    }
+    return o;
+}
+
 static yyjson_mut_val *key_json(const struct config *c, const struct config_key *key, yyjson_mut_doc *doc)
 {
     if (key->type < CONFIG_BUDGETS)
@@ -48,10 +63,11 @@ static yyjson_mut_val *key_json(const struct config *c, const struct config_key 
         for (size_t i = 0; i < c->n_budgets; i++)
             yyjson_mut_obj_add(o, yyjson_mut_strcpy(doc, c->budgets[i].device),
                                yyjson_mut_uint(doc, c->budgets[i].bytes));
-    else
-        for (size_t i = 0; i < c->n_models; i++)
-            yyjson_mut_obj_add(o, yyjson_mut_strcpy(doc, c->models[i].id),
-                               model_json(doc, &c->models[i].m, false));
+    for (size_t i = 0; key->type == CONFIG_MODELS && i < c->n_written; i++)
+        yyjson_mut_obj_add(o, yyjson_mut_strcpy(doc, c->written[i].id),
+                           model_json(doc, &c->written[i].m, false));
+    for (size_t i = 0; key->type == CONFIG_ROLES && i < c->n_roles; i++)
+        yyjson_mut_obj_add(o, yyjson_mut_strcpy(doc, c->roles[i].name), role_json(doc, &c->roles[i]));
     return o;
 }
 
@@ -216,7 +232,8 @@ static void add_type(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct config
         [CONFIG_PERCENT] = {"string", "number"}, [CONFIG_ENUM] = {"string", NULL},
         [CONFIG_PROGRAM] = {"string", NULL},     [CONFIG_LIST] = {"array", "string"},
         [CONFIG_TOKENS] = {"integer", "string"}, [CONFIG_NUMBER] = {"number", NULL},
-        [CONFIG_MODEL] = {"string", "number"},   [CONFIG_PATHS] = {"array", "string"},
+        [CONFIG_MODEL] = {"string", "number"},   [CONFIG_DEVICE] = {"string", NULL},
+        [CONFIG_PATHS] = {"array", "string"},
     };
     const char *first = words[key->type].type, *other = words[key->type].or ;
     if (key->type == CONFIG_U32 && (key->flags & CONFIG_AUTO))
@@ -278,6 +295,18 @@ static yyjson_mut_val *schema_model(yyjson_mut_doc *doc, bool defaults)
     return o;
 }
 
+static yyjson_mut_val *schema_role(yyjson_mut_doc *doc)
+{
+    yyjson_mut_val *o = schema_model(doc, false), *properties = yyjson_mut_obj_get(o, "properties");
+    for (size_t i = 0; i < config_n_role_keys; i++)
+        yyjson_mut_obj_add(properties, yyjson_mut_str(doc, config_role_keys[i].path),
+                           schema_key(doc, &config_role_keys[i]));
+    for (size_t i = 0; i < config_n_model_keys; i++)
+        if (!config_key_is_of_roles(&config_model_keys[i]))
+            yyjson_mut_obj_remove_key(properties, config_model_keys[i].path);
+    return o;
+}
+
 static yyjson_mut_val *schema_mapping(yyjson_mut_doc *doc, const struct config_key *key)
 {
     yyjson_mut_val *o;
@@ -287,8 +316,9 @@ static yyjson_mut_val *schema_mapping(yyjson_mut_doc *doc, const struct config_k
         o = yyjson_mut_obj(doc);
         yyjson_mut_obj_add_str(doc, o, "type", "object");
         yyjson_mut_val *each =
-            key->type == CONFIG_MODELS
-                ? schema_model(doc, false)
+            key->type == CONFIG_MODELS ? schema_model(doc, false)
+            : key->type == CONFIG_ROLES
+                ? schema_role(doc)
                 : schema_key(doc, &(struct config_key){.type = CONFIG_BYTES, .def = "", .help = "a size"});
         yyjson_mut_obj_add_val(doc, o, "additionalProperties", each);
     }
@@ -373,6 +403,7 @@ static void put_form(struct buf *out, const struct form *f, const char *fmt, con
     buf_puts(out, at + 2);
 }
 
+/* env_prefix: NULL = the environment does not set it under its own name. */
 static void put_key(struct buf *out, const struct form *f, const struct config_key *key,
                     const char *env_prefix)
 {
@@ -384,7 +415,7 @@ static void put_key(struct buf *out, const struct form *f, const struct config_k
              key->def[0] ? "; default " : "", key->def,
              key->flags & CONFIG_RESTART ? "; needs a restart" : "");
     put_form(out, f, f->text, line);
-    if (key->type < CONFIG_DEFAULTS && !(key->flags & CONFIG_ONLY_MODEL)) {
+    if (env_prefix && key->type < CONFIG_DEFAULTS && !(key->flags & CONFIG_ONLY_MODEL)) {
         config_env_name(env_prefix, key->path, env, sizeof env);
         put_form(out, f, f->text, env);
     }
@@ -401,6 +432,21 @@ static void put_aliases(struct buf *out, const struct form *f, const struct conf
     }
 }
 
+/* The environment of roles has names of its own. */
+static void put_variables(struct buf *out, const struct form *f)
+{
+    static const struct {
+        const char *name, *means;
+    } rows[] = {
+#define ROLE_ENV(name, role, key, unit) {"ARRIERO_" name, "or NEURALCURSOR_" name ": roles." role "." key},
+#include "daemon/roles.def"
+    };
+    for (size_t i = 0; i < TABLE_COUNT(rows); i++) {
+        put_form(out, f, f->key, rows[i].name);
+        put_form(out, f, f->text, rows[i].means);
+    }
+}
+
 void config_reference(enum config_reference form, struct buf *out)
 {
     const struct form *f = &forms[form];
@@ -411,6 +457,10 @@ void config_reference(enum config_reference form, struct buf *out)
     put_form(out, f, f->group, "KEYS OF A MODEL");
     for (size_t i = 0; i < config_n_model_keys; i++)
         put_key(out, f, &config_model_keys[i], "defaults_");
+    put_form(out, f, f->group, "KEYS OF A ROLE, BESIDE THOSE OF A MODEL");
+    for (size_t i = 0; i < config_n_role_keys; i++)
+        put_key(out, f, &config_role_keys[i], NULL);
+    put_variables(out, f);
     put_form(out, f, f->group, "OTHER NAMES");
     put_aliases(out, f, config_aliases, config_n_aliases, "the same as ");
     put_form(out, f, f->group, "OTHER NAMES OF A MODEL'S KEYS");

@@ -22,11 +22,13 @@ enum config_type {
     CONFIG_ENUM,
     CONFIG_PROGRAM,
     CONFIG_MODEL,
+    CONFIG_DEVICE,
     CONFIG_LIST,
     CONFIG_PATHS,
     CONFIG_BUDGETS,
     CONFIG_DEFAULTS,
     CONFIG_MODELS,
+    CONFIG_ROLES,
     CONFIG_TYPES
 };
 
@@ -54,6 +56,8 @@ extern const struct config_key config_keys[];
 extern const size_t config_n_keys;
 extern const struct config_key config_model_keys[];
 extern const size_t config_n_model_keys;
+extern const struct config_key config_role_keys[];
+extern const size_t config_n_role_keys;
 extern const struct config_alias config_aliases[], config_model_aliases[], config_ignored[];
 extern const size_t config_n_aliases, config_n_model_aliases, config_n_ignored;
 
@@ -70,12 +74,17 @@ struct config_target {
 bool config_resolve(struct config *c, struct str path, struct config_target *ret_target);
 /* A key inside a model's section (aliases included). */
 bool config_resolve_model(struct config_model *m, struct str name, struct config_target *ret_target);
+/* A key inside a role's section: its own, or one of a model's that a role may have. */
+bool config_resolve_role(struct config_role *r, struct str name, struct config_target *ret_target);
+/* Whether a role may have this key of a model's: it has a model, and is none. */
+bool config_key_is_of_roles(const struct config_key *key);
 /* True if keys lie below path ("limits"). */
 bool config_is_section(struct str path);
 const char *config_ignored_why(struct str path); /* NULL if it is not such a key */
-/* The nearest right name for a wrong one inside a section ("" = top level; model: a model's); NULL if none is
- * near. */
-const char *config_nearest(struct str section, struct str name, bool model);
+enum config_names { CONFIG_NAMES_TOP, CONFIG_NAMES_MODEL, CONFIG_NAMES_ROLE };
+/* The nearest right name for a wrong one: of the top level, there inside a section ("" = none), of a model's
+ * or of a role's keys. NULL if none is near. */
+const char *config_nearest(struct str section, struct str name, enum config_names names);
 /* "ARRIERO_LIMITS_MAX_BODY" */
 void config_env_name(const char *prefix, const char *path, char *out, size_t cap);
 size_t config_n_origins(void);
@@ -101,6 +110,16 @@ enum rc config_read_yaml(struct config *c, struct str text, const char *name, co
                          struct config_errors *all, struct err *err);
 /* Keeps an error; false when there is no list, or it is full. */
 bool config_keep_error(struct config_errors *all, const struct err *err);
+
+/* config_roles.c */
+/* The role of that name, made if there is none. RC_INVALID: no usable name; RC_LIMIT. */
+enum rc config_role_add(struct config *c, struct str name, unsigned line, struct config_role **ret_role,
+                        struct err *err);
+/* What the environment says of roles. */
+enum rc config_roles_environment(struct config *c, const char *(*get)(void *arg, const char *name), void *arg,
+                                 struct err *err);
+/* Joins the roles with the models; file is for messages. */
+enum rc config_roles_join(struct config *c, const char *file, struct err *err);
 
 /* config.c */
 void config_note(struct config *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

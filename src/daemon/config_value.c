@@ -72,6 +72,20 @@ static bool from_model(const struct context *x, struct str text, void *field)
     return config_is_model_path(text) ? from_path(x, text, field) : from_string(x, text, field);
 }
 
+/* As llama.cpp spells it; other programs say cuda:0. */
+static bool from_device(const struct context *x, struct str text, void *field)
+{
+    static const struct str cuda = {"cuda:", 5};
+    uint64_t number;
+    if (text.n <= cuda.n || !str_ieq((struct str){text.p, cuda.n}, cuda) ||
+        !str_u64((struct str){text.p + cuda.n, text.n - cuda.n}, &number))
+        return from_string(x, text, field);
+    char *name = number > 999 ? NULL : arena_printf(&x->c->arena, "CUDA%u", (unsigned)number);
+    if (name)
+        *(const char **)field = name;
+    return name != NULL;
+}
+
 static bool from_bool(const struct context *x, struct str text, void *field)
 {
     (void)x;
@@ -333,6 +347,7 @@ static const struct {
     [CONFIG_PATH] = {from_path, json_string, sizeof(char *), "a path"},
     [CONFIG_PROGRAM] = {from_program, json_string, sizeof(char *), "a program's name or path"},
     [CONFIG_MODEL] = {from_model, json_string, sizeof(char *), "a model's id, or the path of its file"},
+    [CONFIG_DEVICE] = {from_device, json_string, sizeof(char *), "a GPU's name or UUID"},
     [CONFIG_BOOL] = {from_bool, json_of_bool, sizeof(bool), "true or false"},
     [CONFIG_U32] = {from_u32, json_u32, sizeof(uint32_t), "a whole number"},
     [CONFIG_I32] = {from_i32, json_i32, sizeof(int32_t), "a whole number"},
@@ -351,6 +366,7 @@ static const struct {
     [CONFIG_BUDGETS] = {.words = "a mapping of devices to sizes"},
     [CONFIG_DEFAULTS] = {.words = "a mapping of settings"},
     [CONFIG_MODELS] = {.words = "a mapping of model ids to settings"},
+    [CONFIG_ROLES] = {.words = "a mapping of roles to settings"},
 };
 
 const char *config_type_words(enum config_type type)

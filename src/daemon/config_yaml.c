@@ -220,13 +220,13 @@ static enum rc each_pair(struct reader *r, const yaml_node_t *map, const char *p
     return RC_OK;
 }
 
-static enum rc unknown_key(struct reader *r, const yaml_node_t *k, struct str section, bool model,
-                           const char *where)
+static enum rc unknown_key(struct reader *r, const yaml_node_t *k, struct str section,
+                           enum config_names names, const char *where)
 {
     struct str key = scalar_text(k);
     enum rc rc = fail_at(r->err, r->name, k->start_mark, "unknown key %.*s%s%s",
                          (int)(key.n < 80 ? key.n : 80), key.p, where[0] ? " in " : "", where);
-    const char *near = config_nearest(section, key, model);
+    const char *near = config_nearest(section, key, names);
     if (near)
         err_hint(r->err, "did you mean %s?", near);
     else
@@ -261,7 +261,7 @@ static enum rc model_pair(struct reader *r, struct str key, const yaml_node_t *k
     const struct model_section *s = arg;
     struct config_target t;
     if (!config_resolve_model(s->m, key, &t))
-        return unknown_key(r, k, STR(""), true, s->path);
+        return unknown_key(r, k, STR(""), CONFIG_NAMES_MODEL, s->path);
     char path[192];
     snprintf(path, sizeof path, "%s.%s", s->path, t.key->path);
     if (t.set && (*t.set & t.bit))
@@ -305,6 +305,38 @@ static enum rc models_pair(struct reader *r, struct str key, const yaml_node_t *
     return each_pair(r, v, path, CONFIG_DEFAULTS, model_pair, &(struct model_section){&e->m, path, false});
 }
 
+struct role_section {
+    struct config_role *role;
+    const char *path; /* "roles.NAME" */
+};
+
+static enum rc role_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
+                         void *arg)
+{
+    const struct role_section *s = arg;
+    struct config_target t;
+    if (!config_resolve_role(s->role, key, &t))
+        return unknown_key(r, k, STR(""), CONFIG_NAMES_ROLE, s->path);
+    char path[192];
+    snprintf(path, sizeof path, "%s.%s", s->path, t.key->path);
+    if (*t.set & t.bit)
+        return fail_at(r->err, r->name, k->start_mark, "%s stands twice, once under another name", path);
+    return set_value(r, &t, v, path);
+}
+
+static enum rc roles_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
+                          void *arg)
+{
+    struct config_role *role = NULL;
+    struct err inner = {0};
+    (void)arg;
+    if (config_role_add(r->c, key, (unsigned)k->start_mark.line + 1, &role, &inner) != RC_OK)
+        return fail_at(r->err, r->name, k->start_mark, "%s", inner.message);
+    char path[160];
+    snprintf(path, sizeof path, "roles.%s", role->name);
+    return each_pair(r, v, path, CONFIG_DEFAULTS, role_pair, &(struct role_section){role, path});
+}
+
 static enum rc top_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
                         void *arg);
 
@@ -315,6 +347,8 @@ static enum rc mapping_value(struct reader *r, const struct config_key *key, con
         return each_pair(r, v, key->path, key->type, budget_pair, NULL);
     if (key->type == CONFIG_MODELS)
         return each_pair(r, v, key->path, key->type, models_pair, NULL);
+    if (key->type == CONFIG_ROLES)
+        return each_pair(r, v, key->path, key->type, roles_pair, NULL);
     return each_pair(r, v, key->path, key->type, model_pair,
                      &(struct model_section){&r->c->defaults, "defaults", true});
 }
@@ -327,7 +361,7 @@ static enum rc top_pair(struct reader *r, struct str key, const yaml_node_t *k, 
     char path[192];
     int n = snprintf(path, sizeof path, "%s%s%.*s", section, section[0] ? "." : "", STR_ARG(key));
     if (n < 0 || (size_t)n >= sizeof path || (key.n && memchr(key.p, '.', key.n)))
-        return unknown_key(r, k, str_from(section), false, section);
+        return unknown_key(r, k, str_from(section), CONFIG_NAMES_TOP, section);
     const char *ignored = config_ignored_why(str_from(path));
     if (ignored) {
         config_note(r->c, "%s:%zu:%zu: %s has no effect: %s", r->name, k->start_mark.line + 1,
@@ -344,7 +378,7 @@ static enum rc top_pair(struct reader *r, struct str key, const yaml_node_t *k, 
     }
     if (!section[0] && config_is_section(str_from(path)))
         return each_pair(r, v, path, CONFIG_DEFAULTS, top_pair, path);
-    return unknown_key(r, k, str_from(section), false, section);
+    return unknown_key(r, k, str_from(section), CONFIG_NAMES_TOP, section);
 }
 
 enum rc config_read_yaml(struct config *c, struct str text, const char *name, const char *base_dir,

@@ -2,6 +2,7 @@
  *
  *   daemon.c    start, signals, stop
  *   reload.c    configuration and catalog: read on the work pool, applied on the loop
+ *   roles.c     whether those who play the roles can be asked
  *   route.c     the proxy's abstract route over the pool
  *   routes.c    the table of paths; data.c answers those of the data plane, api.c those of the control API
  *   api_keys.c  the control API's part for keys, api_requests.c that for the request log
@@ -29,6 +30,9 @@
 #define DAEMON_API           "/api/arriero/v1"
 #define DAEMON_LISTENERS_MAX 64 /* of events and logs at a time */
 #define DAEMON_SLOW_TURN_US  20000
+
+/* How those fare who play the roles. DEGRADED: some can be asked, some not. */
+enum roles_state { ROLES_NONE, ROLES_HEALTHY, ROLES_DEGRADED, ROLES_DOWN };
 
 struct reload; /* one under way */
 struct key_change;
@@ -72,6 +76,8 @@ struct daemon {
     struct listener *listeners;
     size_t n_listeners;
     uint64_t event_serial;
+    enum roles_state roles_told; /* what the last event of them said */
+    bool roles_stale;            /* something has happened since they were looked at */
 
     uv_signal_t on_term, on_int, on_hup;
     uv_timer_t stop_timer, tick;
@@ -97,6 +103,19 @@ enum rc daemon_begin_serving(struct daemon *d, struct err *err);
 /* Reads the catalog (and, unless first, the configuration) on the work pool, then applies it. */
 void reload_begin(struct daemon *d, bool first);
 bool reload_busy(const struct daemon *d);
+
+/* roles.c */
+/* Adds status, a member for each known role, and details by role. The words of status: healthy, degraded,
+ * down. */
+enum roles_state roles_health(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *o);
+/* Tells of it if the roles fare otherwise than before. After a turn in which something happened, for a
+ * decision is told before it is carried out; and once in a while, for breakers close silently. */
+void roles_look(struct daemon *d);
+/* Whether the limits of the roles' models leave room on each GPU: together 95 percent of it at most. */
+enum rc roles_check_limits(const struct config *c, const struct hw_inventory *inv, struct err *err);
+/* The machine as hw_json has it, each GPU with the names of the roles that are bound to it. */
+yyjson_mut_val *roles_machine_json(const struct config *c, const struct hw_inventory *inv,
+                                   yyjson_mut_doc *doc);
 
 /* route.c */
 void route_ops_init(struct daemon *d, struct route_ops *ret_ops);

@@ -14,7 +14,7 @@
 
 static enum log_level level_of(const char *kind)
 {
-    static const char *const bad[] = {"fail", "crash", "refuse", "ladder"};
+    static const char *const bad[] = {"fail", "crash", "refuse", "ladder", "llm_degraded"};
     for (size_t i = 0; i < TABLE_COUNT(bad); i++)
         if (strcmp(kind, bad[i]) == 0)
             return LOG_WARN;
@@ -196,6 +196,7 @@ void events_decision(void *daemon, const struct pool_decision *p)
     }
     tell_text(d, p);
     router_decision(d, p);
+    d->roles_stale = true;
     buf_release(&reasons);
     buf_release(&plan);
     buf_release(&event);

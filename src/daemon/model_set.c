@@ -278,6 +278,14 @@ static void add_group(struct model_set *s, const struct config_entry *c, bool is
             .id = c->id, .aliases = &c->m.aliases, .members = &c->m.members, .fallback = &c->m.fallback};
 }
 
+static void warn_of_player(struct model_set *s, const struct config_entry *c)
+{
+    const char *near[1];
+    bool any = catalog_nearest(s->catalog, str_from(c->id), near, 1) > 0;
+    warn(s, "nobody plays the role %s: no model is called %s%s%s%s", c->role, c->id,
+         any ? "; did you mean " : "", any ? near[0] : "", any ? "?" : "");
+}
+
 static void add_named(struct model_set *s)
 {
     const char *near[1];
@@ -291,6 +299,8 @@ static void add_named(struct model_set *s)
             continue;
         if (c->m.path[0])
             fill(s, c->id, NULL, &s->models[s->n++]);
+        else if (c->role)
+            warn_of_player(s, c);
         else if (catalog_nearest(s->catalog, str_from(c->id), near, 1))
             warn(s, "models.%s in line %u has no path and no such file was found; did you mean %s?", c->id,
                  c->line, near[0]);

@@ -161,6 +161,8 @@ static void after_work(uv_work_t *work, int status)
         discard(r);
         return;
     }
+    if (r->rc == RC_OK)
+        r->rc = roles_check_limits(first ? d->config : r->config, sampler_latest(d->sampler), &r->err);
     if (r->rc == RC_OK) {
         apply(r);
         log_result(d, first);

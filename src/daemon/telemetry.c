@@ -246,7 +246,10 @@ yyjson_mut_val *telemetry_health(struct daemon *d, yyjson_mut_doc *doc)
 {
     const struct hw_inventory *inv = sampler_latest(d->sampler);
     yyjson_mut_val *o = yyjson_mut_obj(doc);
-    yyjson_mut_obj_add_str(doc, o, "status", d->stopping ? "stopping" : "ok");
+    if (d->stopping || !d->config->n_roles)
+        yyjson_mut_obj_add_str(doc, o, "status", d->stopping ? "stopping" : "ok");
+    else
+        (void)roles_health(d, doc, o);
     yyjson_mut_obj_add_str(doc, o, "version", ARRIERO_VERSION);
     yyjson_mut_obj_add_uint(doc, o, "gpu_count", inv->n_devices);
     yyjson_mut_obj_add_bool(doc, o, "gpu_available", inv->n_devices > 0);
@@ -347,7 +350,7 @@ yyjson_mut_val *telemetry_status(struct daemon *d, yyjson_mut_doc *doc)
     yyjson_mut_obj_add_strcpy(doc, o, "state_dir", d->state_dir);
     yyjson_mut_val *runtime = yyjson_mut_obj_add_obj(doc, o, "runtime");
     yyjson_mut_obj_add_strcpy(doc, runtime, "llama_server", d->runtime_path);
-    yyjson_mut_obj_add_val(doc, o, "machine", hw_json(doc, sampler_latest(d->sampler)));
+    yyjson_mut_obj_add_val(doc, o, "machine", roles_machine_json(d->config, sampler_latest(d->sampler), doc));
     yyjson_mut_obj_remove_key(o, "instances");
     yyjson_mut_obj_add_val(doc, o, "instance_states", state_counts(d, doc));
     yyjson_mut_obj_add_val(doc, o, "instances", pool_json(d->pool, doc));

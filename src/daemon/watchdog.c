@@ -24,6 +24,8 @@ static void on_prepare(uv_prepare_t *h)
     d->turn_start_us = now;
     d->idle_before_ns = idle;
     d->doing = NULL;
+    if (d->roles_stale)
+        roles_look(d);
 }
 
 static void on_tick(uv_timer_t *h)
@@ -39,6 +41,7 @@ static void on_tick(uv_timer_t *h)
         else
             log_warn("history is kept in memory only: %s", health.message);
     }
+    roles_look(d);
     if (d->notify_every_ms && now >= d->notify_due_ms) {
         notify_send("WATCHDOG=1");
         d->notify_due_ms = now + d->notify_every_ms;
