@@ -27,7 +27,7 @@ build='build-bench'
 goldens=tests/oracle/goldens.tsv
 "$here/deps.sh" test
 [[ -f $build/build.ninja ]] || meson setup "$build" --buildtype=release -Dtests=true >&2
-ninja -C "$build" tests/oracle/oracle tests/oracle/liboracle_hook.so >&2
+ninja -C "$build" tests/oracle/oracle tests/oracle/test_records tests/oracle/liboracle_hook.so >&2
 llama=$(dirname "$("$here/llama-bundle.sh" --bundle)")
 [[ -x $llama/llama-fit-params && -x $llama/ggml-rpc-server ]] ||
   die "the bundle at $llama lacks llama-fit-params or ggml-rpc-server" "scripts/llama-bundle.sh --bundle --refresh"
@@ -49,4 +49,8 @@ elif ! diff -q <(grep -v '^#' "$goldens") <(grep -v '^#' "$live") >/dev/null; th
   status=1
 fi
 "$build/tests/oracle/oracle" compare "$live" "$models" --json build/bench/oracle.json || status=1
+# estimates that remember against graphs of all layers, other questions each day
+if ((${#some[@]} == 0)); then
+  "$build/tests/oracle/test_records" "$models" "$(date +%Y%m%d)" 2 >/dev/null || status=1
+fi
 exit "$status"

@@ -178,44 +178,34 @@ void build_head(struct build *b, int32_t cur)
     graph_expand(g, cur);
 }
 
-void build_graph(struct build *b, struct graph *g, const struct layout *l, enum build_choice choice,
-                 bool refusals)
+static void forget_inputs(struct build *b)
 {
-    *b = (struct build){.g = g,
-                        .l = l,
-                        .f = l->f,
-                        .n_tokens = l->n_tokens,
-                        .n_seqs = l->n_seqs,
-                        .expects_refusals = refusals,
-                        .positions = -1,
-                        .out_rows = -1,
-                        .position_scale = -1,
-                        .k_rows = {-1, -1},
-                        .v_rows = {-1, -1},
-                        .mask = {-1, -1, -1},
-                        .index = {-1, -1, -1, -1},
-                        .distances = -1,
-                        .encoded = -1,
-                        .k_rot = {-1, -1},
-                        .v_rot = {-1, -1},
-                        .state_rows = -1,
-                        .state_main = -1,
-                        .state_extra = -1};
+    b->positions = b->out_rows = b->position_scale = -1;
+    b->state_rows = b->state_main = b->state_extra = -1;
+    b->distances = b->encoded = -1;
+    b->token_embd = b->wide_input = b->first_part = 0;
+    for (int i = 0; i < 2; i++)
+        b->k_rows[i] = b->v_rows[i] = b->k_rot[i] = b->v_rot[i] = -1;
+    for (int i = 0; i < 3; i++)
+        b->mask[i] = -1;
+    b->index.rows = b->index.mask = b->index.turn = b->index.chosen = -1;
     memset(b->rope_factors, 0xff, sizeof b->rope_factors);
+}
+
+void build_graph(struct build *b, struct graph *g)
+{
+    static void (*const of_family[])(struct build *) = {
+        [FAMILY_TRANSFORMER] = build_transformer,
+        [FAMILY_HYBRID] = build_hybrid,
+        [FAMILY_RWKV] = build_rwkv,
+        [FAMILY_BERT] = build_bert,
+        [FAMILY_T5] = build_t5,
+        [FAMILY_GEMMA3N] = build_gemma3n,
+        [FAMILY_GEMMA4] = build_gemma4,
+    };
+    forget_inputs(b);
+    b->n_ends = 0;
+    b->g = g;
     graph_reset(g);
-    build_choose(b, choice);
-    if (l->f->arch->family == FAMILY_HYBRID)
-        build_hybrid(b);
-    else if (l->f->arch->family == FAMILY_RWKV)
-        build_rwkv(b);
-    else if (l->f->arch->family == FAMILY_BERT)
-        build_bert(b);
-    else if (l->f->arch->family == FAMILY_T5)
-        build_t5(b);
-    else if (l->f->arch->family == FAMILY_GEMMA3N)
-        build_gemma3n(b);
-    else if (l->f->arch->family == FAMILY_GEMMA4)
-        build_gemma4(b);
-    else
-        build_transformer(b);
+    of_family[b->f->arch->family](b);
 }

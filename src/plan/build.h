@@ -39,9 +39,14 @@ struct build {
     struct { /* sparse attention: inputs, and the keys that were chosen last */
         int32_t rows, mask, turn, chosen;
     } index;
-    int32_t distances, encoded;      /* T5: pairs of tokens as classes of distance; the encoder's result */
-    uint16_t emit[FACTS_MAX_LAYERS]; /* layers to build, ascending */
+    int32_t distances, encoded; /* T5: pairs of tokens as classes of distance; the encoder's result */
+    const uint16_t *emit;       /* layers to build, ascending: `chosen`, or some of them */
     uint32_t n_emit;
+    uint16_t chosen[FACTS_MAX_LAYERS];
+    int32_t ends[FACTS_MAX_LAYERS]; /* tensors there were when the layer ended, of each place in emit */
+    uint32_t n_ends;
+    uint64_t
+        sign[FACTS_MAX_LAYERS]; /* of each place in emit: equal ones are the same layer in another place */
     uint16_t segment[FACTS_MAX_LAYERS];      /* of each layer to walk over: the place in emit of the one that
                                               * stands      for it */
     uint32_t n_walk;                         /* without the layers of devices that another one stands for */
@@ -58,16 +63,16 @@ enum build_choice {
     BUILD_ENDS, /* … and the first */
     BUILD_ALL
 };
-/* repeat.c: fills emit and segment. */
-void build_choose(struct build *b, enum build_choice choice);
-/* The graph of the chosen layers of the layout's model. refusals: do not trust that devices refuse nothing.
- */
-void build_graph(struct build *b, struct graph *g, const struct layout *l, enum build_choice choice,
-                 bool refusals);
+/* repeat.c: fills emit and what is told of its places. refusals: do not trust that devices refuse nothing. */
+void build_choose(struct build *b, const struct layout *l, enum build_choice choice, bool refusals);
+/* The graph of the emitted layers; whoever built with b before must not count on anything but that. */
+void build_graph(struct build *b, struct graph *g);
 /* Marks a layer's result. */
 static inline void build_layer_end(struct build *b, int32_t t)
 {
     b->g->t[t].flags |= GF_MARK;
+    if (b->n_ends < FACTS_MAX_LAYERS)
+        b->ends[b->n_ends++] = b->g->n_t;
 }
 
 /* parts */

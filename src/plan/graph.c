@@ -1,6 +1,7 @@
 /* Making tensors of the compute graph and ordering them. Layer plan; see graph.h. */
 #include "plan/graph.h"
 
+#include <stddef.h>
 #include <string.h>
 
 static const bool op_inplace[OP_COUNT] = {
@@ -20,7 +21,7 @@ void graph_reset(struct graph *g)
         g->cap_t = 512;
         g->t = mem_calloc((size_t)g->cap_t, sizeof *g->t);
     }
-    g->n_t = g->n_nodes = g->n_leafs = g->n_order = g->n_first = g->n_splits = 0;
+    g->n_t = g->n_nodes = g->n_leafs = g->n_order = g->n_first = g->n_splits = g->n_asked = 0;
     g->failed = g->lacks_tensor = g->refused = false;
 }
 
@@ -32,6 +33,7 @@ void graph_release(struct graph *g)
     free(g->order);
     free(g->first);
     free(g->scratch);
+    free(g->asked);
     trace_release(&g->trace);
     walk_release(&g->walk);
     *g = (struct graph){0};
@@ -84,7 +86,7 @@ int32_t graph_new(struct graph *g, enum graph_op op, uint32_t type, uint64_t ne0
     t->bytes = row * ne1 * ne2 * ne3; /* no gaps: every byte from first to last */
     t->view_offs = 0;
     memset(t->src, 0xff, sizeof t->src);
-    t->view_src = t->copy_head = t->copy_next = -1;
+    t->view_src = t->copy_of = t->copy_head = t->copy_next = -1;
     t->op = (uint8_t)op;
     t->type = (uint8_t)type;
     t->flags = 0;
@@ -297,6 +299,74 @@ void graph_expand(struct graph *g, int32_t t)
         list_add(g, &g->leafs, &g->n_leafs, &g->cap_leafs, t);
     else
         list_add(g, &g->nodes, &g->n_nodes, &g->cap_nodes, t);
+}
+
+/* ---- questions about sizes ---- */
+
+bool graph_alike(const struct graph *a, const struct graph *b)
+{
+    enum { from = offsetof(struct gtensor, src), to = offsetof(struct gtensor, backend) + 1 };
+    if (a->n_t != b->n_t || a->n_nodes != b->n_nodes || a->n_leafs != b->n_leafs ||
+        memcmp(a->nodes, b->nodes, (size_t)a->n_nodes * sizeof *a->nodes) != 0 ||
+        memcmp(a->leafs, b->leafs, (size_t)a->n_leafs * sizeof *a->leafs) != 0)
+        return false;
+    for (int32_t i = 0; i < a->n_t; i++)
+        if (memcmp((const char *)&a->t[i] + from, (const char *)&b->t[i] + from, to - from) != 0)
+            return false;
+    return true;
+}
+
+static bool same_layout(const struct gtensor *a, const struct gtensor *b)
+{
+    return a->type == b->type && !memcmp(a->ne, b->ne, sizeof a->ne) && !memcmp(a->nb, b->nb, sizeof a->nb);
+}
+
+static bool has_kernel(const struct graph *g, const struct graph_backend *b, const struct gtensor *t)
+{
+    if (b->max_tensor != UINT64_MAX) {
+        if (t->bytes > b->max_tensor)
+            return false;
+        for (int i = 0; i < GRAPH_MAX_SRC && t->src[i] >= 0; i++)
+            if (g->t[t->src[i]].bytes > b->max_tensor)
+                return false;
+    }
+    return !b->refuses || !b->refuses(g, t);
+}
+
+/* Rows a device would compute; products move to a device for large batches only. */
+static uint64_t batch_size(const struct gtensor *t)
+{
+    switch (t->op) {
+    case OP_GET_ROWS: return 0;
+    case OP_MUL_MAT: return t->ne[1];
+    case OP_MUL_MAT_ID:
+    case OP_ROPE: return t->ne[2];
+    default: return t->ne[1] * t->ne[2] * t->ne[3];
+    }
+}
+
+bool graph_answer(const struct graph *g, const struct graph_backend *backends, enum graph_question question,
+                  int32_t a, int32_t b)
+{
+    const struct gtensor *t = &g->t[a];
+    switch (question) {
+    case ASKED_LAYOUT: return same_layout(t, &g->t[b]);
+    case ASKED_KERNEL: return has_kernel(g, &backends[b], t);
+    case ASKED_ROWS: return batch_size(t) >= backends[b].offload_batch;
+    }
+    return false;
+}
+
+bool graph_ask(struct graph *g, const struct graph_backend *backends, enum graph_question question, int32_t a,
+               int32_t b)
+{
+    bool yes = graph_answer(g, backends, question, a, b);
+    if (g->n_asked == g->cap_asked) {
+        g->cap_asked = g->cap_asked ? g->cap_asked * 2 : 512;
+        g->asked = mem_realloc(g->asked, (size_t)g->cap_asked, sizeof *g->asked);
+    }
+    g->asked[g->n_asked++] = (struct graph_asked){.a = a, .b = b, .question = (uint8_t)question, .yes = yes};
+    return yes;
 }
 
 enum walk_result graph_measure(struct graph *g, const struct graph_backend *backends, int n_backends,

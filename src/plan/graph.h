@@ -9,6 +9,7 @@
  *   trace.c    which tensor lives how long
  *   pool.c     best-fit placement in one buffer
  *   walk.c     bytes of each buffer, over layers that stand for others
+ *   record.c   the trace of one graph for the next one alike
  *
  * Sources: ggml's public behaviour (ggml.h, ggml-alloc.h, ggml-backend.h), checked against llama-fit-params.
  * A tensor is named by its index; -1 is "none". */
@@ -46,13 +47,28 @@ struct gtensor {
     uint64_t ne[4], nb[4]; /* elements, strides in bytes */
     uint64_t bytes;        /* from the first to the last byte */
     uint64_t view_offs;
+    int32_t copy_of;   /* made by the scheduler, of this tensor */
+    int32_t copy_head; /* copies of this tensor on other backends, chained by copy_next */
+    int32_t copy_next;
+    /* from here on what graph_alike compares */
     int32_t src[GRAPH_MAX_SRC]; /* ends with -1 when shorter */
     int32_t view_src;           /* root whose memory this is */
-    int32_t copy_head;          /* copies of this tensor on other backends, chained by copy_next */
-    int32_t copy_next;
     uint8_t op, type, flags;
     int8_t buf;     /* backend in whose buffer it lies already; -1: the graph allocator places it */
     int8_t backend; /* where it is computed; -1 not known yet */
+};
+
+/* Questions about sizes that the scheduler and the trace depend on. All else follows from what reads what, so
+ * a graph alike with the same answers has the same order and the same trace (record.h). */
+enum graph_question {
+    ASKED_LAYOUT, /* have tensors a and b one layout? */
+    ASKED_KERNEL, /* has backend b a kernel for a? */
+    ASKED_ROWS    /* has a as many rows as backend b takes over products from? */
+};
+struct graph_asked {
+    int32_t a, b;
+    uint8_t question;
+    bool yes;
 };
 
 struct graph_node {
@@ -87,6 +103,9 @@ struct graph {
     struct graph_node *first; /* leafs in the order of their allocation */
     int32_t n_first, cap_first;
     int32_t n_splits;
+    int32_t n_built; /* tensors before those that the scheduler added */
+    struct graph_asked *asked;
+    int32_t n_asked, cap_asked;
     struct trace trace;
     struct walk walk;
     int32_t *scratch; /* reorder.c's */
@@ -122,6 +141,13 @@ void graph_src(struct graph *g, int32_t t, int32_t src); /* appends a source */
 /* Appends t and what it needs to the order of execution, sources first, left to right. */
 void graph_expand(struct graph *g, int32_t t);
 
+/* Do both, as they were built, consist of the same operations on the same tensors but for their sizes? */
+bool graph_alike(const struct graph *a, const struct graph *b);
+/* Answers a question about sizes; graph_ask also notes it. */
+bool graph_answer(const struct graph *g, const struct graph_backend *backends, enum graph_question question,
+                  int32_t a, int32_t b);
+bool graph_ask(struct graph *g, const struct graph_backend *backends, enum graph_question question, int32_t a,
+               int32_t b);
 /* Splits the graph over the backends (the last one is the host). */
 void graph_schedule(struct graph *g, const struct graph_backend *backends, int n_backends, int n_copies);
 /* The nodes [from, to) in the order a reordering device runs them, into g->scratch; returns how many (a few

@@ -119,16 +119,26 @@ static uint64_t key_of(const struct chooser *c, uint32_t k, enum build_choice ch
     return facts_mix(h, (uint64_t)(k + 1 == c->n) << 2 | (uint64_t)last << 1 | first);
 }
 
+/* Types and bytes of weights always count: what is recorded of a layer holds for another only with them. */
+static uint64_t sign_in_record(const struct chooser *c, uint32_t k)
+{
+    const struct layout *l = c->b->l;
+    uint32_t il = c->layer[k];
+    return facts_mix(facts_mix(c->sign[k].own, l->f->classes[l->f->layers[il].cls].id),
+                     (uint64_t)(uint8_t)l->layer_device[il] << 1 | (il + 1 == l->f->n_layer_run));
+}
+
 static void emit(struct chooser *c, uint32_t k, uint64_t key)
 {
     struct build *b = c->b;
     c->key[b->n_emit] = key;
+    b->sign[b->n_emit] = sign_in_record(c, k);
     c->place[b->n_emit] = (uint16_t)k;
     int d = b->l->layer_device[c->layer[k]];
     /* a piece's first operations may run where the layer before them lies */
     bool inner = k > 0 && b->l->layer_device[c->layer[k - 1]] == d;
     b->confined[b->n_emit] = (int8_t)(c->stands[d] && inner ? d : -1);
-    b->emit[b->n_emit++] = c->layer[k];
+    b->chosen[b->n_emit++] = c->layer[k];
 }
 
 /* Layers between the last one built and the next that give both the surroundings they have in the model.
@@ -233,29 +243,40 @@ static void know_devices(struct chooser *c)
     }
 }
 
-static void choose_all(struct build *b)
+static void choose_all(struct chooser *c)
 {
-    b->n_emit = b->n_walk = b->f->n_layer_run;
-    for (uint32_t il = 0; il < b->n_emit; il++)
-        b->segment[il] = b->emit[il] = (uint16_t)il;
-    for (int d = 0; d < LAYOUT_MAX_BACKENDS; d++)
+    struct build *b = c->b;
+    b->trusts = false;
+    for (int d = 0; d < LAYOUT_MAX_BACKENDS; d++) {
         b->like_device[d] = (int8_t)d;
+        c->stands[d] = false;
+    }
+    for (uint32_t il = 0; il < c->n; il++) {
+        b->segment[il] = c->layer[il] = (uint16_t)il;
+        emit(c, il, 0);
+    }
 }
 
-void build_choose(struct build *b, enum build_choice choice)
+void build_choose(struct build *b, const struct layout *l, enum build_choice choice, bool refusals)
 {
     struct chooser c;
-    if (choice == BUILD_ALL) {
-        choose_all(b);
-        return;
-    }
+    *b = (struct build){.l = l,
+                        .f = l->f,
+                        .n_tokens = l->n_tokens,
+                        .n_seqs = l->n_seqs,
+                        .expects_refusals = refusals,
+                        .n_walk = l->f->n_layer_run};
+    b->emit = b->chosen;
     c.b = b;
     c.n = b->f->n_layer_run;
     know_devices(&c);
     for (uint32_t il = 0; il < c.n; il++)
         c.sign[il] = sign_of(&c, il);
+    if (choice == BUILD_ALL) {
+        choose_all(&c);
+        return;
+    }
     fold_devices(&c);
-    b->n_emit = 0;
     b->n_walk = c.n;
     for (uint32_t k = 0; k < c.n; k++) {
         uint64_t key = key_of(&c, k, choice);

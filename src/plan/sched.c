@@ -13,37 +13,26 @@ struct sched {
     int n_split_inputs;
 };
 
-/* Rows a device would compute; products move to a device for large batches only. */
-static uint64_t batch_size(const struct gtensor *t)
-{
-    switch (t->op) {
-    case OP_GET_ROWS: return 0;
-    case OP_MUL_MAT: return t->ne[1];
-    case OP_MUL_MAT_ID:
-    case OP_ROPE: return t->ne[2];
-    default: return t->ne[1] * t->ne[2] * t->ne[3];
-    }
-}
-
-static bool supports(const struct sched *s, int backend, const struct gtensor *t)
+static bool supports(const struct sched *s, int backend, int32_t t)
 {
     const struct graph_backend *b = &s->backends[backend];
-    if (b->max_tensor != UINT64_MAX) {
-        if (t->bytes > b->max_tensor)
-            return false;
-        for (int i = 0; i < GRAPH_MAX_SRC && t->src[i] >= 0; i++)
-            if (s->g->t[t->src[i]].bytes > b->max_tensor)
-                return false;
-    }
-    if (!b->refuses || !b->refuses(s->g, t))
+    if (b->max_tensor == UINT64_MAX && !b->refuses)
+        return true;
+    if (graph_ask(s->g, s->backends, ASKED_KERNEL, t, backend))
         return true;
     s->g->refused = true;
     return false;
 }
 
-static int backend_from_current(const struct sched *s, const struct gtensor *t)
+static bool takes_over(const struct sched *s, int backend, int32_t t)
 {
-    const struct gtensor *all = s->g->t;
+    return s->backends[backend].offload_batch && graph_ask(s->g, s->backends, ASKED_ROWS, t, backend) &&
+           supports(s, backend, t);
+}
+
+static int backend_from_current(const struct sched *s, int32_t id)
+{
+    const struct gtensor *all = s->g->t, *t = &all[id];
     if (t->buf >= 0)
         return t->buf;
     if (t->view_src >= 0 && all[t->view_src].buf >= 0)
@@ -58,10 +47,9 @@ static int backend_from_current(const struct sched *s, const struct gtensor *t)
             continue;
         if (src->buf == s->host && (src->flags & GF_HOST))
             for (int b = 0; b < s->host; b++)
-                if (s->backends[b].offload_batch && batch_size(t) >= s->backends[b].offload_batch &&
-                    supports(s, b, t))
+                if (takes_over(s, b, id))
                     return b;
-        return src->buf == s->host || supports(s, src->buf, t) ? src->buf : -1;
+        return src->buf == s->host || supports(s, src->buf, id) ? src->buf : -1;
     }
     return -1;
 }
@@ -73,12 +61,13 @@ static void spread(const struct sched *s, bool down, bool devices_only)
     struct graph *g = s->g;
     int cur = -1;
     for (int32_t k = 0; k < g->n_nodes; k++) {
-        struct gtensor *t = &g->t[g->nodes[down ? k : g->n_nodes - 1 - k]];
+        int32_t id = g->nodes[down ? k : g->n_nodes - 1 - k];
+        struct gtensor *t = &g->t[id];
         if (graph_op_view(t->op))
             continue;
         if (t->backend >= 0)
             cur = devices_only && t->backend == s->host ? -1 : t->backend;
-        else if (cur >= 0 && supports(s, cur, t))
+        else if (cur >= 0 && supports(s, cur, id))
             t->backend = (int8_t)cur;
     }
 }
@@ -99,7 +88,7 @@ static void assign_rest(const struct sched *s)
                 bool known = src->backend >= 0 || (src->view_src >= 0 && g->t[src->view_src].backend >= 0);
                 n += known && readable(s, src, b);
             }
-            if (n > best && supports(s, b, t)) {
+            if (n > best && supports(s, b, g->nodes[i])) {
                 best = n;
                 backend = b;
             }
@@ -113,11 +102,11 @@ static void assign(const struct sched *s)
 {
     struct graph *g = s->g;
     for (int32_t i = 0; i < g->n_leafs; i++)
-        g->t[g->leafs[i]].backend = (int8_t)backend_from_current(s, &g->t[g->leafs[i]]);
+        g->t[g->leafs[i]].backend = (int8_t)backend_from_current(s, g->leafs[i]);
     for (int32_t i = 0; i < g->n_nodes; i++) {
         struct gtensor *t = &g->t[g->nodes[i]];
         if (t->backend < 0)
-            t->backend = (int8_t)backend_from_current(s, t);
+            t->backend = (int8_t)backend_from_current(s, g->nodes[i]);
     }
     spread(s, true, true);
     spread(s, false, true);
@@ -156,6 +145,7 @@ static int32_t duplicate(struct graph *g, int32_t src, unsigned flags)
         g->t[id].nb[i] = t.nb[i];
     g->t[id].bytes = t.bytes;
     g->t[id].flags = (uint8_t)flags;
+    g->t[id].copy_of = src;
     return id;
 }
 
@@ -299,6 +289,7 @@ static void first_copies(struct sched *s)
 void graph_schedule(struct graph *g, const struct graph_backend *backends, int n_backends, int n_copies)
 {
     struct sched s = {.g = g, .backends = backends, .host = n_backends - 1, .n_copies = n_copies};
+    g->n_built = g->n_t;
     if (g->failed || !g->n_nodes)
         return;
     for (int32_t i = 0; i < g->n_t; i++)

@@ -10,7 +10,7 @@
 
 struct tracer {
     struct trace *t;
-    const struct graph *g;
+    struct graph *g;
     const struct graph_backend *backends;
     int32_t segment;
 };
@@ -60,9 +60,11 @@ static uint64_t with_halved_caches(const struct graph *g, const struct gtensor *
     return n;
 }
 
-static uint64_t alloc_size(const struct graph *g, const struct graph_backend *b, const struct gtensor *t)
+uint64_t trace_bytes(const struct graph *g, const struct graph_backend *b, int32_t id, bool copy)
 {
-    uint64_t n = t->op == OP_FLASH_ATTN && b->halves_caches ? with_halved_caches(g, t) : t->bytes, pad;
+    const struct gtensor *t = &g->t[id];
+    bool halves = t->op == OP_FLASH_ATTN && b->halves_caches && !copy;
+    uint64_t n = halves ? with_halved_caches(g, t) : t->bytes, pad;
     if (b->pads_rows && t->type != GGML_F32 && t->ne[0] % 512) {
         const struct ggml_type_info *info = ggml_type_info(t->type);
         if (info && info->block > 1 && ggml_row_bytes(t->type, 512 - t->ne[0] % 512, &pad))
@@ -71,18 +73,15 @@ static uint64_t alloc_size(const struct graph *g, const struct graph_backend *b,
     return (n + b->alignment - 1) & ~((uint64_t)b->alignment - 1);
 }
 
-static bool same_layout(const struct gtensor *a, const struct gtensor *b)
-{
-    return a->type == b->type && !memcmp(a->ne, b->ne, sizeof a->ne) && !memcmp(a->nb, b->nb, sizeof a->nb);
-}
-
 /* Views own nothing, so nothing is taken over through them. */
-static bool take_over(struct tracer *r, const struct gtensor *t, struct trace_use *use)
+static bool take_over(struct tracer *r, int32_t id, struct trace_use *use)
 {
+    const struct gtensor *t = &r->g->t[id];
     for (int i = 0; i < GRAPH_MAX_SRC && t->src[i] >= 0; i++) {
         struct trace_use *u = &r->t->uses[t->src[i]];
         const struct gtensor *p = &r->g->t[t->src[i]];
-        if (u->cell < 0 || u->children != 1 || u->views != 0 || (p->flags & GF_OUTPUT) || !same_layout(t, p))
+        if (u->cell < 0 || u->children != 1 || u->views != 0 || (p->flags & GF_OUTPUT) ||
+            !graph_ask(r->g, r->backends, ASKED_LAYOUT, id, t->src[i]))
             continue;
         use->cell = u->cell;
         u->cell = -1;
@@ -97,16 +96,17 @@ static void place(struct tracer *r, int32_t id, int buffer)
     struct trace_use *use = &r->t->uses[id];
     if (use->cell >= 0 || t->buf >= 0 || t->view_src >= 0)
         return;
-    if (graph_op_inplace(t->op) && take_over(r, t, use))
+    if (graph_op_inplace(t->op) && take_over(r, id, use))
         return;
     use->cell = r->t->n_cells++;
-    r->t->cells[use->cell] = (struct trace_cell){.bytes = alloc_size(r->g, &r->backends[buffer], t),
+    r->t->cells[use->cell] = (struct trace_cell){.bytes = trace_bytes(r->g, &r->backends[buffer], id, false),
                                                  .born = r->segment,
                                                  .died = TRACE_NEVER,
                                                  .read = r->segment,
                                                  .first = -1,
                                                  .copy_of = -1,
                                                  .lasting = t->flags & GF_INPUT,
+                                                 .tensor = id,
                                                  .buffer = buffer};
     r->t->events[r->t->n_events++] = use->cell;
 }
@@ -190,7 +190,7 @@ static bool holds_source(const struct gtensor *t)
     return t->op == OP_NONE && t->view_src >= 0 && t->src[0] >= 0;
 }
 
-void trace_make(struct trace *t, const struct graph *g, const struct graph_backend *backends)
+void trace_make(struct trace *t, struct graph *g, const struct graph_backend *backends)
 {
     struct tracer r = {.t = t, .g = g, .backends = backends};
     int32_t held = -1;

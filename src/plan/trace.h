@@ -17,6 +17,7 @@ struct trace_cell {
     struct pool_place at; /* walk.c's */
     int32_t born, died;   /* segments; TRACE_NEVER */
     int32_t buffer;
+    int32_t tensor;  /* that it was made for */
     int32_t read;    /* segment that read it last */
     int32_t first;   /* … of a copy: first */
     int32_t copy_of; /* cell of what it is a copy of; -1 = none, or it has none */
@@ -57,8 +58,10 @@ static inline bool trace_lasts(const struct trace *t, const struct trace_cell *c
     }
 }
 
-/* Of a scheduled graph. Cannot fail. */
-void trace_make(struct trace *t, const struct graph *g, const struct graph_backend *backends);
+/* Of a scheduled graph; notes its questions there. Cannot fail. */
+void trace_make(struct trace *t, struct graph *g, const struct graph_backend *backends);
+/* Bytes of a cell for tensor `id`, or for a copy of it, in the backend's buffer. */
+uint64_t trace_bytes(const struct graph *g, const struct graph_backend *b, int32_t id, bool copy);
 void trace_release(struct trace *t);
 
 #endif
