@@ -1,13 +1,14 @@
 /* Which instances must leave so that a model gets its place: the cheapest set. Layer plan; pure.
  *
  * The cost of stopping an instance is the time to bring it back, weighed by how soon that is likely to be
- * wanted (the longer idle, the less) and by its priority. A set is worth its cost only if it lifts the answer
+ * wanted (reuse.h) and by its priority. A set is worth its cost only if it lifts the answer
  * a class: from not fitting, or a smaller file, or from the host, or from a shared placement, to a better
  * one. Sets are asked in the order of their cost, so the first that reaches the class that all evictable
  * instances together would give is the cheapest. A set that frees no more anywhere than one already refused
  * is refused without asking. Beyond EXACT evictable instances the cheapest ones are added until the class is
  * reached and then taken back one by one, dearest first. */
 #include "plan/plan.h"
+#include "plan/reuse.h"
 
 #include "base/mem.h"
 
@@ -15,21 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EXACT        16
-#define HALF_LIFE_MS (10 * 60 * 1000.0)
+#define EXACT   16
+#define START_S 10.0 /* beside the reload: see plan_resident_cost */
 
-static double half_power(double n) /* 2^-n without libm's range errors */
+double plan_resident_cost(const struct plan_resident *r)
 {
-    const unsigned most = 30; /* 2^-30: never again */
-    unsigned whole = n >= most ? most : (unsigned)n;
-    double rest = n - whole;
-    return (1 - 0.5 * (rest > 1 ? 1 : rest)) / (double)(1u << whole);
-}
-
-static double cost_of(const struct plan_resident *r)
-{
-    double reload = r->reload_seconds > 0 ? r->reload_seconds : 0.001;
-    double wanted = 0.02 + 0.98 * half_power((double)r->idle_ms / HALF_LIFE_MS);
+    static const struct reuse never;
+    double reload = START_S + (r->reload_seconds > 0 ? r->reload_seconds : 0);
+    double wanted = r->wanted > 0 ? r->wanted : reuse_chance(&never, (double)r->idle_ms / 1000);
     double weight = 1;
     for (int p = r->priority; p > 0 && weight < 1e12; p--)
         weight *= 4;
@@ -101,7 +95,7 @@ static void collect(struct packing *k)
     for (size_t i = 0; i < k->n && i < PLAN_MAX_RESIDENTS; i++) {
         if (!k->residents[i].evictable)
             continue;
-        double c = cost_of(&k->residents[i]);
+        double c = plan_resident_cost(&k->residents[i]);
         uint32_t at = k->n_can++;
         for (; at > 0 && k->cost[at - 1] > c; at--) {
             k->cost[at] = k->cost[at - 1];

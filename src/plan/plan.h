@@ -350,6 +350,7 @@ struct plan_resident {
     uint64_t device_bytes[PLAN_MAX_DEVICES]; /* freed on each device of the machine */
     uint64_t host_bytes;
     uint64_t idle_ms;      /* since its last use */
+    double wanted;         /* reuse_chance (plan/reuse.h); 0 = not known: told from idle_ms */
     double reload_seconds; /* what it costs to bring it back */
     int priority;          /* higher is dearer */
     bool evictable;        /* false: busy, loading, pinned */
@@ -359,6 +360,10 @@ struct plan_victims {
     uint32_t index[PLAN_MAX_RESIDENTS]; /* into residents, in the order to stop them */
     uint32_t n;
 };
+
+/* What stopping it costs: (10 s + the time to bring it back) × how soon it is wanted again × 4 for every step
+ * of its priority. The 10 s stand for what a new start loses beside time: conversations are read again. */
+double plan_resident_cost(const struct plan_resident *r);
 
 /* Places the model, evicting the cheapest set of residents if it must. Without need, no victims. RC_NO_FIT if
  * even all evictable residents would not make room (the message says what blocks). */

@@ -311,6 +311,9 @@ static void residents_of(const struct entry *e, const struct plan_machine *m, en
             row->device_bytes[d] = reserve_on(&i->reserve, device_key(&m->devices[d]));
         row->host_bytes = i->reserve.host_bytes;
         bool leaving = i->state == POOL_DRAINING;
+        if (i->entry)
+            row->wanted =
+                reuse_chance(&i->entry->lead->reuse, i->busy ? 0 : (double)(now - i->last_used_ms) / 1000);
         row->idle_ms = leaving ? UINT64_MAX / 2 : i->busy ? 0 : now - i->last_used_ms;
         row->reload_seconds = leaving               ? 0
                               : i->load_seconds > 0 ? i->load_seconds

@@ -293,6 +293,18 @@ static struct pool_wait *stand_in_line(struct entry *lead, const struct pool_req
     return w;
 }
 
+/* A request came: how long was the model without one? */
+static void note_use(struct entry *lead)
+{
+    uint64_t now = lead->pool->deps.now_ms();
+    bool in_use = lead->n_waiting > 0;
+    for (const struct entry *s = lead; s && !in_use; s = s->twin)
+        in_use = s->current && s->current->busy > 0;
+    if (lead->used_ms)
+        reuse_seen(&lead->reuse, in_use ? 0 : (double)(now - lead->used_ms) / 1000);
+    lead->used_ms = now;
+}
+
 enum pool_answer pool_acquire(struct pool *p, const struct pool_request *r, pool_acquire_cb cb, void *arg,
                               struct pool_lease *ret_lease, struct pool_wait **ret_wait,
                               uint32_t *ret_retry_after_s, struct err *err)
@@ -308,6 +320,8 @@ enum pool_answer pool_acquire(struct pool *p, const struct pool_request *r, pool
         (void)entry_unknown(p, r->model, err);
         return POOL_REFUSED;
     }
+    if (!r->light)
+        note_use(e);
     if (e->prefixes && r->prompt.n >= PREFIX_SHORT) {
         prefix_of(r->prompt, p->seed, &prefix);
         known = &prefix;
@@ -373,6 +387,8 @@ void pool_release(struct pool *p, struct pool_lease *lease, enum pool_end end)
         return; /* it has ended in the meantime */
     uint64_t now = p->deps.now_ms();
     i->last_used_ms = now;
+    if (i->entry && !lease->light)
+        i->entry->lead->used_ms = now;
     if (i->busy-- > 1)
         i->crowded_ms = now;
     i->slots -= !lease->light && i->slots > 0;

@@ -28,6 +28,7 @@
 #define POOL_POOL_PRIV_H
 
 #include "base/mem.h"
+#include "plan/reuse.h"
 #include "pool/breaker.h"
 #include "pool/pool.h"
 #include "pool/prefix.h"
@@ -186,6 +187,8 @@ struct entry {
     struct line *line;             /* NULL until a request waits */
     struct prefix_table *prefixes; /* NULL = one seat */
     uint64_t service_us;           /* of a request, smoothed; 0 = none measured */
+    struct reuse reuse;            /* when it was wanted */
+    uint64_t used_ms;              /* the latest request came or ended; 0 = never */
     uint32_t turned_away;          /* since the line was last shorter */
     bool told_full;                /* the decision to refuse was handed out */
     /* demand */

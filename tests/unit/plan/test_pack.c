@@ -148,9 +148,9 @@ static bool fits_with(const struct model *m, const struct plan_policy *pol, cons
 
 static double cost(const struct plan_resident *r, size_t n, unsigned set)
 {
-    double c = 0; /* equal idleness: the times to reload decide */
+    double c = 0; /* equal idleness: the numbers and the times to reload decide */
     for (size_t i = 0; i < n; i++)
-        c += set >> i & 1 ? r[i].reload_seconds : 0;
+        c += set >> i & 1 ? 10 + r[i].reload_seconds : 0;
     return c;
 }
 
@@ -219,18 +219,6 @@ static uint64_t rnd(uint64_t n)
     return rnd_state % n;
 }
 
-/* Reload time × how likely it is wanted again × 4 per step of priority, as pack.c tells it. */
-static double price(const struct plan_resident *r)
-{
-    double n = (double)r->idle_ms / 600000.0, half = 1, weight = 1;
-    for (; n >= 1 && half > 1e-9; n -= 1)
-        half *= 0.5;
-    half *= 1 - 0.5 * (n > 1 ? 1 : n);
-    for (int p = r->priority; p > 0; p--)
-        weight *= 4;
-    return r->reload_seconds * (0.02 + 0.98 * half) * weight;
-}
-
 static int class_of(const struct model *m, const struct plan_policy *pol, const struct plan_machine *mach,
                     const struct plan_resident *r, uint32_t n, uint32_t set, struct plan *p)
 {
@@ -270,7 +258,7 @@ static void test_random_sets(void **state)
             if ((set & ~all) || class_of(m, &pol, &mach, r, n, set, p) > goal)
                 continue;
             for (uint32_t i = 0; i < n; i++)
-                sum += set >> i & 1 ? price(&r[i]) : 0;
+                sum += set >> i & 1 ? plan_resident_cost(&r[i]) : 0;
             best_set = sum < best ? set : best_set;
             best = sum < best ? sum : best;
         }
@@ -280,7 +268,7 @@ static void test_random_sets(void **state)
         double paid = 0;
         for (uint32_t i = 0; !rc && i < v.n; i++) {
             assert_true(r[v.index[i]].evictable);
-            paid += price(&r[v.index[i]]);
+            paid += plan_resident_cost(&r[v.index[i]]);
         }
         if (rc || goal >= now) {
             assert_true(rc || v.n == 0);
@@ -361,13 +349,13 @@ static uint32_t must_be_cheapest(struct large *x, uint32_t all, int goal, uint32
             continue;
         sets[n] = (struct priced){.set = set};
         for (uint32_t i = 0; i < LARGE_N; i++)
-            sets[n].price += set >> i & 1 ? price(&x->r[i]) : 0;
+            sets[n].price += set >> i & 1 ? plan_resident_cost(&x->r[i]) : 0;
         n++;
     }
     qsort(sets, n, sizeof *sets, by_price);
     double paid = 0;
     for (uint32_t i = 0; i < LARGE_N; i++)
-        paid += chosen >> i & 1 ? price(&x->r[i]) : 0;
+        paid += chosen >> i & 1 ? plan_resident_cost(&x->r[i]) : 0;
     uint32_t cheaper = 0;
     while (cheaper < n && sets[cheaper].price < paid * (1 - 1e-9))
         cheaper++;
