@@ -381,14 +381,16 @@ void conn_process(struct conn *c)
 
 /* ---- events ---- */
 
-/* Room for more of the body; false after a refusal. */
+/* Room for more of the body; false after a refusal. A declared length is not trusted at once: who has sent a
+ * sixteenth of it gets room for all. Smaller steps would copy every byte more than once. */
 static bool make_room(struct conn *c)
 {
     struct msg *m = c->in;
     if (m->n < m->cap)
         return true;
-    size_t want = m->cap * 2;
-    if (c->content_length != UINT64_MAX && want > m->head_n + c->content_length)
+    bool declared = c->content_length != UINT64_MAX;
+    size_t want = m->cap * (declared ? 16 : 2);
+    if (declared && want > m->head_n + c->content_length)
         want = m->head_n + (size_t)c->content_length;
     if (want <= m->cap)
         want = m->cap + MSG_BYTES;

@@ -60,6 +60,7 @@ models:
     cmd: sleep infinity
     proxy: http://127.0.0.1:%(back)d
     checkEndpoint: none
+    concurrencyLimit: 20000
 """
 LITELLM = """
 model_list:
@@ -163,7 +164,7 @@ FOREIGN = {
     'llama-swap': Foreign('llama-swap', LLAMA_SWAP, ['-config', '%(conf)s', '-listen', '127.0.0.1:%(port)s'], 'LLAMA_SWAP'),
     'litellm': Foreign('litellm', LITELLM, ['--config', '%(conf)s', '--host', '127.0.0.1', '--port', '%(port)s'], 'LITELLM',
                        env={'LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY': 'true', 'LITELLM_LOCAL_MODEL_COST_MAP': 'True', 'LITELLM_MODE': 'PRODUCTION', 'LITELLM_LOG': 'ERROR'},
-                       seconds=120, quick=False, most_streams=200),
+                       seconds=300, quick=False, most_streams=200),
 }
 
 
