@@ -67,7 +67,8 @@ static int check(struct cli_call *call, const char *file)
     for (size_t i = 0; i < c->n_notes; i++)
         printf("note: %s\n", c->notes[i]);
     if (c->file[0])
-        printf("%s is in order: %zu models have settings of their own\n", c->file, c->n_models);
+        printf("%s is in order: %zu model%s settings of %s own\n", c->file, c->n_models,
+               c->n_models == 1 ? " has" : "s have", c->n_models == 1 ? "its" : "their");
     else
         printf("there is no configuration file; the defaults are in order\n");
     config_free(c);

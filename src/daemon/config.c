@@ -2,8 +2,10 @@
  * daemon. */
 #include "daemon/config_priv.h"
 
+#include "hw/hw.h"
 #include "os/file.h"
 #include "plan/plan.h"
+#include "proxy/sock.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -247,20 +249,61 @@ static enum rc complete(struct config *c, const char *file, struct err *err)
     return rc;
 }
 
-static enum rc check(const struct config *c, const char *file, struct err *err)
+static enum rc check_addresses(const struct config *c, struct err *err)
 {
+    const struct config_list *lists[] = {&c->listen, &c->control_listen};
+    struct sockaddr_storage sa;
+    socklen_t n;
     if (c->listen.n == 0)
         return err_set(err, RC_INVALID, "listen names no address");
     if (c->listen.n > 8)
         return err_set(err, RC_LIMIT, "listen names more than 8 addresses");
+    for (size_t l = 0; l < TABLE_COUNT(lists); l++)
+        for (size_t i = 0; i < lists[l]->n; i++)
+            if (sock_parse_address(lists[l]->items[i], &sa, &n, err) != RC_OK)
+                return err->code;
+    return RC_OK;
+}
+
+static enum rc check_workers(const struct config *c, struct err *err)
+{
+    for (size_t i = 0; i < c->rpc.n; i++) {
+        if (hw_rpc_endpoint_ok(str_from(c->rpc.items[i])))
+            continue;
+        enum rc rc = err_set(err, RC_INVALID, "rpc: \"%.80s\" is no HOST:PORT", c->rpc.items[i]);
+        err_hint(err, "as in 192.168.1.20:50052, where a ggml-rpc-server listens");
+        return rc;
+    }
+    return RC_OK;
+}
+
+static enum rc check_tls(const struct config *c, struct err *err)
+{
+    if (!c->tls_cert[0] == !c->tls_key[0])
+        return RC_OK;
+    enum rc rc = err_set(err, RC_INVALID, "tls.%s is set, and tls.%s is not", c->tls_cert[0] ? "cert" : "key",
+                         c->tls_cert[0] ? "key" : "cert");
+    err_hint(err, "name both files, or none");
+    return rc;
+}
+
+static enum rc check(const struct config *c, const char *file, struct err *err)
+{
+    enum rc rc = check_addresses(c, err);
+    if (rc == RC_OK)
+        rc = check_workers(c, err);
+    if (rc == RC_OK)
+        rc = check_tls(c, err);
+    if (rc != RC_OK)
+        return rc;
     if (c->body_budget < c->max_body) {
-        enum rc rc = err_set(err, RC_INVALID, "limits.body_budget is less than limits.max_body");
+        rc = err_set(err, RC_INVALID, "limits.body_budget is less than limits.max_body");
         err_hint(err, "raise the first or lower the second");
         return rc;
     }
     if (c->warn_fill > c->critical_fill || c->warn_temperature > c->critical_temperature)
         return err_set(err, RC_INVALID, "a warning threshold lies above its critical one");
-    enum rc rc = check_models(c, file, err);
+    rc = check_models(c, file, err);
     return rc ? rc : check_names(c, file, err);
 }
 
@@ -278,6 +321,8 @@ static enum rc read_file(struct config *c, const char *path, struct config_error
     enum rc rc = file_read(path, FILE_MAX, &text, err);
     if (rc != RC_OK) {
         err_prefix(err, "configuration");
+        if (rc == RC_NOT_FOUND || rc == RC_IO)
+            err_hint(err, "arriero config print shows what holds without a file, in the form of one");
         return rc;
     }
     char dir[4096];

@@ -219,6 +219,34 @@ enum rc config_yaml(const struct config *c, struct buf *out, struct err *err)
 
 /* ---- schema ---- */
 
+static void add_choices(yyjson_mut_doc *doc, yyjson_mut_val *o, const char *name, const char *choices)
+{
+    yyjson_mut_val *a = yyjson_mut_obj_add_arr(doc, o, name);
+    struct str rest = str_from(choices);
+    while (rest.n) {
+        struct str word = str_cut(&rest, '|');
+        yyjson_mut_arr_add_strncpy(doc, a, word.p, word.n);
+    }
+}
+
+/* In the type that the key has. */
+static void add_default(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct config_key *key)
+{
+    bool number = key->type == CONFIG_U32 || key->type == CONFIG_I32 || key->type == CONFIG_LAYERS ||
+                  key->type == CONFIG_TOKENS || key->type == CONFIG_NUMBER;
+    struct str text = str_from(key->def);
+    int64_t whole;
+    double real;
+    if (key->type == CONFIG_BOOL)
+        yyjson_mut_obj_add_bool(doc, o, "default", str_eq_c(text, "true"));
+    else if (number && str_i64(text, &whole))
+        yyjson_mut_obj_add_int(doc, o, "default", whole);
+    else if (number && str_double(text, &real))
+        yyjson_mut_obj_add_real(doc, o, "default", real);
+    else if (text.n)
+        yyjson_mut_obj_add_str(doc, o, "default", key->def);
+}
+
 static void add_type(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct config_key *key)
 {
     static const struct {
@@ -245,20 +273,18 @@ static void add_type(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct config
         yyjson_mut_arr_add_str(doc, a, first);
         yyjson_mut_arr_add_str(doc, a, other);
     }
-    if (strcmp(first, "array") == 0)
-        yyjson_mut_obj_add_str(doc, yyjson_mut_obj_add_obj(doc, o, "items"), "type", "string");
+    yyjson_mut_val *chosen = o; /* what a choice is made for */
+    if (strcmp(first, "array") == 0) {
+        chosen = yyjson_mut_obj_add_obj(doc, o, "items");
+        yyjson_mut_obj_add_str(doc, chosen, "type", "string");
+    }
     if (key->type == CONFIG_U32 || key->type == CONFIG_I32 || key->type == CONFIG_NUMBER) {
         yyjson_mut_obj_add_int(doc, o, "minimum", key->lo);
         yyjson_mut_obj_add_uint(doc, o, "maximum", key->hi);
     }
-    if (key->type == CONFIG_ENUM) {
-        yyjson_mut_val *a = yyjson_mut_obj_add_arr(doc, o, "enum");
-        struct str rest = str_from(key->choices);
-        while (rest.n) {
-            struct str word = str_cut(&rest, '|');
-            yyjson_mut_arr_add_strncpy(doc, a, word.p, word.n);
-        }
-    }
+    bool only = key->type == CONFIG_ENUM || key->type == CONFIG_LIST; /* others take more than is listed */
+    if (key->choices)
+        add_choices(doc, chosen, only ? "enum" : "examples", key->choices);
 }
 
 static yyjson_mut_val *schema_object(yyjson_mut_doc *doc, yyjson_mut_val **ret_properties)
@@ -275,8 +301,7 @@ static yyjson_mut_val *schema_key(yyjson_mut_doc *doc, const struct config_key *
     yyjson_mut_val *o = yyjson_mut_obj(doc);
     add_type(doc, o, key);
     yyjson_mut_obj_add_str(doc, o, "description", key->help);
-    if (key->def[0])
-        yyjson_mut_obj_add_str(doc, o, "default", key->def);
+    add_default(doc, o, key);
     return o;
 }
 

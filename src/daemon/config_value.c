@@ -376,8 +376,11 @@ const char *config_type_words(enum config_type type)
 
 static enum rc expected(const struct config_key *key, struct str text, struct err *err)
 {
-    enum rc rc = err_set(err, RC_INVALID, "%s is not %s: \"%.*s\"", key->path, types[key->type].words,
-                         (int)(text.n < 60 ? text.n : 60), text.p ? text.p : "");
+    bool words = key->choices && (key->type == CONFIG_ENUM || key->type == CONFIG_LIST);
+    struct str shown = {text.p ? text.p : "", text.n < 60 ? text.n : 60};
+    enum rc rc = words ? err_set(err, RC_INVALID, "%s does not know \"%.*s\"", key->path, STR_ARG(shown))
+                       : err_set(err, RC_INVALID, "%s is not %s: \"%.*s\"", key->path, types[key->type].words,
+                                 STR_ARG(shown));
     const char *also = key->flags & CONFIG_AUTO ? ", or auto" : "";
     if (key->choices)
         err_hint(err, "one of %s", key->choices);

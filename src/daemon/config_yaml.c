@@ -38,8 +38,11 @@ static enum rc parser_error(const yaml_parser_t *p, const char *name, struct err
     if (p->error == YAML_MEMORY_ERROR)
         return err_set(err, RC_NOMEM, "%s: memory is short", name);
     yaml_mark_t at = p->error == YAML_READER_ERROR ? p->mark : p->problem_mark;
-    return fail_at(err, name, at, "%s%s%s", p->problem ? p->problem : "not YAML", p->context ? " " : "",
-                   p->context ? p->context : "");
+    enum rc rc = fail_at(err, name, at, "%s%s%s", p->problem ? p->problem : "not YAML", p->context ? " " : "",
+                         p->context ? p->context : "");
+    err_hint(err,
+             "look at this place and the line before: colons, brackets, quotes; spaces indent, tabs do not");
+    return rc;
 }
 
 /* What a single event may not be; NULL if it is fine. */

@@ -188,26 +188,7 @@ static enum rc check_open(const struct config *c, size_t n_keys, struct err *err
 
 enum rc daemon_load_tls(const struct config *c, struct tls_context **ret_context, struct err *err)
 {
-    if (!c->tls_cert[0] && !c->tls_key[0])
-        return RC_OK;
-    if (c->tls_cert[0] && c->tls_key[0])
-        return tls_context_server(c->tls_cert, c->tls_key, ret_context, err);
-    enum rc rc = err_set(err, RC_INVALID, "tls.%s is set, and tls.%s is not", c->tls_cert[0] ? "cert" : "key",
-                         c->tls_cert[0] ? "key" : "cert");
-    err_hint(err, "name both files, or none");
-    return rc;
-}
-
-static enum rc check_workers(const struct config *c, struct err *err)
-{
-    for (size_t i = 0; i < c->rpc.n; i++) {
-        if (hw_rpc_endpoint_ok(str_from(c->rpc.items[i])))
-            continue;
-        enum rc rc = err_set(err, RC_INVALID, "rpc: \"%s\" is no HOST:PORT", c->rpc.items[i]);
-        err_hint(err, "as in 192.168.1.20:50052, where a ggml-rpc-server listens");
-        return rc;
-    }
-    return RC_OK;
+    return c->tls_cert[0] ? tls_context_server(c->tls_cert, c->tls_key, ret_context, err) : RC_OK;
 }
 
 /* Two daemons on one state directory would mix their histories. Without a directory there is nothing to
@@ -563,8 +544,6 @@ static enum rc prepare(struct daemon *d, struct err *err)
         rc = keyring_read(keys_path, &d->ring, err);
     if (rc == RC_OK)
         rc = check_open(d->config, d->given.n + d->ring.n, err);
-    if (rc == RC_OK)
-        rc = check_workers(d->config, err);
     if (rc == RC_OK)
         rc = daemon_load_tls(d->config, &d->tls, err);
     if (rc != RC_OK)

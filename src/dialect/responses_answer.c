@@ -107,13 +107,13 @@ static const char *incomplete_reason(const struct completion *sum)
 static void put_usage(const struct completion *sum, struct buf *out)
 {
     const struct completion_counts *n = &sum->counts;
+    unsigned long long in = n->prompt_tokens, made = n->completion_tokens;
     (void)buf_printf(out,
                      ",\"usage\":{\"input_tokens\":%llu,\"input_tokens_details\":{\"cached_tokens\":%llu},"
                      "\"output_tokens\":%llu,\"output_tokens_details\":{\"reasoning_tokens\":%llu},"
                      "\"total_tokens\":%llu}",
-                     (unsigned long long)n->prompt_tokens, (unsigned long long)n->cached_tokens,
-                     (unsigned long long)n->completion_tokens, (unsigned long long)n->reasoning_tokens,
-                     (unsigned long long)(n->prompt_tokens + n->completion_tokens));
+                     in, (unsigned long long)n->cached_tokens, made, (unsigned long long)n->reasoning_tokens,
+                     in + made);
 }
 
 /* Up to the list of items, which is left open. */

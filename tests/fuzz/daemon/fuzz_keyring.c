@@ -1,5 +1,5 @@
-/* Fuzz target of the file of keys: no input may crash its reader, leak, or name no reason; what is accepted is
- * printed in a form that is read back to the same print. */
+/* Fuzz target of the file of keys: no input may crash its reader, leak, or name no reason; what is accepted
+ * is printed in a form that is read back to the same print. */
 #include "daemon/keyring.h"
 
 #include <stdlib.h>

@@ -194,7 +194,7 @@ static void wrong_values_name_what_is_expected(void **state)
     refused("usual_caches: 'true'\n", "c.yaml:1:15: ", "not a text in quotes", "without quotes");
     refused("usual_caches: [true]\n", "c.yaml:1:15: ", "must be true or false, not a list", "");
     refused("usual_caches:\n", "c.yaml:1:14: ", "has no value", "");
-    refused("log_level: loud\n", "c.yaml:1:12: ", "log_level is not a word: \"loud\"",
+    refused("log_level: loud\n", "c.yaml:1:12: ", "log_level does not know \"loud\"",
             "error|warn|info|debug");
     refused("reserve_host: lots\n", "c.yaml:1:15: ", "not a size such as", "");
     refused("reserve_host: -1\n", "c.yaml:1:15: ", "not a size", "");
@@ -243,6 +243,14 @@ static void settings_that_contradict_are_refused(void **state)
     refused("models:\n  a: {aliases: [b]}\n  b: {}\n", "c.yaml:3:1: ", "b belongs to two models", "");
     refused("limits: {body_budget: 1MiB}\n", "limits.body_budget", "less than limits.max_body", "");
     refused("listen: []\n", "listen names no address", "", "");
+    refused("listen: 127.0.0.1:70000\n", "listen address", "no valid port", "ADDRESS:PORT");
+    refused("control_listen: nowhere\n", "listen address", "", "ADDRESS:PORT");
+    refused("rpc: [worker]\n", "rpc: \"worker\" is no HOST:PORT", "", "192.168.1.20:50052");
+    refused("tls: {cert: /c.pem}\n", "tls.cert is set, and tls.key is not", "", "both");
+    refused("tls: {key: /k.pem}\n", "tls.key is set, and tls.cert is not", "", "both");
+    refused("runtime: {dialects: [openai, klingon]}\n", "c.yaml:1:30: ", "does not know \"klingon\"",
+            "anthropic");
+    refused("\tlisten: x\n", "c.yaml:1:1: ", "", "tabs do not");
     refused("thresholds: {warn_temperature: 95}\n", "a warning threshold", "", "");
 }
 
@@ -401,6 +409,29 @@ static void what_is_printed_is_read_back(void **state)
     }
 }
 
+/* Values in the schema have the types of their keys, and lists of words name the words. */
+static void the_schema_tells_choices_and_defaults(void **state)
+{
+    (void)state;
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_doc_set_root(doc, config_schema(doc));
+    struct {
+        const char *pointer;
+        bool (*is)(yyjson_mut_val *);
+    } rows[] = {
+        {"/properties/usual_caches/default", yyjson_mut_is_bool},
+        {"/properties/limits/properties/max_waiting/default", yyjson_mut_is_int},
+        {"/properties/log_level/default", yyjson_mut_is_str},
+        {"/properties/log_level/enum/0", yyjson_mut_is_str},
+        {"/properties/runtime/properties/dialects/items/enum/0", yyjson_mut_is_str},
+        {"/properties/defaults/properties/kv_type/examples/0", yyjson_mut_is_str},
+    };
+    for (size_t i = 0; i < TABLE_COUNT(rows); i++)
+        if (!rows[i].is(yyjson_mut_doc_ptr_get(doc, rows[i].pointer)))
+            fail_msg("%s is not of its type", rows[i].pointer);
+    yyjson_mut_doc_free(doc);
+}
+
 static void the_schema_and_reference_name_every_key(void **state)
 {
     (void)state;
@@ -438,7 +469,7 @@ static void the_schema_and_reference_name_every_key(void **state)
 static void keys_that_need_a_restart_are_told(void **state)
 {
     (void)state;
-    struct config *a = parse_ok("listen: x:1\nlog_level: warn\n"), *b = parse_ok("usual_caches: false\n");
+    struct config *a = parse_ok("listen: 127.0.0.1:1\nlog_level: warn\n"), *b = parse_ok("usual_caches: false\n");
     const char *keys[8];
     assert_int_equal(config_restart_keys(a, b, keys, 8), 2);
     assert_string_equal(keys[0], "listen");
@@ -461,6 +492,7 @@ int main(void)
         cmocka_unit_test(what_only_a_hostile_file_needs_is_refused),
         cmocka_unit_test(flags_win_over_environment_over_file_over_default),
         cmocka_unit_test(what_is_printed_is_read_back),
+        cmocka_unit_test(the_schema_tells_choices_and_defaults),
         cmocka_unit_test(the_schema_and_reference_name_every_key),
         cmocka_unit_test(keys_that_need_a_restart_are_told),
     };
