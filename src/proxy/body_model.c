@@ -5,6 +5,7 @@
  * into what was scanned. */
 #include "proxy/body_model.h"
 
+#include "base/hex.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -197,17 +198,9 @@ static bool utf8_more(struct body_model *m, unsigned char c)
     return true;
 }
 
-static int hex_digit(unsigned char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static bool hex_more(struct body_model *m, unsigned char c)
 {
-    int d = hex_digit(c);
+    int d = hex_digit((char)c);
     if (d < 0)
         return bad(m, "has a \\u escape without four hexadecimal digits");
     m->hex = (uint16_t)(m->hex << 4 | d);
@@ -453,7 +446,7 @@ static uint32_t hex4(const char *p)
 {
     uint32_t v = 0;
     for (int i = 0; i < 4; i++)
-        v = v << 4 | (uint32_t)hex_digit((unsigned char)p[i]);
+        v = v << 4 | (uint32_t)hex_digit(p[i]);
     return v;
 }
 

@@ -4,6 +4,7 @@
  * the client got, whoever made it. Both are cut at CAPTURE_BYTES. Nothing is kept without c->capture. */
 #include "proxy/proxy_priv.h"
 
+#include "base/hex.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -58,11 +59,10 @@ static void put_chunks(struct str s, struct buf *out)
         struct str line = str_cut(&s, '\n');
         size_t size = 0;
         for (size_t i = 0; i < line.n && i < 8; i++) {
-            static const char digits[] = "0123456789abcdef";
-            const char *digit = memchr(digits, line.p[i] | (line.p[i] >= 'A' ? 0x20 : 0), 16);
-            if (!digit)
+            int digit = hex_digit(line.p[i]);
+            if (digit < 0)
                 break;
-            size = size * 16 + (size_t)(digit - digits);
+            size = size * 16 + (size_t)digit;
         }
         size_t part = size < s.n ? size : s.n;
         (void)buf_append(out, s.p, part);

@@ -6,6 +6,7 @@
 #include "proxy/proxy_priv.h"
 
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/mem.h"
 #include "proxy/guard.h"
 #include "proxy/put.h"
@@ -35,14 +36,6 @@ static void refuse(struct conn *c, int status, enum rc code, const char *text)
     c->refusal_waits = c->content_length == 0;
 }
 
-static int hex_value(char ch)
-{
-    if (ch >= '0' && ch <= '9')
-        return ch - '0';
-    ch = (char)(ch | 0x20);
-    return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
-}
-
 /* Percent-decodes into out (as long as in); -1 for a broken escape or a NUL. */
 static ptrdiff_t decode(struct str in, char *out, bool plus)
 {
@@ -50,7 +43,7 @@ static ptrdiff_t decode(struct str in, char *out, bool plus)
     for (size_t i = 0; i < in.n; i++) {
         char ch = in.p[i];
         if (ch == '%') {
-            int hi = i + 2 < in.n ? hex_value(in.p[i + 1]) : -1, lo = hi < 0 ? -1 : hex_value(in.p[i + 2]);
+            int hi = i + 2 < in.n ? hex_digit(in.p[i + 1]) : -1, lo = hi < 0 ? -1 : hex_digit(in.p[i + 2]);
             if (lo < 0 || !(hi | lo))
                 return -1;
             ch = (char)(hi << 4 | lo);
@@ -186,7 +179,7 @@ static void choose_id(struct conn *c)
     struct str id = head_get(&c->in->head, c->in->data, HDR_X_REQUEST_ID);
     bool fine = id.n > 0 && id.n < sizeof c->id_text;
     for (size_t i = 0; fine && i < id.n; i++)
-        fine = hex_value(id.p[i]) >= 0 || (unsigned char)((id.p[i] | 0x20) - 'a') < 26 || id.p[i] == '-' ||
+        fine = hex_digit(id.p[i]) >= 0 || (unsigned char)((id.p[i] | 0x20) - 'a') < 26 || id.p[i] == '-' ||
                id.p[i] == '_' || id.p[i] == '.';
     if (fine) {
         memcpy(c->id_text, id.p, id.n);

@@ -70,18 +70,10 @@ static void put_error(const struct conn *c, int status, const struct err *err, s
 
 static void add_allow(const struct conn *c, struct buf *fields)
 {
-    static const struct {
-        unsigned bit;
-        const char *names;
-    } words[] = {{HTTP_M_GET, "GET, HEAD, "},
-                 {HTTP_M_POST, "POST, "},
-                 {HTTP_M_PUT, "PUT, "},
-                 {HTTP_M_DELETE, "DELETE, "}};
-    (void)buf_puts(fields, "Allow: ");
-    for (size_t i = 0; i < TABLE_COUNT(words); i++)
-        if (c->allow & words[i].bit)
-            (void)buf_puts(fields, words[i].names);
-    (void)buf_puts(fields, "OPTIONS\r\n");
+    char text[64];
+    struct put w = {text, text + sizeof text, false};
+    local_allow(c->allow, &w);
+    (void)buf_append(fields, text, (size_t)(w.p - text));
 }
 
 void errors_reply(struct conn *c, int status, const struct err *err, uint32_t retry_after_s)

@@ -74,9 +74,8 @@ bool guard_origin(struct str origin, struct str allowed)
 {
     while (origin.n && allowed.n) {
         struct str one = str_trim(str_cut(&allowed, ','));
-        if (str_eq(one, STR("*")) || (one.n && str_ieq(one, origin)))
-            return true;
-        if (str_eq(one, STR("loopback")) && is_loopback(origin))
+        bool word = str_eq(one, STR("loopback")); /* which is no origin itself */
+        if (word ? is_loopback(origin) : str_eq(one, STR("*")) || (one.n && str_ieq(one, origin)))
             return true;
     }
     return false;

@@ -4,6 +4,7 @@
 #include "proxy/guard.h"
 #include "proxy/put.h"
 
+#include <limits.h>
 #include <string.h>
 
 #define LOCAL_FIELDS 1536u /* further fields of a preflight's answer */
@@ -113,23 +114,28 @@ static void put_permissions(const struct conn *c, struct put *w)
         put_lit(w, "Access-Control-Allow-Private-Network: true\r\n");
 }
 
+void local_allow(unsigned methods, struct put *w)
+{
+    static const struct {
+        unsigned bit;
+        const char *names;
+    } words[] = {{HTTP_M_GET, "GET, HEAD, "},
+                 {HTTP_M_POST, "POST, "},
+                 {HTTP_M_PUT, "PUT, "},
+                 {HTTP_M_DELETE, "DELETE, "}};
+    put_lit(w, "Allow: ");
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (methods & words[i].bit)
+            put_cstr(w, words[i].names);
+    put_lit(w, "OPTIONS\r\n");
+}
+
 void local_preflight(struct conn *c)
 {
     struct put w;
     char fields[LOCAL_FIELDS];
     w = (struct put){fields, fields + sizeof fields - 1, false};
-    put_lit(&w, "Allow: ");
-    const char *names = c->allow ? "" : "GET, HEAD, POST, PUT, DELETE, ";
-    put_cstr(&w, names);
-    if (c->allow & HTTP_M_GET)
-        put_lit(&w, "GET, HEAD, ");
-    if (c->allow & HTTP_M_POST)
-        put_lit(&w, "POST, ");
-    if (c->allow & HTTP_M_PUT)
-        put_lit(&w, "PUT, ");
-    if (c->allow & HTTP_M_DELETE)
-        put_lit(&w, "DELETE, ");
-    put_lit(&w, "OPTIONS\r\n");
+    local_allow(c->allow ? c->allow : UINT_MAX, &w);
     if (c->in->head.seen[HDR_ORIGIN] && local_origin_allowed(c))
         put_permissions(c, &w);
     *w.p = '\0';

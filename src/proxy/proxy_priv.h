@@ -346,6 +346,7 @@ size_t local_head(struct conn *c, int status, const char *content_type, char *ou
 size_t local_cors(const struct conn *c, char *out, size_t cap);
 bool local_origin_allowed(const struct conn *c);
 void local_preflight(struct conn *c);
+void local_allow(unsigned methods, struct put *w); /* the field Allow, at most 64 bytes */
 void local_reply(struct conn *c, int status, const char *content_type, const char *more_fields,
                  struct str body);
 const char *errors_reason(int status);

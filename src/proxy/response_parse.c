@@ -5,6 +5,8 @@
  * of a body that one read brought are the server's segments, which lie in it, in order. */
 #include "proxy/proxy_priv.h"
 
+#include "base/hex.h"
+
 #include <string.h>
 
 /* ---- llhttp's callbacks ---- */
@@ -154,14 +156,6 @@ void response_start(struct up *u)
 }
 
 /* ---- the short way ---- */
-
-static int hex_digit(char ch)
-{
-    if (ch >= '0' && ch <= '9')
-        return ch - '0';
-    ch = (char)(ch | 0x20);
-    return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
-}
 
 /* Whole chunks and nothing else, checked byte by byte: true, and their payloads are the segments. */
 bool response_take_chunks(struct up *u, char *p, size_t n)

@@ -69,6 +69,7 @@ static void test_origins(void **state)
         {"http://evil.example", "loopback", false},
         {"file://localhost", "loopback", false},
         {"null", "loopback", false},
+        {"loopback", "loopback", false},
         {"null", "*", true},
         {"http://localhost", "", false},
         {"https://chat.example", "loopback, https://chat.example", true},
