@@ -64,7 +64,7 @@ static enum walk_result measure_choice(const struct measuring *q, enum build_cho
     if (applies)
         return walk_run(&e->graph.walk, &known->trace, q->backends, q->n, left_out, ret_bytes);
     enum walk_result done = graph_measure(&e->graph, q->backends, q->n, left_out, ret_bytes);
-    if (done == WALK_DONE && !q->whole)
+    if (done == WALK_DONE && !q->whole && records_met(&e->records, &e->build, choice))
         records_keep(&e->records, &e->build, choice, &e->graph, q->backends);
     return done;
 }
