@@ -16,8 +16,9 @@ static bool vulkan_refuses_scan(const struct gtensor *state, const struct gtenso
 }
 
 /* No kernel for exact products of experts, for selective scans of the first kind, for gated linear attention
- * of heads other than 64, for attention over caches of which one alone is bf16, nor for products with
- * quantised matrices whose rows have gaps (the heads of a quantised cache without flash attention). */
+ * of heads other than 64, for attention over caches of which one alone is bf16, for products of one matrix
+ * with several in the fourth dimension, nor for those with quantised matrices whose rows have gaps (the heads
+ * of a quantised cache without flash attention). */
 static bool vulkan_refuses(const struct graph *g, const struct gtensor *t)
 {
     if (t->op == OP_GLA)
@@ -31,6 +32,8 @@ static bool vulkan_refuses(const struct graph *g, const struct gtensor *t)
     if (t->op != OP_MUL_MAT || t->src[0] < 0)
         return rounds_experts(t);
     const struct gtensor *a = &g->t[t->src[0]];
+    if (a->ne[3] != g->t[t->src[1]].ne[3])
+        return true;
     const struct ggml_type_info *info = ggml_type_info(a->type);
     return info && info->block > 1 && a->nb[1] != a->ne[0] / info->block * info->block_bytes;
 }

@@ -4,6 +4,16 @@
 
 #include <string.h>
 
+/* A weight that an earlier turn of the layers read, or -1. */
+static int32_t weight_so_far(const struct build *b, int32_t weight)
+{
+    const struct graph *g = b->g;
+    for (int32_t i = 0; b->turn && i < g->n_t; i++)
+        if (g->t[i].weight == weight + 1)
+            return i;
+    return -1;
+}
+
 int32_t build_weight(struct build *b, int32_t weight)
 {
     const struct layout *l = b->l;
@@ -11,10 +21,15 @@ int32_t build_weight(struct build *b, int32_t weight)
         b->g->failed = b->g->lacks_tensor = true;
         return 0;
     }
+    int32_t id = weight_so_far(b, weight);
+    if (id >= 0)
+        return id;
     const struct tensor *t = b->f->weights[weight].t;
     struct weight_place p = layout_weight(l, (uint32_t)weight);
     unsigned flags = GF_WEIGHT | (p.device == layout_host(l) && !p.repacked ? GF_HOST : 0u);
-    return graph_stored(b->g, t->type, t->ne, p.device, flags);
+    id = graph_stored(b->g, t->type, t->ne, p.device, flags);
+    b->g->t[id].weight = weight + 1;
+    return id;
 }
 
 int32_t build_product(struct build *b, int32_t weight, int32_t cur)
@@ -33,22 +48,45 @@ int32_t build_product_bias(struct build *b, int32_t weight, int32_t bias, int32_
 }
 
 /* Left to itself, the scheduler computes a layer's first norm where the layer before it lies. */
-static void pin_norm(struct build *b, int32_t norm, int32_t weight)
+static void pin(struct build *b, int32_t norm, uint32_t il)
 {
-    int32_t il = weight < 0 ? -1 : b->f->weights[weight].layer;
-    if (b->l->pins_norms && il >= 0 && (uint32_t)il < b->f->n_layer)
+    if (b->l->pins_norms)
         b->g->t[norm].backend = b->l->layer_device[il];
 }
 
-int32_t build_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias)
+static void pin_norm(struct build *b, int32_t norm, int32_t weight)
 {
-    cur = graph_unary(b->g, b->f->arch->flags & LAYER_NORM ? OP_NORM : OP_RMS_NORM, cur);
+    int32_t il = weight < 0 ? -1 : b->f->weights[weight].layer;
+    if (il >= 0 && (uint32_t)il < b->f->n_layer)
+        pin(b, norm, b->turn + (uint32_t)il);
+}
+
+static int32_t norm(struct build *b, bool centered, int32_t cur, int32_t weight, int32_t bias)
+{
+    cur = graph_unary(b->g, centered ? OP_NORM : OP_RMS_NORM, cur);
     pin_norm(b, cur, weight);
     if (weight >= 0)
         cur = graph_binary(b->g, OP_MUL, cur, build_weight(b, weight));
     if (bias >= 0)
         cur = graph_binary(b->g, OP_ADD, cur, build_weight(b, bias));
     return cur;
+}
+
+int32_t build_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias)
+{
+    return norm(b, b->f->arch->flags & LAYER_NORM, cur, weight, bias);
+}
+
+int32_t build_turn_norm(struct build *b, int32_t cur, uint32_t il)
+{
+    cur = build_norm(b, cur, b->f->global[ROLE_OUTPUT_NORM], -1);
+    pin(b, b->g->t[cur].src[0], il);
+    return cur;
+}
+
+int32_t build_head_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias)
+{
+    return norm(b, b->f->arch->flags & (LAYER_NORM | CENTERED_QK), cur, weight, bias);
 }
 
 int32_t build_positions(struct build *b)
@@ -76,7 +114,8 @@ int32_t build_input_part(struct build *b, uint32_t part)
 }
 
 /* Three ways in are reserved at once: token ids, embeddings given by the caller, and both mixed. Text uses
- * the first, but all keep their memory. */
+ * the first, but all keep their memory. Models with matrices of their own for
+ * pictures do not mix. */
 int32_t build_token_rows(struct build *b)
 {
     struct graph *g = b->g;
@@ -85,6 +124,11 @@ int32_t build_token_rows(struct build *b)
     b->token_embd = build_weight(b, b->f->global[ROLE_TOKEN_EMBD]);
     int32_t ids = graph_input(g, GGML_I32, n, 1, 1, 1);
     int32_t embd = widen(b, graph_get_rows(g, b->token_embd, ids), width);
+    if (b->f->arch->flags & IDS_ONLY) {
+        graph_expand(g, embd);
+        graph_expand(g, graph_input(g, GGML_F32, width, n, 1, 1));
+        return embd;
+    }
     int32_t mixed_ids = graph_input(g, GGML_I32, n, 1, 1, 1);
     int32_t mixed = widen(b, graph_get_rows(g, b->token_embd, mixed_ids), width);
     int32_t given = graph_input(g, GGML_F32, width, n, 1, 1);
@@ -149,6 +193,18 @@ static int32_t output_matrix(struct build *b)
     return graph_stored(b->g, t->type, t->ne, l->output_device, flags);
 }
 
+/* Numbers of the tokens that stand for parts of pictures. */
+enum { FIRST_PICTURE = 4, END_PICTURE = 8196 };
+
+/* The least of all values, set over the logits of parts of pictures. */
+static int32_t hide_pictures(struct build *b, int32_t logits)
+{
+    struct graph *g = b->g;
+    int32_t least =
+        graph_unary(g, OP_CLAMP, graph_new(g, OP_NONE, GGML_F32, END_PICTURE - FIRST_PICTURE, 1, 1, 1));
+    return graph_binary(g, OP_SET, logits, least);
+}
+
 void build_head(struct build *b, int32_t cur)
 {
     struct graph *g = b->g;
@@ -158,6 +214,10 @@ void build_head(struct build *b, int32_t cur)
     g->t[cur].flags |= GF_OUTPUT;
     if (b->f->headless || build_pooling(b)) {
         build_embedding(b, cur);
+        return;
+    }
+    if ((b->f->arch->flags & STATES_ONLY) && b->l->p->embedding) {
+        graph_expand(g, cur);
         return;
     }
     if (b->f->scales_head)
@@ -174,6 +234,8 @@ void build_head(struct build *b, int32_t cur)
         cur = graph_unary(g, OP_UNARY, cur);
         cur = graph_unary(g, OP_SCALE, cur);
     }
+    if (b->f->arch->flags & HIDES_PICTURES)
+        cur = hide_pictures(b, cur);
     g->t[cur].flags |= GF_OUTPUT;
     graph_expand(g, cur);
 }
@@ -183,6 +245,8 @@ static void forget_inputs(struct build *b)
     b->positions = b->out_rows = b->position_scale = -1;
     b->state_rows = b->state_main = b->state_extra = -1;
     b->distances = b->encoded = -1;
+    b->slopes = b->fading[0] = b->fading[1] = b->fading[2] = -1;
+    b->turn = 0;
     b->token_embd = b->wide_input = b->first_part = 0;
     for (int i = 0; i < 2; i++)
         b->k_rows[i] = b->v_rows[i] = b->k_rot[i] = b->v_rot[i] = -1;

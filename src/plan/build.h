@@ -11,7 +11,7 @@
  *   build_router.c   the choice of experts
  *   build_models.c   one function a family
  *   build_recurrent.c blocks that keep states
- *   build_models.c   the transformer family
+ *   build_lightning.c … of attention without softmax
  *   build_encoder.c  BERT, pooling
  *   build_t5.c       T5: an encoder, or a decoder that reads one's result
  *   build_rwkv.c     RWKV
@@ -31,6 +31,7 @@ struct build {
     const struct layout *l;
     const struct facts *f;
     uint32_t n_tokens, n_seqs;
+    uint32_t turn; /* layers that ran before this turn of those in the file */
     /* graph inputs, made when first used; [1] = of the sliding cache, [2] = of what an encoder made */
     int32_t positions, out_rows, position_scale, k_rows[2], v_rows[2], mask[3], k_rot[2], v_rot[2];
     int32_t state_rows, state_main, state_extra; /* recurrent: which state each slot reads */
@@ -39,10 +40,11 @@ struct build {
     struct { /* sparse attention: inputs, and the keys that were chosen last */
         int32_t rows, mask, turn, chosen;
     } index;
+    int32_t slopes, fading[3];  /* lightning attention: a rate a head; how queries, keys, pairs fade */
     int32_t distances, encoded; /* T5: pairs of tokens as classes of distance; the encoder's result */
-    const uint16_t *emit;       /* layers to build, ascending: `chosen`, or some of them in `anew` */
+    const uint16_t *emit;       /* layers to build, ascending: `chosen`, or some of them */
     uint32_t n_emit;
-    uint16_t chosen[FACTS_MAX_LAYERS], anew[FACTS_MAX_LAYERS];
+    uint16_t chosen[FACTS_MAX_LAYERS];
     int32_t ends[FACTS_MAX_LAYERS]; /* tensors there were when the layer ended, of each place in emit */
     uint32_t n_ends;
     uint64_t
@@ -87,6 +89,10 @@ static inline int32_t build_scale(const struct build *b, int32_t weight)
     return weight < 0 ? -1 : b->f->weights[weight].scale;
 }
 int32_t build_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias);
+/* … behind layer il, the last of a turn */
+int32_t build_turn_norm(struct build *b, int32_t cur, uint32_t il);
+/* … of one head's queries or keys */
+int32_t build_head_norm(struct build *b, int32_t cur, int32_t weight, int32_t bias);
 int32_t build_product(struct build *b, int32_t weight, int32_t cur);
 /* The product `out` of a weight and cur with what adapters add to it; chosen: the experts' ids, -1 = none. */
 int32_t build_adapted(struct build *b, int32_t weight, int32_t cur, int32_t chosen, int32_t out);
@@ -117,8 +123,12 @@ int32_t build_dense(struct build *b, int32_t cur, uint32_t il);
 /* What the experts are chosen by, from `routed`. */
 int32_t build_router_logits(struct build *b, int32_t routed, uint32_t il);
 int32_t build_experts(struct build *b, int32_t cur, int32_t logits, uint32_t il);
-/* Weights of the chosen experts, [1, used, tokens]; *ret_chosen are their numbers. */
-int32_t build_router(struct build *b, int32_t logits, uint32_t il, int32_t *ret_chosen);
+/* What a token gets of its experts: their numbers, [used, tokens], and their weights, [1, used, tokens]. */
+struct routing {
+    int32_t chosen, weights;
+};
+/* experts: how many there are to choose from: the model's, or the chunks that groups of them share. */
+struct routing build_router(struct build *b, int32_t logits, uint32_t il, uint32_t experts);
 /* What scores get for the distance of their tokens. cells: of the cache, or as many as a batch is padded to.
  */
 int32_t build_position_bias(struct build *b, uint64_t cells, uint32_t il);
@@ -135,6 +145,7 @@ int32_t build_mamba2(struct build *b, int32_t cur, uint32_t il);
 int32_t build_short_conv(struct build *b, int32_t cur, uint32_t il);
 int32_t build_delta_net(struct build *b, int32_t cur, uint32_t il);
 int32_t build_kimi_delta(struct build *b, int32_t cur, uint32_t il);
+int32_t build_lightning(struct build *b, int32_t cur, uint32_t il);
 /* The tokens' rows of the embedding matrix. */
 int32_t build_token_rows(struct build *b);
 /* Ends a graph without logits: the states are its result, and what they are pooled to. */

@@ -246,10 +246,10 @@ static int32_t scores(struct build *b, const struct cache *c, int32_t q, int32_t
 static int32_t flash(struct build *b, const struct cache *c, int32_t q, int32_t k, int32_t v, uint32_t il)
 {
     struct graph *g = b->g;
-    if (c->k < 0) {
+    if (g->t[k].type == GGML_F32) /* this batch's own, or a cache's */
         k = half(b, k);
+    if (g->t[v].type == GGML_F32)
         v = half(b, v);
-    }
     int32_t cur =
         graph_new(g, OP_FLASH_ATTN, GGML_F32, g->t[v].ne[0], g->t[q].ne[2], g->t[q].ne[1], g->t[q].ne[3]);
     graph_src(g, cur, q);

@@ -39,9 +39,8 @@ static int32_t normed(struct build *b, int32_t state, uint32_t il)
     return build_norm(b, state, layer_weight(b, il, ROLE_ATTN_NORM), -1);
 }
 
-static int32_t mix(struct build *b, int32_t state, uint32_t il)
+static int32_t mix(struct build *b, int32_t cur, uint32_t il)
 {
-    int32_t cur = normed(b, state, il);
     switch (b->f->layers[il].mixer) {
     case MIXER_MAMBA: return build_mamba(b, cur, il);
     case MIXER_MAMBA_STEPS: return build_mamba_steps(b, cur, il);
@@ -49,6 +48,7 @@ static int32_t mix(struct build *b, int32_t state, uint32_t il)
     case MIXER_CONV: return build_short_conv(b, cur, il);
     case MIXER_DELTA: graph_expand(b->g, cur); return build_delta_net(b, cur, il);
     case MIXER_KDA: graph_expand(b->g, cur); return build_kimi_delta(b, cur, il);
+    case MIXER_LIGHTNING: return build_lightning(b, cur, il);
     case MIXER_NONE: return build_ffn(b, cur, il);
     default: return attend(b, cur, il);
     }
@@ -59,6 +59,8 @@ static int32_t add(struct build *b, int32_t cur, int32_t residual)
 {
     if (b->f->scales_residual)
         cur = graph_unary(b->g, OP_SCALE, cur);
+    if (b->f->arch->flags & NORMED_RESIDUAL)
+        residual = graph_unary(b->g, OP_SCALE, residual);
     return b->f->arch->flags & RESIDUAL_FIRST ? graph_binary(b->g, OP_ADD, residual, cur)
                                               : graph_binary(b->g, OP_ADD, cur, residual);
 }
@@ -70,10 +72,12 @@ static int32_t mixed(struct build *b, int32_t state, uint32_t il)
     bool last = il == b->f->n_layer_run - 1, beside = lf->cached && lf->recurrent;
     if (beside) {
         int32_t heads = attend(b, normed(b, state, il), il);
-        int32_t sum = add(b, graph_binary(g, OP_ADD, heads, mix(b, state, il)), state);
+        int32_t sum = add(b, graph_binary(g, OP_ADD, heads, mix(b, normed(b, state, il), il)), state);
         return last ? graph_get_rows(g, sum, build_out_rows(b)) : sum;
     }
-    int32_t cur = mix(b, state, il);
+    int32_t read = normed(b, state, il), cur = mix(b, read, il);
+    if (b->f->arch->flags & NORMED_RESIDUAL)
+        state = read;
     if (last) {
         cur = graph_get_rows(g, cur, build_out_rows(b));
         state = graph_get_rows(g, state, build_out_rows(b));
@@ -86,7 +90,9 @@ static int32_t mixed(struct build *b, int32_t state, uint32_t il)
 static int32_t feed(struct build *b, int32_t state, enum role norm, uint32_t il)
 {
     const int32_t *t = b->f->layers[il].tensor;
-    int32_t cur = build_ffn(b, build_norm(b, state, t[norm], -1), il);
+    int32_t read = build_norm(b, state, t[norm], -1), cur = build_ffn(b, read, il);
+    if (b->f->arch->flags & NORMED_RESIDUAL)
+        state = read;
     if (t[ROLE_POST_FFN_NORM] >= 0)
         cur = build_norm(b, cur, t[ROLE_POST_FFN_NORM], -1);
     return add(b, cur, state);

@@ -94,10 +94,10 @@ int32_t build_attend(struct build *b, int32_t cur, uint32_t il)
     if (rotated && rope_first)
         turn(b, &x, il);
     if (t[ROLE_Q_NORM] >= 0 && !all_heads)
-        x.q = build_norm(b, x.q, t[ROLE_Q_NORM], t[ROLE_Q_NORM_B]);
+        x.q = build_head_norm(b, x.q, t[ROLE_Q_NORM], t[ROLE_Q_NORM_B]);
     bool k_bare = t[ROLE_Q_NORM] >= 0 && (b->f->arch->flags & BARE_NORMS);
     if ((t[ROLE_K_NORM] >= 0 || k_bare) && !all_heads)
-        x.k = build_norm(b, x.k, t[ROLE_K_NORM], t[ROLE_K_NORM_B]);
+        x.k = build_head_norm(b, x.k, t[ROLE_K_NORM], t[ROLE_K_NORM_B]);
     if (rotated && !rope_first)
         turn(b, &x, il);
     if (rotated && b->f->bare_qk_norm) {
@@ -114,7 +114,7 @@ int32_t build_attend(struct build *b, int32_t cur, uint32_t il)
 static int32_t attn_norm(struct build *b, int32_t state, uint32_t il)
 {
     bool normed_already = b->f->headless && layer_weight(b, il, ROLE_ATTN_NORM) < 0;
-    if ((b->f->arch->flags & NORMS_AFTER) || normed_already)
+    if ((b->f->arch->flags & NORMS_AFTER) || b->f->norms_results || normed_already)
         return state;
     return build_norm(b, state, layer_weight(b, il, ROLE_ATTN_NORM), layer_weight(b, il, ROLE_ATTN_NORM_B));
 }
@@ -123,11 +123,23 @@ static int32_t attn_norm(struct build *b, int32_t state, uint32_t il)
 static enum role norm_behind(const struct build *b, const int32_t *t, enum role before_ffn)
 {
     bool after = b->f->arch->flags & NORMS_AFTER;
+    if (b->f->norms_results)
+        return ROLE_ATTN_NORM;
     static const enum role names[] = {ROLE_POST_ATTN_NORM, ROLE_ATTN_OUT_NORM};
     for (size_t i = 0; i < TABLE_COUNT(names); i++)
         if (t[names[i]] >= 0 && (after || names[i] != before_ffn))
             return names[i];
     return ROLE_NONE;
+}
+
+/* The norm behind the feed-forward block; ROLE_NONE. */
+static enum role last_norm(const struct build *b, const int32_t *t)
+{
+    if (b->f->norms_results)
+        return ROLE_FFN_NORM;
+    if (t[ROLE_POST_FFN_NORM] >= 0)
+        return ROLE_POST_FFN_NORM;
+    return t[ROLE_LAYER_OUT_NORM] >= 0 ? ROLE_LAYER_OUT_NORM : ROLE_NONE;
 }
 
 /* The feed-forward block reads what attention added up. Its norm may have the name of one after attention. */
@@ -144,13 +156,14 @@ static int32_t serial_ffn(struct build *b, int32_t cur, int32_t residual, int32_
         cur = graph_unary(g, OP_SCALE, cur);
     int32_t mid = b->f->arch->flags & MID_RESIDUAL_FIRST ? graph_binary(g, OP_ADD, residual, cur)
                                                          : graph_binary(g, OP_ADD, cur, residual);
-    cur = mid;
-    if (!after)
+    if (after)
+        cur = mid;
+    else if (!b->f->norms_results) /* there the block reads what attention gave, without the residual */
         cur = build_norm(b, mid, norm == ROLE_NONE ? -1 : t[norm], t[ROLE_FFN_NORM_B]);
     cur = build_ffn_routed(b, cur, logits, il);
-    int32_t last = t[ROLE_POST_FFN_NORM] >= 0 ? t[ROLE_POST_FFN_NORM] : t[ROLE_LAYER_OUT_NORM];
-    if (last >= 0)
-        cur = build_norm(b, cur, last, -1);
+    enum role last = last_norm(b, t);
+    if (last != ROLE_NONE)
+        cur = build_norm(b, cur, t[last], -1);
     if (b->f->scales_residual)
         cur = graph_unary(g, OP_SCALE, cur);
     cur = b->f->arch->flags & RESIDUAL_FIRST ? graph_binary(g, OP_ADD, mid, cur)
@@ -181,9 +194,10 @@ void build_transformer(struct build *b)
     struct graph *g = b->g;
     int32_t state = build_embeddings(b), skipped = state, logits = -1;
     for (uint32_t i = 0; i < b->n_emit; i++) {
-        uint32_t il = b->emit[i];
+        uint32_t il = b->emit[i], stored = b->f->n_stored;
         const int32_t *t = b->f->layers[il].tensor;
         int32_t residual = state;
+        b->turn = il - il % stored;
         int32_t normed = attn_norm(b, state, il), read = normed;
         if (t[ROLE_ATTN_NORM_2] >= 0)
             read = build_norm(b, state, t[ROLE_ATTN_NORM_2], t[ROLE_ATTN_NORM_2_B]);
@@ -192,7 +206,7 @@ void build_transformer(struct build *b)
         int32_t cur = build_attend(b, read, il);
         if (b->f->arch->flags & WHOLE_NORM)
             cur = build_norm(b, cur, t[ROLE_POST_ATTN_NORM], -1);
-        if (il == b->f->n_layer_run - 1) {
+        if (il == b->f->n_layer_run - 1 && !(b->f->arch->flags & ALL_ROWS)) {
             cur = graph_get_rows(g, cur, build_out_rows(b));
             residual = graph_get_rows(g, residual, build_out_rows(b));
             if (logits >= 0)
@@ -209,7 +223,10 @@ void build_transformer(struct build *b)
                                  graph_binary(g, OP_MUL, skipped, build_weight(b, t[ROLE_LAYER_SCALE])));
         if (il < b->f->deepstack)
             state = graph_binary(g, OP_ADD, state, build_input_part(b, il + 1));
+        if (b->f->norms_turns && (il + 1) % stored == 0 && il + 1 < b->f->n_layer)
+            state = build_turn_norm(b, state, il);
         build_layer_end(b, state);
     }
+    b->turn = 0;
     build_head(b, state);
 }

@@ -60,12 +60,27 @@ int32_t build_router_logits(struct build *b, int32_t routed, uint32_t il)
     return build_product_bias(b, t[ROLE_ROUTER], t[ROLE_ROUTER_B], routed);
 }
 
-int32_t build_router(struct build *b, int32_t logits, uint32_t il, int32_t *ret_chosen)
+static int32_t cast(struct build *b, int32_t a, uint32_t type)
+{
+    struct gtensor t = b->g->t[a];
+    int32_t id = graph_new(b->g, OP_CPY, type, t.ne[0], t.ne[1], t.ne[2], t.ne[3]);
+    graph_src(b->g, id, a);
+    graph_src(b->g, id, id);
+    return id;
+}
+
+/* Numbers of experts become those of their groups. There is no division of whole numbers. */
+static int32_t group_numbers(struct build *b, int32_t chosen)
+{
+    return cast(b, graph_unary(b->g, OP_SCALE, cast(b, chosen, GGML_F32)), GGML_I32);
+}
+
+struct routing build_router(struct build *b, int32_t logits, uint32_t il, uint32_t experts)
 {
     struct graph *g = b->g;
     const int32_t *t = b->f->layers[il].tensor;
     const struct router_facts *r = &b->f->router;
-    uint64_t n = g->t[logits].ne[1], experts = b->f->n_expert, used = b->f->n_expert_used;
+    uint64_t n = g->t[logits].ne[1], used = b->f->n_expert_used < experts ? b->f->n_expert_used : experts;
     int32_t probs = logits, choice = logits;
     if (!r->late)
         probs = graph_unary(g, r->sigmoid ? OP_UNARY : OP_SOFT_MAX, probs);
@@ -73,11 +88,15 @@ int32_t build_router(struct build *b, int32_t logits, uint32_t il, int32_t *ret_
         choice = probs;
     if (t[ROLE_EXP_PROBS_B] >= 0)
         choice = graph_binary(g, OP_ADD, probs, build_weight(b, t[ROLE_EXP_PROBS_B]));
+    if (r->gates)
+        choice = graph_unary(g, OP_UNARY, logits);
     if (r->groups)
         choice = best_groups(b, choice);
-    *ret_chosen = largest(b, choice, used);
-    int32_t weights = graph_get_rows(g, graph_reshape(g, probs, 1, experts, n, 1), *ret_chosen);
+    int32_t chosen = largest(b, choice, used);
+    if (experts != b->f->n_expert)
+        chosen = group_numbers(b, chosen);
+    int32_t weights = graph_get_rows(g, graph_reshape(g, probs, 1, b->f->n_expert, n, 1), chosen);
     weights = weigh(b, weights, used, n);
     graph_expand(g, weights);
-    return weights;
+    return (struct routing){.chosen = chosen, .weights = weights};
 }

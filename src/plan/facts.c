@@ -167,7 +167,7 @@ static enum rc attention_shape(struct facts *f, struct err *err)
     for (uint32_t il = 0; il < f->n_layer; il++) {
         struct layer_facts *l = &f->layers[il];
         uint64_t heads = 0, kv = 0;
-        if (l->tensor[ROLE_O] < 0 || l->mixer == MIXER_KDA)
+        if (l->tensor[ROLE_O] < 0 || l->mixer == MIXER_KDA || l->mixer == MIXER_LIGHTNING)
             continue;
         if (!model_arch_layer_u64(m, "attention.head_count", il, &heads))
             return err_set(err, RC_INVALID, "%s: the key %s.attention.head_count is missing", m->path,
@@ -257,9 +257,12 @@ static void rotary_shape(struct facts *f)
     } known[] = {{"smollm3", 4, false, 1}, {"llama4", 4, false, 1},    {"cohere2", 0, true, 0},
                  {"exaone4", 0, true, 0},  {"exaone-moe", 0, true, 0}, {"smallthinker", 4, false, 0},
                  {"afmoe", 4, false, 1},   {"cohere2moe", 0, true, 0}, {"muse-glimmer", 0, true, 0}};
+    uint64_t turns;
     uint32_t lead = f->arch->flags & HALVES_SHARED ? arch_u32(f->m, "leading_dense_block_count", 0) : 0;
     for (uint32_t il = 0; il < f->n_layer; il++) {
         f->layers[il].rotated = !(f->arch->flags & ROPELESS);
+        if (model_arch_layer_u64(f->m, "attention.rope_pattern", il, &turns))
+            f->layers[il].rotated = turns != 0;
         f->layers[il].sparse = f->arch->family == FAMILY_GEMMA3N && il < 10;
         f->layers[il].plain_rope =
             f->layers[il].sliding && (f->arch->family == FAMILY_GEMMA4 || !strcmp(f->arch->name, "step35"));
@@ -383,6 +386,10 @@ static enum rc check_tensors(const struct facts *f, struct err *err)
         bool ffn = t[ROLE_UP] >= 0 && t[ROLE_DOWN] >= 0;
         if (!moe && !ffn)
             return err_set(err, RC_INVALID, "%s: layer %u has no feed-forward matrices", f->m->path, il);
+        static const enum role chunks[] = {ROLE_GATE_CHEXPS, ROLE_UP_CHEXPS, ROLE_DOWN_CHEXPS};
+        rc = f->n_chunk ? facts_need_weights(f, il, chunks, TABLE_COUNT(chunks), err) : RC_OK;
+        if (rc)
+            return rc;
         if (moe && (f->n_expert == 0 || f->n_expert_used == 0 || f->n_expert_used > f->n_expert))
             return err_set(err, RC_INVALID, "%s: %u of %u experts are used", f->m->path, f->n_expert_used,
                            f->n_expert);
@@ -428,6 +435,8 @@ static enum rc load(struct facts *f, struct err *err)
     for (uint32_t i = 0; i < m->n_tensors; i++)
         weigh(f, i);
     find_scales(f);
+    for (uint32_t il = f->n_stored; il < f->n_layer; il++)
+        memcpy(f->layers[il].tensor, f->layers[il - f->n_stored].tensor, sizeof f->layers[il].tensor);
     enum role end = f->global[ROLE_DEC_OUTPUT_NORM] >= 0 ? ROLE_DEC_OUTPUT_NORM : ROLE_ENC_OUTPUT_NORM;
     if (f->global[ROLE_OUTPUT_NORM] < 0)
         f->global[ROLE_OUTPUT_NORM] = f->global[end];
@@ -453,6 +462,11 @@ static uint32_t drafting_layers(const struct facts *f)
     return n < f->n_layer ? n : 0;
 }
 
+static uint32_t positive(uint32_t n)
+{
+    return n ? n : 1;
+}
+
 enum rc facts_init(struct facts *f, const struct model *m, struct err *err)
 {
     *f = (struct facts){.m = m, .arch = arch_find(m->architecture)};
@@ -465,11 +479,17 @@ enum rc facts_init(struct facts *f, const struct model *m, struct err *err)
         m->n_vocab == 0)
         return err_set(err, RC_INVALID, "%s: %u layers of width %u over %u tokens make no model", m->path,
                        m->n_layer, m->n_embd, m->n_vocab);
-    f->n_layer = m->n_layer;
+    f->n_stored = m->n_layer;
+    uint64_t turns = f->arch->flags & LOOPS ? positive(arch_u32(m, "num_loops", 1)) : 1;
+    if (turns * m->n_layer > FACTS_MAX_LAYERS)
+        return err_set(err, RC_INVALID, "%s: %u layers that run %" PRIu64 " times are too many (%d at most)",
+                       m->path, m->n_layer, turns, FACTS_MAX_LAYERS);
+    f->n_layer = (uint32_t)turns * m->n_layer;
     f->n_embd = m->n_embd;
     f->n_vocab = m->n_vocab;
     f->n_expert = m->n_expert;
     f->n_expert_used = m->n_expert_used;
+    f->n_chunk = f->arch->flags & CHUNKED ? f->n_expert / positive(arch_u32(m, "experts_per_group", 1)) : 0;
     f->parallel = (f->arch->flags & PARALLEL) && arch_u32(m, "use_parallel_residual", 1);
     f->pooling = arch_u32(m, "pooling_type", 0);
     f->headless = f->arch->flags & HEADLESS;

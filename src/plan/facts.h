@@ -60,6 +60,14 @@ enum arch_flag { /* see architectures.def */
                  MID_RESIDUAL_FIRST = 1ull << 58,
                  EXACT_EXPERTS = 1ull << 61,
                  EVEN_SLOTS = 1ull << 62,
+                 CENTERED_QK = 1ull << 38,
+                 HIDES_PICTURES = 1ull << 39,
+                 ALL_ROWS = 1ull << 40,
+                 CHUNKED = 1ull << 41,
+                 IDS_ONLY = 1ull << 42,
+                 NORMED_RESIDUAL = 1ull << 43,
+                 LOOPS = 1ull << 44,
+                 STATES_ONLY = 1ull << 45,
 };
 
 struct arch {
@@ -90,6 +98,7 @@ enum mixer {
     MIXER_CONV,        /* short convolution, no second state */
     MIXER_DELTA,       /* gated delta net */
     MIXER_KDA,         /* … that forgets each value at a rate of its own (Kimi) */
+    MIXER_LIGHTNING,   /* attention without softmax: a square a head, forgotten at a rate a head */
     MIXER_RWKV6,
     MIXER_RWKV7,
     MIXER_NONE, /* a feed-forward block alone */
@@ -132,6 +141,7 @@ struct router_facts {
     bool sigmoid; /* probabilities one by one, not over all */
     bool late;    /* only the chosen are weighed */
     bool early;   /* chosen by what is no probability yet; weights are multiplied before the experts */
+    bool gates;   /* chosen by probabilities one by one, weighed by those over all */
     bool norm;    /* weights are divided by their sum */
     bool scaled;  /* … and multiplied by a constant */
     uint32_t groups, groups_used; /* 0: not chosen by groups first */
@@ -168,8 +178,11 @@ struct facts {
     const struct arch *arch;
     uint32_t n_layer, n_embd, n_vocab;
     uint32_t n_expert, n_expert_used;
+    uint32_t n_chunk;     /* small experts that groups of experts share; 0 = none */
     uint32_t window;      /* sliding attention: cells back; 0 = none */
     uint32_t n_layer_run; /* without the layers that draft further tokens, which are not loaded */
+    uint32_t n_stored;    /* layers in the file; more than that run if each serves several times */
+    bool norms_turns;     /* … with the last norm behind every turn */
     uint32_t ctx_short;   /* longest context of a model's first set of rope factors */
     uint32_t positions;   /* numbers that place a token: 1, or 4 */
     uint32_t deepstack;   /* first layers whose results get a part of the input, which is so much wider */
@@ -179,6 +192,7 @@ struct facts {
     bool flashless;      /* scores are always made in full */
     bool caps_logits;    /* they pass a soft cap */
     bool scales_attends; /* what attention gives, by a constant */
+    bool norms_results;  /* what blocks give passes the norm that elsewhere stands before them (swin) */
     uint32_t layer_embd; /* width of the embeddings that each layer has of its own; 0 = none */
     bool bare_qk_norm;   /* heads that are rotated are normed, without weights */
     struct router_facts router;

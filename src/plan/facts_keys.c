@@ -29,6 +29,7 @@ static void router_keys(struct facts *f)
         .sigmoid = gating ? gating == GATING_SIGMOID : (f->arch->flags & SIGMOID) != 0,
         .late = gating ? gating == GATING_SOFTMAX_LATE : (f->arch->flags & SOFTMAX_LATE) != 0,
         .early = (f->arch->flags & EARLY_WEIGHTS) != 0,
+        .gates = (f->arch->flags & CHUNKED) != 0,
         .norm = (f->arch->flags & ROUTER_NORM) || key_u32(m, "expert_weights_norm", 1),
         .scaled = scale != 0 && scale != 1};
     uint32_t groups = key_u32(m, "expert_group_count", 4096);
@@ -56,6 +57,9 @@ static void scale_keys(struct facts *f)
     f->flashless = flags & FLASHLESS;
     f->caps_logits =
         (flags & LOGIT_CAP) || ((flags & CAP_BY_KEY) && key_f64(f->m, "final_logit_softcapping") != 0);
+    f->norms_turns = !key_u32(f->m, "skip_loop_final_norm", 1);
+    uint64_t swin;
+    f->norms_results = model_arch_u64(f->m, "swin_norm", &swin) && swin != 0;
     double values = key_f64(f->m, "attention.value_scale");
     f->scales_attends = values != 0 && values != 1;
 }

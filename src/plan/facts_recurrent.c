@@ -24,6 +24,8 @@ static enum mixer mixer_of(const struct facts *f, const int32_t *t)
         return MIXER_MAMBA2;
     if (t[ROLE_CONV] >= 0)
         return MIXER_CONV;
+    if ((f->arch->flags & NORMED_RESIDUAL) && t[ROLE_ATTN_NORM_2] >= 0)
+        return MIXER_LIGHTNING;
     return t[ROLE_O] >= 0 ? MIXER_ATTENTION : MIXER_NONE;
 }
 
@@ -52,6 +54,7 @@ static enum rc need_all(const struct facts *f, uint32_t il, struct err *err)
                        {ROLE_ATTN_NORM, ROLE_Q, ROLE_K, ROLE_V, ROLE_SSM_CONV_Q, ROLE_SSM_CONV_K,
                         ROLE_SSM_CONV_V, ROLE_SSM_F_A, ROLE_SSM_F_B, ROLE_SSM_DT_B, ROLE_SSM_A, ROLE_SSM_BETA,
                         ROLE_SSM_G_A, ROLE_SSM_G_B, ROLE_SSM_NORM, ROLE_O}},
+        [MIXER_LIGHTNING] = {5, {ROLE_ATTN_NORM, ROLE_QKV, ROLE_ATTN_GATE, ROLE_ATTN_NORM_2, ROLE_O}},
         [MIXER_RWKV6] = {12,
                          {ROLE_ATTN_NORM, ROLE_TIME_W1, ROLE_TIME_W2, ROLE_TIME_LERP_X, ROLE_TIME_LERP_FUSED,
                           ROLE_TIME_DECAY, ROLE_TIME_DECAY_W1, ROLE_TIME_DECAY_W2, ROLE_TIME_V, ROLE_TIME_R,
@@ -139,6 +142,21 @@ static enum rc kimi_states(struct facts *f, struct err *err)
     return RC_OK;
 }
 
+/* No tail, and a square a head as wide as attention's. */
+static enum rc lightning_states(struct facts *f, struct err *err)
+{
+    enum rc rc = arch_need_u32(f->m, "attention.head_count", 4096, &f->ssm_rank, err);
+    if (rc)
+        return rc;
+    f->ssm_state = arch_u32(f->m, "attention.key_length", f->n_embd / f->ssm_rank);
+    if (f->ssm_state == 0 || f->ssm_state > 8192)
+        return err_set(err, RC_INVALID, "%s: a head is %u wide", f->m->path, f->ssm_state);
+    f->ssm_inner = f->ssm_rank * f->ssm_state;
+    f->state_r = 0;
+    f->state_s = (uint64_t)f->ssm_state * f->ssm_inner;
+    return RC_OK;
+}
+
 /* The token before, once or twice, and a square a head. */
 static enum rc time_mixing(struct facts *f, struct err *err)
 {
@@ -182,7 +200,7 @@ enum rc facts_recurrent(struct facts *f, struct err *err)
     for (uint32_t il = 0; il < f->n_layer_run; il++) {
         struct layer_facts *l = &f->layers[il];
         l->mixer = (uint8_t)mixer_of(f, l->tensor);
-        l->cached = l->tensor[ROLE_O] >= 0 && l->mixer != MIXER_KDA;
+        l->cached = l->tensor[ROLE_O] >= 0 && l->mixer != MIXER_KDA && l->mixer != MIXER_LIGHTNING;
         if ((f->arch->family == FAMILY_RWKV) != (l->mixer == MIXER_RWKV6 || l->mixer == MIXER_RWKV7))
             return err_set(err, RC_INVALID, "%s: layer %u is none of its architecture", f->m->path, il);
         l->recurrent = l->mixer != MIXER_ATTENTION && l->mixer != MIXER_NONE;
@@ -196,12 +214,14 @@ enum rc facts_recurrent(struct facts *f, struct err *err)
         return time_mixing(f, err);
     bool scans = seen[MIXER_MAMBA] || seen[MIXER_MAMBA_STEPS] || seen[MIXER_MAMBA2] || seen[MIXER_DELTA];
     if (seen[MIXER_MAMBA] + seen[MIXER_MAMBA_STEPS] + seen[MIXER_MAMBA2] + seen[MIXER_DELTA] +
-            seen[MIXER_KDA] + seen[MIXER_CONV] >
+            seen[MIXER_KDA] + seen[MIXER_CONV] + seen[MIXER_LIGHTNING] >
         1)
         return err_set(err, RC_INVALID, "%s: layers with states of several kinds", f->m->path);
     if (scans)
         return state_space(f, !seen[MIXER_MAMBA] && !seen[MIXER_MAMBA_STEPS], err);
     if (seen[MIXER_KDA])
         return kimi_states(f, err);
+    if (seen[MIXER_LIGHTNING])
+        return lightning_states(f, err);
     return seen[MIXER_CONV] ? short_convolution(f, err) : RC_OK;
 }

@@ -50,6 +50,7 @@ struct gtensor {
     int32_t copy_of;   /* made by the scheduler, of this tensor */
     int32_t copy_head; /* copies of this tensor on other backends, chained by copy_next */
     int32_t copy_next;
+    int32_t weight; /* of a model's weight its number + 1, else 0 */
     /* from here on what graph_alike compares */
     int32_t src[GRAPH_MAX_SRC]; /* ends with -1 when shorter */
     int32_t view_src;           /* root whose memory this is */

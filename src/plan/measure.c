@@ -64,7 +64,7 @@ static enum walk_result measure_choice(const struct measuring *q, enum build_cho
     if (applies)
         return walk_run(&e->graph.walk, &known->trace, q->backends, q->n, left_out, ret_bytes);
     enum walk_result done = graph_measure(&e->graph, q->backends, q->n, left_out, ret_bytes);
-    if (done == WALK_DONE && !q->whole && records_met(&e->records, &e->build, choice))
+    if (done == WALK_DONE && !q->whole)
         records_keep(&e->records, &e->build, choice, &e->graph, q->backends);
     return done;
 }
@@ -77,6 +77,8 @@ enum rc estimator_measure(struct estimator *e, bool whole, uint64_t *ret_bytes, 
         backends[d] = backend_graph(l->devices[d].backend);
     backends[l->n_devices] =
         backend_graph_host(l->n_devices == 0, l->n_devices ? l->devices[0].backend : PLAN_CUDA);
+    /* layers that run several times read weights that may lie on another layer's device */
+    whole = whole || l->f->n_layer > l->f->n_stored;
     struct measuring q = {.e = e, .backends = backends, .n = l->n_devices + 1, .whole = whole};
     uint64_t like = likeness(l);
     enum build_choice choice = whole ? BUILD_ALL : like == e->choice_of ? e->choice : least_choice(l->f);

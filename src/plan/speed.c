@@ -154,10 +154,11 @@ static void weigh_layers(const struct weighing *w, struct load *load)
     int h = layout_host(l);
     uint32_t n = 0;
     for (uint32_t il = 0; il < f->n_layer_run; il++) {
-        const struct layer_facts *lf = &f->layers[il];
-        int d = l->layer_device[il];
+        uint32_t stored = il % f->n_stored; /* whose weights it reads */
+        const struct layer_facts *lf = &f->layers[stored];
+        int d = l->layer_device[stored];
         int8_t backend = d == h ? -1 : (int8_t)l->devices[d].backend;
-        bool moved = il < l->p->n_cpu_moe;
+        bool moved = stored < l->p->n_cpu_moe;
         uint32_t c = 0;
         while (c < n &&
                (seen[c].cls != lf->cls || seen[c].backend != backend || seen[c].experts_moved != moved))
@@ -175,7 +176,10 @@ static void weigh_layers(const struct weighing *w, struct load *load)
 
 static void weigh_one(const struct weighing *w, uint32_t i, struct load *load)
 {
-    weigh(w, i, &load[layout_weight(w->l, i).device], &load[layout_host(w->l)]);
+    const struct facts *f = w->l->f;
+    uint32_t turns = facts_in_layer(f, i) ? f->n_layer / f->n_stored : 1;
+    for (uint32_t turn = 0; turn < turns; turn++)
+        weigh(w, i, &load[layout_weight(w->l, i).device], &load[layout_host(w->l)]);
 }
 
 static void weigh_devices(const struct layout *l, const struct plan_host *host, uint32_t batch,

@@ -38,11 +38,8 @@ enum state {
     BAD
 };
 
-static const char *const wanted[BODY_MEMBERS] = {[BODY_MODEL] = "model",
-                                                 [BODY_STREAM] = "stream",
-                                                 [BODY_MESSAGES] = "messages",
-                                                 [BODY_PROMPT] = "prompt",
-                                                 [BODY_LOADING_STATE] = "loading_state"};
+static const char *const wanted[BODY_MEMBERS] = {
+    [BODY_MODEL] = "model", [BODY_STREAM] = "stream", [BODY_MESSAGES] = "messages", [BODY_PROMPT] = "prompt"};
 
 static const struct {
     const char *name;

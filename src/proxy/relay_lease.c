@@ -40,7 +40,8 @@ static void refused(struct conn *c, const struct route_refusal *r)
         status = 400;
     }
     c->outcome = "refused";
-    relay_say_error(c, status, &err, r->retry_after_s);
+    c->phase = PHASE_LOCAL;
+    errors_reply(c, status, &err, r->retry_after_s);
 }
 
 /* The model is ready, and that was all that was asked for. */
@@ -68,10 +69,6 @@ static void granted(struct conn *c)
     struct err err;
     c->leased = true;
     c->s->count.relaying++;
-    if (c->told)
-        progress_tell(c);
-    if (c->phase == PHASE_CLOSED)
-        return;
     switch (translate_request(c, false, go_to_backend, &err)) {
     case TRANSLATE_READY: go_to_backend(c); break;
     case TRANSLATE_LATER: break;
@@ -144,7 +141,6 @@ void relay_acquire(struct conn *c)
                                       .waited_ms = (uint32_t)(c->t_wait_us / 1000),
                                       .light = needs_no_slot(c)};
     const struct route_ops *ops = &c->s->opt.route;
-    progress_begin(c);
     c->attempts++;
     c->phase = PHASE_LEASE;
     c->wait = NULL;
@@ -153,7 +149,6 @@ void relay_acquire(struct conn *c)
     case ROUTE_WAITING:
         c->t_wait_from = clock_mono_us();
         c->s->count.waiting++;
-        progress_tell(c);
         break;
     case ROUTE_REFUSED: refused(c, &refusal); break;
     }

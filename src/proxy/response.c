@@ -16,29 +16,17 @@
 /* An answer's head, and what came of the body if that is small. */
 #define ANSWER_BLOCK (MSG_BYTES + 8192u)
 
-static bool has_events(const struct up *u)
-{
-    struct str type = head_get(&u->in->head, u->in->data, HDR_CONTENT_TYPE);
-    return type.n >= 17 && str_ieq((struct str){type.p, 17}, STR("text/event-stream"));
-}
-
-/* Whether it can follow a head that the client has already. */
-static bool is_stream(struct up *u)
-{
-    return llhttp_get_status_code(&u->parser) == 200 && has_events(u) && u->framing != FRAME_NONE &&
-           !u->in->head.seen[HDR_CONTENT_ENCODING];
-}
-
 static void begin_answer(struct up *u, int status, struct put *w)
 {
     struct conn *c = u->c;
+    struct str type = head_get(&u->in->head, u->in->data, HDR_CONTENT_TYPE);
     c->status = status;
-    c->streamed = c->made ? made_streams(c) : has_events(u);
+    c->streamed = c->made ? made_streams(c)
+                          : type.n >= 17 && str_ieq((struct str){type.p, 17}, STR("text/event-stream"));
     bool chunked = u->framing == FRAME_CHUNKED || u->framing == FRAME_EOF;
     if ((c->http10 && chunked) || c->s->draining)
         c->keep_alive = false;
-    if (!c->told)
-        response_put_head(u, w);
+    response_put_head(u, w);
     u->cut = u->cut || u->n_iov > 0;
     u->n_iov = 0; /* what the request's bytes were kept for */
     c->phase = PHASE_RELAY;
@@ -116,7 +104,7 @@ static struct buf with_headroom(void)
     return b;
 }
 
-struct str response_stream_piece(const struct conn *c, struct buf *out, bool last)
+static struct str made_payload(struct conn *c, struct buf *out, bool last)
 {
     (void)buf_reserve(out, READ_TAILROOM);
     struct str payload = {out->data + READ_HEADROOM, out->n - READ_HEADROOM};
@@ -141,7 +129,7 @@ static void send_made(struct up *u, int status, struct buf *out)
     }
     if (u->message_done)
         made_account(c);
-    send_first(u, &w, block, response_stream_piece(c, out, u->message_done));
+    send_first(u, &w, block, made_payload(c, out, u->message_done));
     msg_put(s, head);
 }
 
@@ -182,7 +170,7 @@ void response_break_off(struct conn *c, const char *outcome, struct buf *last_wo
     relay_break_off(c);
     c->keep_alive = false;
     c->outcome = outcome;
-    struct str words = response_stream_piece(c, last_words, false);
+    struct str words = made_payload(c, last_words, false);
     struct iovec iov = {(void *)(uintptr_t)words.p, words.n};
     if (words.n && !conn_write(c, &iov, 1))
         return;
@@ -264,8 +252,6 @@ static void feed(struct up *u, char *p, size_t n)
             u->keep_alive = false;
         n = used;
     }
-    if (first && u->head_done && u->c->told && !u->c->made && !is_stream(u))
-        made_expect_error(u);
     if (u->c->made && u->head_done && (!first || made_begin(u))) {
         make(u);
         return;
@@ -293,12 +279,8 @@ void response_readable(struct up *u)
         up_close(u);
         return;
     }
-    if (u->sock.fd < 0)
+    if (u->sock.fd < 0 || conn_pending(u->c))
         return;
-    if (conn_pending(u->c)) { /* the client takes its time */
-        up_watch(u, false, u->n_iov > 0);
-        return;
-    }
     char *p = NULL;
     size_t room = READ_BYTES;
     if (u->head_done) {

@@ -17,6 +17,11 @@ void shape_bitnet(struct make *k);
 void shape_plamo2(struct make *k);
 void shape_kimi_linear(struct make *k);
 void shape_varied(struct make *k); /* heads differ between full ('*') and sliding ('M') attention */
+void shape_chameleon(struct make *k);
+void shape_grovemoe(struct make *k);
+void shape_cogvlm(struct make *k);
+void shape_granite_swa(struct make *k);
+void shape_minimax_01(struct make *k);
 void shape_gemma3n(struct make *k);
 void shape_gemma4(struct make *k);
 void shape_mamba(struct make *k);

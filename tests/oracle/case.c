@@ -39,6 +39,9 @@ static bool is_wanted(const struct shape *s, const struct case_row *r)
     if ((r->for_what == FOR_CAUSAL && is_encoder(s)) || (r->for_what == FOR_EXPERTS && !s->experts) ||
         (r->for_what == FOR_WINDOW && !s->window) || (r->for_what == FOR_ENCODER && !is_encoder(s)))
         return false;
+    /* its values reach the cache as rows of all heads, which llama.cpp takes for heads of one token */
+    if (!strcmp(s->arch, "plm") && !r->flash_off)
+        return false;
     /* 32 must divide the rows of a quantised cache */
     if (r->quant_kv && (shape_dim(s) % 32 || !s->heads))
         return false;
@@ -57,7 +60,7 @@ static void set_cache(struct plan_params *p, const struct shape *s, const struct
 {
     p->type_k = type_of(r->quant_kv ? PICK(cache_types, s, r, "k") : r->type_k);
     p->type_v = type_of(r->quant_kv ? PICK(cache_types, s, r, "v") : r->type_v);
-    if (r->quant_kv && s->build == shape_mla) /* one cache serves both */
+    if (!r->refused && s->build == shape_mla) /* one cache serves both */
         p->type_v = p->type_k;
     if (r->quant_kv && !strcmp(s->arch, "grok")) /* without flash attention values stay plain */
         p->type_v = GGML_F16;

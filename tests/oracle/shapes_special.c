@@ -88,14 +88,19 @@ void shape_minicpm3(struct make *k)
     uint64_t head = s->nope + s->rope;
     make_u32(k, "attention.head_count_kv", s->kv);
     make_u32(k, "attention.kv_lora_rank", s->kv_lora);
-    make_u32(k, "attention.q_lora_rank", s->q_lora);
+    if (s->q_lora)
+        make_u32(k, "attention.q_lora_rank", s->q_lora);
     make_u32(k, "attention.key_length", s->nope + s->rope);
     make_head(k);
     for (int i = 0; i < (int)s->layers; i++) {
         make_norm(k, i, "attn_norm", s->embd);
-        make_tensor(k, i, "attn_q_a.weight", s->embd, s->q_lora, 0);
-        make_tensor(k, i, "attn_q_a_norm.weight", s->q_lora, 0, 0);
-        make_tensor(k, i, "attn_q_b.weight", s->q_lora, s->heads * head, 0);
+        if (s->q_lora) {
+            make_tensor(k, i, "attn_q_a.weight", s->embd, s->q_lora, 0);
+            make_tensor(k, i, "attn_q_a_norm.weight", s->q_lora, 0, 0);
+            make_tensor(k, i, "attn_q_b.weight", s->q_lora, s->heads * head, 0);
+        } else {
+            make_tensor(k, i, "attn_q.weight", s->embd, s->heads * head, 0);
+        }
         make_tensor(k, i, "attn_kv_a_mqa.weight", s->embd, s->kv_lora + s->rope, 0);
         make_tensor(k, i, "attn_kv_a_norm.weight", s->kv_lora, 0, 0);
         make_tensor(k, i, "attn_kv_b.weight", s->kv_lora, (uint64_t)s->heads * (s->nope + s->dim_v), 0);
