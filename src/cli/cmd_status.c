@@ -3,6 +3,8 @@
 
 #include "base/mem.h"
 
+#include <stdio.h>
+
 static void put_line(struct buf *out, const char *name, struct str value)
 {
     buf_printf(out, "%-10s", name);
@@ -106,6 +108,40 @@ static void put_memory(struct buf *out, yyjson_val *machine)
                         json_u64(host, "usable_total_bytes", 0));
 }
 
+static void put_spent(struct buf *line, yyjson_val *v, const char *what, double spent)
+{
+    char limit_name[24];
+    (void)snprintf(limit_name, sizeof limit_name, "limit_%s", what);
+    double limit = json_double(v, limit_name, 0);
+    if (limit > 0)
+        buf_printf(line, ", %.4g of %.4g spent this %s", spent, limit, what);
+    else if (spent > 0)
+        buf_printf(line, ", %.4g spent this %s", spent, what);
+}
+
+/* Servers elsewhere: whether they answer, and what was spent there. */
+static void put_upstreams(struct buf *out, yyjson_val *upstreams)
+{
+    size_t i, n;
+    yyjson_val *v;
+    struct buf line = {0};
+    yyjson_arr_foreach(upstreams, i, n, v)
+    {
+        struct str breaker = json_str(v, "breaker", STR("closed"));
+        buf_clear(&line);
+        buf_printf(&line, "%.*s %.*s", STR_ARG(json_str(v, "name", STR("?"))),
+                   STR_ARG(json_str(v, "state", STR("?"))));
+        if (!str_eq_c(breaker, "closed"))
+            buf_printf(&line, ", breaker %.*s", STR_ARG(breaker));
+        buf_printf(&line, ", %llu running, %llu requests", (unsigned long long)json_u64(v, "running", 0),
+                   (unsigned long long)json_u64(v, "requests", 0));
+        put_spent(&line, v, "day", json_double(v, "spent_day", 0));
+        put_spent(&line, v, "month", json_double(v, "spent_month", 0));
+        put_line(out, i ? "" : "upstreams", buf_str(&line));
+    }
+    buf_release(&line);
+}
+
 /* What is not as it should be, in the daemon's own words. */
 static void put_warnings(struct buf *out, yyjson_val *status)
 {
@@ -135,6 +171,7 @@ static int run(struct cli_call *call)
     put_models(&out, status, instances);
     put_instances(&out, instances);
     put_memory(&out, yyjson_obj_get(status, "machine"));
+    put_upstreams(&out, yyjson_obj_get(status, "upstreams"));
     put_warnings(&out, status);
     output_buf(&out);
     yyjson_doc_free(doc);

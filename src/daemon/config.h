@@ -78,6 +78,18 @@ struct config_role {
 
 #define CONFIG_MAX_ROLES 16
 
+struct config_upstream { /* see upstreams.def */
+    const char *name;
+    unsigned line;
+    const char *url, *dialect, *key_env, *key_file, *ca_file; /* "" = none */
+    struct config_list models;                                /* NAME, or NAME=REMOTE */
+    uint64_t timeout;                                         /* ms; 0 = none of its own */
+    uint32_t max_concurrency;                                 /* 0 = no bound */
+    double spend_per_day, spend_per_month;                    /* 0 = no limit */
+    double price_input, price_output;                         /* of a million tokens */
+    uint64_t set; /* bit i: key i of config_upstream_keys was given */
+};
+
 struct config {
     struct arena arena;
     const char *file; /* "" = none */
@@ -113,6 +125,11 @@ struct config {
     uint32_t history_max_requests;
     double admit_util, admit_fill, warn_fill, critical_fill; /* percent */
     uint32_t warn_temperature, critical_temperature;
+    uint32_t retry_max;
+    uint64_t retry_base, retry_longest; /* ms */
+    bool fallback_when_full;
+    struct config_upstream *upstreams; /* in the order of the file */
+    size_t n_upstreams;
     const char *default_model; /* "" = none */
     struct config_model defaults;
     struct config_entry *models; /* in the order of the file; behind them those made for roles */
@@ -157,6 +174,8 @@ void config_free(struct config *c); /* NULL is fine */
 
 /* Is it a path of a model's file, not an id? */
 bool config_is_model_path(struct str text);
+/* Whether it is UPSTREAM/MODEL, a model that one of the upstreams lists. */
+bool config_is_upstream_model(const struct config *c, struct str id);
 /* Settings of a model: its own entry's, or the defaults. Borrowed from c. */
 const struct config_model *config_model_for(const struct config *c, struct str id);
 /* The role of that name; NULL if there is none. */

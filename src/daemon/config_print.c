@@ -58,6 +58,8 @@ static yyjson_mut_val *key_json(const struct config *c, const struct config_key 
         return config_value_json(key, c, doc);
     if (key->type == CONFIG_DEFAULTS)
         return model_json(doc, &c->defaults, true);
+    if (key->type == CONFIG_UPSTREAMS)
+        return config_upstreams_json(c, doc);
     yyjson_mut_val *o = yyjson_mut_obj(doc);
     if (key->type == CONFIG_BUDGETS)
         for (size_t i = 0; i < c->n_budgets; i++)
@@ -332,6 +334,19 @@ static yyjson_mut_val *schema_role(yyjson_mut_doc *doc)
     return o;
 }
 
+static yyjson_mut_val *schema_upstream(yyjson_mut_doc *doc)
+{
+    yyjson_mut_val *properties, *o = schema_object(doc, &properties);
+    for (size_t i = 0; i < config_n_upstream_keys; i++) {
+        const struct config_key *key = &config_upstream_keys[i];
+        yyjson_mut_val *v = schema_key(doc, key), *type = yyjson_mut_obj_get(v, "type");
+        if (key->flags & CONFIG_NAMED && yyjson_mut_is_arr(type))
+            yyjson_mut_arr_add_str(doc, type, "object");
+        yyjson_mut_obj_add(properties, yyjson_mut_str(doc, key->path), v);
+    }
+    return o;
+}
+
 static yyjson_mut_val *schema_mapping(yyjson_mut_doc *doc, const struct config_key *key)
 {
     yyjson_mut_val *o;
@@ -341,9 +356,10 @@ static yyjson_mut_val *schema_mapping(yyjson_mut_doc *doc, const struct config_k
         o = yyjson_mut_obj(doc);
         yyjson_mut_obj_add_str(doc, o, "type", "object");
         yyjson_mut_val *each =
-            key->type == CONFIG_MODELS ? schema_model(doc, false)
-            : key->type == CONFIG_ROLES
-                ? schema_role(doc)
+            key->type == CONFIG_MODELS  ? schema_model(doc, false)
+            : key->type == CONFIG_ROLES ? schema_role(doc)
+            : key->type == CONFIG_UPSTREAMS
+                ? schema_upstream(doc)
                 : schema_key(doc, &(struct config_key){.type = CONFIG_BYTES, .def = "", .help = "a size"});
         yyjson_mut_obj_add_val(doc, o, "additionalProperties", each);
     }
@@ -486,6 +502,9 @@ void config_reference(enum config_reference form, struct buf *out)
     for (size_t i = 0; i < config_n_role_keys; i++)
         put_key(out, f, &config_role_keys[i], NULL);
     put_variables(out, f);
+    put_form(out, f, f->group, "KEYS OF AN UPSTREAM");
+    for (size_t i = 0; i < config_n_upstream_keys; i++)
+        put_key(out, f, &config_upstream_keys[i], NULL);
     put_form(out, f, f->group, "OTHER NAMES");
     put_aliases(out, f, config_aliases, config_n_aliases, "the same as ");
     put_form(out, f, f->group, "OTHER NAMES OF A MODEL'S KEYS");

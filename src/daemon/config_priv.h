@@ -29,10 +29,11 @@ enum config_type {
     CONFIG_DEFAULTS,
     CONFIG_MODELS,
     CONFIG_ROLES,
+    CONFIG_UPSTREAMS,
     CONFIG_TYPES
 };
 
-enum { CONFIG_AUTO = 1, CONFIG_RESTART = 2, CONFIG_ENV_ONLY = 4, CONFIG_ONLY_MODEL = 8 };
+enum { CONFIG_AUTO = 1, CONFIG_RESTART = 2, CONFIG_ENV_ONLY = 4, CONFIG_ONLY_MODEL = 8, CONFIG_NAMED = 16 };
 
 enum config_origin { CONFIG_FROM_DEFAULT, CONFIG_FROM_FILE, CONFIG_FROM_ENV, CONFIG_FROM_FLAG };
 
@@ -88,6 +89,18 @@ const char *config_nearest(struct str section, struct str name, enum config_name
 /* "ARRIERO_LIMITS_MAX_BODY" */
 void config_env_name(const char *prefix, const char *path, char *out, size_t cap);
 size_t config_n_origins(void);
+
+/* config_upstream.c */
+/* A new entry with the defaults of its keys. RC_INVALID: the name; RC_LIMIT. */
+enum rc config_upstream_add(struct config *c, struct str name, unsigned line,
+                            struct config_upstream **ret_upstream, struct err *err);
+bool config_resolve_upstream(struct config_upstream *u, struct str name, struct config_target *ret_target);
+const char *config_upstream_nearest(struct str name); /* NULL if none is near */
+/* What must hold between its keys; without file and line. */
+enum rc config_upstream_check(const struct config_upstream *u, struct err *err);
+yyjson_mut_val *config_upstreams_json(const struct config *c, yyjson_mut_doc *doc);
+extern const struct config_key config_upstream_keys[];
+extern const size_t config_n_upstream_keys;
 
 /* config_value.c */
 /* Sets a scalar key, or appends to a list key, from text. Errors say what is expected, without file and line.

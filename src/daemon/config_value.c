@@ -367,6 +367,7 @@ static const struct {
     [CONFIG_DEFAULTS] = {.words = "a mapping of settings"},
     [CONFIG_MODELS] = {.words = "a mapping of model ids to settings"},
     [CONFIG_ROLES] = {.words = "a mapping of roles to settings"},
+    [CONFIG_UPSTREAMS] = {.words = "a mapping of names to settings"},
 };
 
 const char *config_type_words(enum config_type type)

@@ -154,6 +154,9 @@ static enum rc set_scalar(struct reader *r, const struct config_target *t, const
     return rc;
 }
 
+static enum rc set_named(struct reader *r, const struct config_target *t, const yaml_node_t *map,
+                         const char *path);
+
 static enum rc set_value(struct reader *r, const struct config_target *t, const yaml_node_t *n,
                          const char *path)
 {
@@ -169,6 +172,8 @@ static enum rc set_value(struct reader *r, const struct config_target *t, const 
     if (t->key->type != CONFIG_LIST && t->key->type != CONFIG_PATHS)
         return set_scalar(r, t, n, path);
     config_list_clear(t);
+    if (n->type == YAML_MAPPING_NODE && t->key->flags & CONFIG_NAMED)
+        return set_named(r, t, n, path);
     if (n->type != YAML_SEQUENCE_NODE) /* one value for a list of one */
         return set_scalar(r, t, n, path);
     for (yaml_node_item_t *i = n->data.sequence.items.start; i < n->data.sequence.items.top; i++) {
@@ -221,6 +226,27 @@ static enum rc each_pair(struct reader *r, const yaml_node_t *map, const char *p
             return rc;
     }
     return RC_OK;
+}
+
+/* NAME: VALUE as the item NAME=VALUE. */
+static enum rc named_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
+                          void *arg)
+{
+    const struct config_target *t = arg;
+    struct err inner = {0};
+    if (v->type != YAML_SCALAR_NODE || is_null(v))
+        return wrong_kind(r, v, t->key->path, CONFIG_STRING);
+    auto_free char *text = mem_printf("%.*s=%.*s", STR_ARG(key), STR_ARG(scalar_text(v)));
+    if (config_set_text(r->c, t, str_from(text), r->base_dir, &inner) == RC_OK)
+        return RC_OK;
+    return fail_at(r->err, r->name, k->start_mark, "%s", inner.message);
+}
+
+static enum rc set_named(struct reader *r, const struct config_target *t, const yaml_node_t *map,
+                         const char *path)
+{
+    struct config_target target = *t;
+    return each_pair(r, map, path, CONFIG_LIST, named_pair, &target);
 }
 
 static enum rc unknown_key(struct reader *r, const yaml_node_t *k, struct str section,
@@ -340,6 +366,42 @@ static enum rc roles_pair(struct reader *r, struct str key, const yaml_node_t *k
     return each_pair(r, v, path, CONFIG_DEFAULTS, role_pair, &(struct role_section){role, path});
 }
 
+static enum rc upstream_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
+                             void *arg)
+{
+    struct config_upstream *u = arg;
+    struct config_target t;
+    char path[160];
+    snprintf(path, sizeof path, "upstreams.%s.%.*s", u->name, (int)(key.n < 60 ? key.n : 60), key.p);
+    if (config_resolve_upstream(u, key, &t))
+        return set_value(r, &t, v, path);
+    enum rc rc = fail_at(r->err, r->name, k->start_mark, "unknown key %s", path);
+    const char *near = config_upstream_nearest(key);
+    if (near)
+        err_hint(r->err, "did you mean %s?", near);
+    else
+        err_hint(r->err, "`arriero config keys` lists every key");
+    return rc;
+}
+
+static enum rc upstreams_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
+                              void *arg)
+{
+    struct config_upstream *u = NULL;
+    struct err inner = {0};
+    char path[80];
+    (void)arg;
+    if (config_upstream_add(r->c, key, (unsigned)k->start_mark.line + 1, &u, &inner) != RC_OK)
+        return fail_at(r->err, r->name, k->start_mark, "%s", inner.message);
+    snprintf(path, sizeof path, "upstreams.%s", u->name);
+    enum rc rc = each_pair(r, v, path, CONFIG_DEFAULTS, upstream_pair, u);
+    if (rc != RC_OK || config_upstream_check(u, &inner) == RC_OK)
+        return rc;
+    rc = fail_at(r->err, r->name, k->start_mark, "%s", inner.message);
+    err_hint(r->err, "%s", inner.hint);
+    return rc;
+}
+
 static enum rc top_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
                         void *arg);
 
@@ -352,6 +414,8 @@ static enum rc mapping_value(struct reader *r, const struct config_key *key, con
         return each_pair(r, v, key->path, key->type, models_pair, NULL);
     if (key->type == CONFIG_ROLES)
         return each_pair(r, v, key->path, key->type, roles_pair, NULL);
+    if (key->type == CONFIG_UPSTREAMS)
+        return each_pair(r, v, key->path, key->type, upstreams_pair, NULL);
     return each_pair(r, v, key->path, key->type, model_pair,
                      &(struct model_section){&r->c->defaults, "defaults", true});
 }

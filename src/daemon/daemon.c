@@ -109,6 +109,9 @@ void daemon_http_options(struct daemon *d, struct http_options *ret)
     ret->idle_timeout_ms = c->idle_timeout;
     ret->write_timeout_ms = c->write_timeout;
     ret->connect_timeout_ms = c->connect_timeout;
+    ret->retry_max = c->retry_max;
+    ret->retry_base_ms = c->retry_base;
+    ret->retry_longest_ms = c->retry_longest;
     ret->first_byte_ms = c->first_byte;
     ret->event_gap_ms = c->event_gap;
     ret->total_ms = c->total_time;
@@ -588,6 +591,7 @@ static void release(struct daemon *d)
     knowledge_free(d->knowledge);
     metrics_free(d->metrics);
     model_set_free(d->set);
+    remote_set_free(d->remotes);
     catalog_free(d->catalog);
     buf_release(&d->models_json);
     buf_release(&d->host_names);

@@ -13,6 +13,7 @@
  *   listeners.c clients that listen to decisions, to models' states or to logs
  *   background.c answers that the work pool makes
  *   telemetry.c metrics and the joined status
+ *   remote.c    servers elsewhere: leases on them; remote_set.c which there are, remote_views.c shows them
  *   watchdog.c  turns of the loop that take too long; the service manager's watchdog */
 #ifndef DAEMON_DAEMON_PRIV_H
 #define DAEMON_DAEMON_PRIV_H
@@ -21,6 +22,7 @@
 #include "daemon/keys.h"
 #include "daemon/knowledge.h"
 #include "daemon/model_set.h"
+#include "daemon/remote.h"
 #include "daemon/sampler.h"
 #include "pool/pool.h"
 #include "proxy/http.h"
@@ -51,6 +53,7 @@ struct daemon {
     struct config *config;
     struct catalog *catalog;
     struct model_set *set;
+    struct remote_set *remotes;
     struct key_set given, ring;     /* keys that somebody chose; those of the file that arriero key writes */
     struct tls_context *tls;        /* NULL = none */
     struct auth_spec *key_specs;    /* both in a row; they point into the two */

@@ -186,6 +186,13 @@ void reply_unknown_model(struct daemon *d, struct http_exchange *ex, struct str 
     buf_release(&hint);
 }
 
+static void reply_elsewhere(const struct remote_model *m, struct http_exchange *ex)
+{
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_doc_set_root(doc, remote_model_json(m, doc));
+    reply_doc(ex, doc);
+}
+
 void data_model(void *daemon, struct http_exchange *ex)
 {
     struct daemon *d = daemon;
@@ -194,8 +201,11 @@ void data_model(void *daemon, struct http_exchange *ex)
     id.p += strlen("/v1/models/");
     id.n -= strlen("/v1/models/");
     const char *known = pool_resolve(d->pool, id);
+    const struct remote_model *elsewhere = remote_find(d->remotes, id);
     /* what a key may not use is not for it to know */
-    if (http_may_use(ex, id) && model_set_one_json(d->set, known ? str_from(known) : id, &out))
+    if (elsewhere && http_may_use(ex, id))
+        reply_elsewhere(elsewhere, ex);
+    else if (http_may_use(ex, id) && model_set_one_json(d->set, known ? str_from(known) : id, &out))
         http_reply(ex, 200, "application/json", buf_str(&out));
     else
         reply_unknown_model(d, ex, id);

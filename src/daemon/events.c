@@ -241,11 +241,38 @@ static void post_capture(struct daemon *d, const struct http_record *r, const ch
     buf_release(&response);
 }
 
+/* Bytes of text that make a token where nobody told how many there were: rather too many tokens than too few.
+ */
+#define BYTES_A_TOKEN 3u
+
+/* What the answer cost, and keeps the sums. */
+static double charge(struct daemon *d, const struct remote_model *m, const struct http_record *r)
+{
+    struct spend sums;
+    const char *name;
+    bool told = r->tokens_known, served = r->status == 200 || r->status == 0;
+    if (!m || !served)
+        return 0;
+    uint64_t prompt = told ? r->prompt_tokens : r->request_bytes / BYTES_A_TOKEN;
+    uint64_t answer = told ? r->completion_tokens : r->response_bytes / BYTES_A_TOKEN;
+    double cost = remote_charge(m, prompt, answer, clock_wall_ms(), &name, &sums);
+    const struct store_spending row = {.wall_ms = r->wall_ms,
+                                       .upstream = name,
+                                       .day = sums.day,
+                                       .month = sums.month,
+                                       .in_day = sums.in_day,
+                                       .in_month = sums.in_month};
+    if (cost > 0)
+        store_post_spending(d->store, &row);
+    return cost;
+}
+
 void events_request(void *daemon, const struct http_record *r)
 {
     struct daemon *d = daemon;
     /* A name that no model has must not become a label. */
-    const char *known = pool_resolve(d->pool, str_from(r->model));
+    const struct remote_model *elsewhere = remote_find(d->remotes, str_from(r->model));
+    const char *known = elsewhere ? elsewhere->id : pool_resolve(d->pool, str_from(r->model));
     const char *model[] = {known ? known : "unknown", r->outcome};
     metrics_add(d->metrics, METRIC_REQUESTS, model, 1);
     metrics_observe(d->metrics, METRIC_REQUEST_SECONDS, model, (double)r->total_us * 1e-6);
@@ -281,7 +308,9 @@ void events_request(void *daemon, const struct http_record *r)
                                 .key = key,
                                 .request_id = r->request_id,
                                 .prefill_tps = rate(r->timing_prompt_tokens, r->timing_prompt_us),
-                                .decode_tps = decode_rate(r)};
+                                .decode_tps = decode_rate(r),
+                                .asked = r->asked,
+                                .cost = charge(d, r->instance[0] ? elsewhere : NULL, r)};
     store_post_request(d->store, &row);
     if (r->request_text.n || r->response_text.n)
         post_capture(d, r, key);

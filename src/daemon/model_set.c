@@ -295,7 +295,8 @@ static void add_named(struct model_set *s)
         s->has_fallbacks |= c->m.fallback.n > 0;
         if (c->m.members.n > 0)
             add_group(s, c, e && e->model);
-        if ((e && e->model) || (c->m.members.n > 0 && !c->m.path[0]))
+        if ((e && e->model) || (c->m.members.n > 0 && !c->m.path[0]) ||
+            config_is_upstream_model(s->config, str_from(c->id)))
             continue;
         if (c->m.path[0])
             fill(s, c->id, NULL, &s->models[s->n++]);
@@ -358,7 +359,8 @@ static bool is_served(const struct model_set *s, const char *name)
 static void check_names(struct model_set *s, const char *of, const char *key, const struct config_list *names)
 {
     for (size_t i = 0; i < names->n; i++)
-        if (!is_served(s, names->items[i]) && !model_set_group(s, str_from(names->items[i])))
+        if (!is_served(s, names->items[i]) && !model_set_group(s, str_from(names->items[i])) &&
+            !config_is_upstream_model(s->config, str_from(names->items[i])))
             warn(s, "models.%s.%s names %s, which is no model here", of, key, names->items[i]);
 }
 
@@ -370,7 +372,8 @@ static void check_stand_ins(struct model_set *s)
         check_names(s, c->id, "fallback", &c->m.fallback);
     }
     const char *name = s->config->default_model;
-    if (name[0] && !is_served(s, name) && !model_set_group(s, str_from(name)))
+    if (name[0] && !is_served(s, name) && !model_set_group(s, str_from(name)) &&
+        !config_is_upstream_model(s->config, str_from(name)))
         warn(s, "default_model names %s, which is no model here", name);
 }
 
@@ -482,7 +485,7 @@ static yyjson_mut_val *group_json(yyjson_mut_doc *doc, const struct model_group 
     return o;
 }
 
-void model_set_list_json(const struct model_set *s, struct buf *out)
+void model_set_list_json(const struct model_set *s, const struct remote_set *remotes, struct buf *out)
 {
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_val *root = yyjson_mut_obj(doc);
@@ -493,6 +496,8 @@ void model_set_list_json(const struct model_set *s, struct buf *out)
         yyjson_mut_arr_append(data, model_set_json(s, i, doc));
     for (size_t i = 0; i < s->n_groups; i++)
         yyjson_mut_arr_append(data, group_json(doc, &s->groups[i]));
+    for (size_t i = 0; remotes && i < remote_set_models(remotes); i++)
+        yyjson_mut_arr_append(data, remote_model_json(remote_set_model(remotes, i), doc));
     (void)json_write(doc, false, out, NULL); /* fails only with out->failed */
     yyjson_mut_doc_free(doc);
 }

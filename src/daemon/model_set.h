@@ -4,6 +4,7 @@
 #define DAEMON_MODEL_SET_H
 
 #include "daemon/config.h"
+#include "daemon/remote.h"
 #include "gguf/catalog.h"
 #include "pool/pool.h"
 
@@ -47,8 +48,9 @@ void model_set_policy(const struct config_model *m, struct plan_policy *ret_poli
 size_t model_set_index(const struct model_set *s, struct str id);
 /* OpenAI's object of a model. Strings are borrowed from the set. */
 yyjson_mut_val *model_set_json(const struct model_set *s, size_t i, yyjson_mut_doc *doc);
-/* OpenAI's list of models as JSON text; with an id, that one object or false. */
-void model_set_list_json(const struct model_set *s, struct buf *out);
+/* OpenAI's list of models as JSON text, with those of servers elsewhere (NULL = none); with an id, that one
+ * object or false. */
+void model_set_list_json(const struct model_set *s, const struct remote_set *remotes, struct buf *out);
 bool model_set_one_json(const struct model_set *s, struct str id, struct buf *out);
 
 #endif

@@ -9,6 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#define SPENT_MAX 64
+
+struct spent {
+    char name[48];
+    struct spend sums;
+};
+
 struct reload {
     uv_work_t work;
     struct daemon *d;
@@ -21,6 +28,9 @@ struct reload {
     uint64_t ring_serial; /* the daemon's, before the file was read */
     struct catalog *catalog;
     struct model_set *set;
+    struct remote_set *remotes;
+    struct spent spent[SPENT_MAX]; /* of an earlier run, for the first set */
+    size_t n_spent;
     struct buf models_json;
     char runtime_path[512];
     struct err runtime_err;
@@ -33,6 +43,16 @@ static enum rc read_ring(struct reload *r)
     char path[4300];
     keyring_path(r->config, path, sizeof path);
     return keyring_read(path, &r->ring, &r->err);
+}
+
+static void on_spent(void *arg, const struct store_spending *p)
+{
+    struct reload *r = arg;
+    if (r->n_spent == SPENT_MAX)
+        return;
+    struct spent *s = &r->spent[r->n_spent++];
+    (void)snprintf(s->name, sizeof s->name, "%s", p->upstream);
+    s->sums = (struct spend){p->day, p->month, p->in_day, p->in_month};
 }
 
 static enum rc read_world(struct reload *r)
@@ -55,9 +75,13 @@ static enum rc read_world(struct reload *r)
     rc = catalog_scan(&options, &r->catalog, &r->err);
     if (rc == RC_OK)
         rc = model_set_build(c, r->catalog, &r->set, &r->err);
+    if (r->first) /* a history that cannot be read is told elsewhere */
+        (void)!store_read_spending(r->d->history_path, on_spent, r, &(struct err){0});
+    if (rc == RC_OK)
+        rc = remote_set_build(c, NULL, &r->remotes, &r->err);
     if (rc != RC_OK)
         return rc;
-    model_set_list_json(r->set, &r->models_json);
+    model_set_list_json(r->set, r->remotes, &r->models_json);
     r->runtime_path[0] = '\0';
     (void)!runtime_find_llama_server(c->llama_server[0] ? c->llama_server : NULL, r->runtime_path,
                                      sizeof r->runtime_path, &r->runtime_err);
@@ -73,6 +97,7 @@ static void on_work(uv_work_t *work)
 static void discard(struct reload *r)
 {
     model_set_free(r->set);
+    remote_set_free(r->remotes);
     catalog_free(r->catalog);
     config_free(r->config);
     tls_context_free(r->tls);
@@ -105,7 +130,12 @@ static void apply(struct reload *r)
     struct model_set *old_set = d->set;
     struct catalog *old_catalog = d->catalog;
     struct config *old_config = r->config ? d->config : NULL;
+    struct remote_set *old_remotes = d->remotes;
     d->set = take_ptr(r->set);
+    d->remotes = take_ptr(r->remotes);
+    remote_set_start(d->remotes, d->loop, old_remotes);
+    for (size_t i = 0; !old_remotes && i < r->n_spent; i++)
+        remote_restore(d->remotes, r->spent[i].name, &r->spent[i].sums);
     d->catalog = take_ptr(r->catalog);
     buf_release(&d->models_json);
     d->models_json = r->models_json;
@@ -135,6 +165,7 @@ static void apply(struct reload *r)
     if (d->pool)
         pool_set_models(d->pool, d->set->models, d->set->n);
     model_set_free(old_set);
+    remote_set_free(old_remotes);
     catalog_free(old_catalog);
     config_free(old_config);
 }
@@ -145,6 +176,9 @@ static void log_result(struct daemon *d, bool first)
         log_warn("%s", d->config->notes[i]);
     for (size_t i = 0; i < d->set->n_warnings; i++)
         log_warn("%s", d->set->warnings[i]);
+    for (size_t i = 0; i < remote_set_n(d->remotes); i++)
+        if (remote_problem(d->remotes, i))
+            log_err(LOG_WARN, "upstreams", remote_problem(d->remotes, i));
     if (!first)
         log_info("reloaded: %zu models", d->set->n);
 }

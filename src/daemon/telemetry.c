@@ -304,6 +304,9 @@ void telemetry_warnings(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *l
     }
     for (size_t i = 0; i < d->set->n_warnings; i++)
         yyjson_mut_arr_add_strcpy(doc, list, d->set->warnings[i]);
+    for (size_t i = 0; i < remote_set_n(d->remotes); i++)
+        if (remote_problem(d->remotes, i))
+            yyjson_mut_arr_add_strcpy(doc, list, remote_problem(d->remotes, i)->message);
     for (size_t i = 0; i < c->n_notes; i++)
         yyjson_mut_arr_add_strcpy(doc, list, c->notes[i]);
 }
@@ -354,6 +357,7 @@ yyjson_mut_val *telemetry_status(struct daemon *d, yyjson_mut_doc *doc)
     yyjson_mut_obj_remove_key(o, "instances");
     yyjson_mut_obj_add_val(doc, o, "instance_states", state_counts(d, doc));
     yyjson_mut_obj_add_val(doc, o, "instances", pool_json(d->pool, doc));
+    yyjson_mut_obj_add_val(doc, o, "upstreams", remote_set_json(d->remotes, doc));
     add_counters(d, doc, yyjson_mut_obj_add_obj(doc, o, "counters"));
     yyjson_mut_val *history = store_json(d, doc);
     yyjson_mut_obj_add_strcpy(doc, history, "path", d->history_path);

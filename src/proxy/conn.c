@@ -515,6 +515,7 @@ static void on_deadline(struct wheel_entry *e)
                                            .text = "the request's body did not arrive in time"});
         break;
     case PHASE_LINGER: close_socket(c, false); break;
+    case PHASE_BACKOFF: retry_now(c); break;
     case PHASE_CONNECT: relay_timeout(c); break;
     default: conn_lost(c, "timeout", true); break;
     }

@@ -41,6 +41,7 @@ struct http_route {
 struct http_record {
     int64_t wall_ms;              /* start */
     const char *model, *instance; /* "" if it never got one */
+    const char *asked;            /* the model's name as the client wrote it; "" = none */
     const char *path;
     int status;          /* sent to the client; 0 = nothing was sent */
     const char *outcome; /* "ok", "client_closed", "truncated", "upstream_error", "refused", "timeout" */
@@ -85,6 +86,10 @@ struct http_options {
     /* Both separated by commas, see guard.h; they bind requests that need no key. */
     const char *cors_origin;   /* pages that may ask; NULL = "loopback", "" = none */
     const char *allowed_hosts; /* names in Host beside addresses and localhost; NULL = none */
+    /* A request that was not served is sent again: so often, after a pause of retry_base_ms, twice that and
+     * so on, at most retry_longest_ms. Defaults: 3, 1 s, 30 s. */
+    uint32_t retry_max;
+    uint64_t retry_base_ms, retry_longest_ms;
     bool collect_plain;       /* plain answers are collected where the lease can, see route.h; default true */
     uint32_t max_connections; /* further ones wait in the backlog; default 16384 */
 };

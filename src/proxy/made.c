@@ -125,7 +125,7 @@ void made_body_edit(struct conn *c, struct put *text, struct edit *ret)
 {
     const char *from = text->p, *members = c->lease.collect_members;
     put_lit(text, "{\"model\":");
-    put_json_string(text, c->lease.model);
+    put_json_string(text, relay_model_there(c));
     put_lit(text, ",");
     if (c->made->ask.via)
         put_cstr(text, c->made->ask.via->members);

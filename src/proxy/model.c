@@ -71,11 +71,11 @@ static struct edit member_edit(const struct conn *c, struct put *name)
     const char *body = c->in->data + c->in->head_n, *from = name->p;
     struct edit e = {.at = v->at, .n = v->n};
     if (v->n) {
-        put_json_string(name, c->lease.model);
+        put_json_string(name, relay_model_there(c));
     } else {
         e.at = (size_t)((const char *)memchr(body, '{', c->in->body_n) - body) + 1;
         put_lit(name, "\"model\":");
-        put_json_string(name, c->lease.model);
+        put_json_string(name, relay_model_there(c));
         size_t i = e.at;
         while (body[i] == ' ' || body[i] == '\n' || body[i] == '\r' || body[i] == '\t')
             i++;
@@ -96,7 +96,8 @@ static struct edit field_edit(const struct conn *c, struct put *text)
         put_bytes(text, f->mark + 2, f->mark_n - 2);
         put_lit(text, "\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n");
     }
-    for (const char *p = c->lease.model; *p; p++) /* ids come from file names, which may hold anything */
+    for (const char *p = relay_model_there(c); *p;
+         p++) /* ids come from file names, which may hold anything */
         put_bytes(text, (unsigned char)*p < 0x20 ? "?" : p, 1);
     if (!f->model_seen)
         put_lit(text, "\r\n");

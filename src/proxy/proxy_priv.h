@@ -60,6 +60,7 @@ enum phase {
     PHASE_STREAM,    /* a local function streams */
     PHASE_TRANSLATE, /* the request is put into the backend's words, off the loop */
     PHASE_LEASE,     /* the route makes us wait */
+    PHASE_BACKOFF,   /* it was not served; it is asked again after a while */
     PHASE_CONNECT,   /* to the backend */
     PHASE_SEND,      /* the request is going out */
     PHASE_PREFILL,   /* sent; no complete head of an answer yet */
@@ -144,7 +145,10 @@ struct conn {
     void *wait;
     bool leased, lease_broken, recorded;
     bool forwarded, observe; /* by a local function, see forward.c */
-    uint8_t attempts;
+    uint8_t attempts;        /* without a pause */
+    uint8_t retries;         /* after pauses */
+    uint8_t address;         /* of the lease's, which is tried */
+    uint32_t tried;          /* choices that the route shall not offer again */
     struct account usage;
     struct str model;
     /* ---- not zeroed as a whole: see request_reset ---- */
@@ -172,7 +176,7 @@ static inline bool conn_relays(const struct conn *c)
     return c->forwarded || (c->route && !c->route->local);
 }
 
-enum up_state { UP_CONNECTING, UP_BUSY, UP_IDLE };
+enum up_state { UP_CONNECTING, UP_HANDSHAKE, UP_BUSY, UP_IDLE };
 enum up_framing { FRAME_NONE, FRAME_LENGTH, FRAME_CHUNKED, FRAME_EOF };
 
 struct up {
@@ -203,7 +207,9 @@ struct endpoint {
     struct endpoint *next;
     char host[46];
     uint16_t port;
-    struct up *idle; /* latest first */
+    struct tls_context *tls; /* held; NULL = without TLS */
+    char *name;              /* whom the certificate must be for; owned; NULL without TLS */
+    struct up *idle;         /* latest first */
     uint32_t n_idle, n_busy;
 };
 
@@ -393,9 +399,31 @@ void limit_ran_out(struct up *u);
 /* ---- relay_record.c ---- */
 void relay_record(struct conn *c); /* accounts for a request that ended */
 
+/* ---- relay_retry.c ---- */
+/* No connection could be made, and nothing was sent: whether the request goes on elsewhere, or later. The
+ * lease was given back then. */
+bool retry_unsent(struct conn *c);
+/* The head of an answer says that the request was not served: whether it is left for another try. u is gone
+ * then. */
+bool retry_unserved(struct up *u);
+void retry_now(struct conn *c); /* the pause is over */
+
+/* ---- relay_remote.c: a request to a server beyond this machine, and what may come back ---- */
+void remote_put_head(struct conn *c, struct put *w, uint64_t body_n);
+/* Fields of an answer that the client does not get. */
+void remote_hide_fields(bool drop[HDR_COUNT]);
+/* What the model is called where the request goes. */
+const char *relay_model_there(const struct conn *c);
+
 /* ---- upstream.c ---- */
+struct up_target {
+    const char *host; /* numeric */
+    uint16_t port;
+    struct tls_context *tls; /* NULL = without TLS */
+    const char *name;        /* in the certificate; with TLS only */
+};
 /* An idle connection that is alive, or a new one being made; NULL with errno when none can be made. */
-struct up *upstream_get(struct http_server *s, const char *host, uint16_t port, bool fresh);
+struct up *upstream_get(struct http_server *s, const struct up_target *to, bool fresh);
 void upstream_park(struct up *u);
 void up_close(struct up *u);
 void up_watch(struct up *u, bool read, bool write);

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 /* ---- the end of things ---- */
 
@@ -82,18 +83,22 @@ void relay_again(struct up *u)
 
 /* ---- connecting ---- */
 
-static void connect_failed(struct conn *c, int sys_errno);
+static void connect_failed(struct conn *c, int sys_errno, const char *why);
 
 void relay_connect(struct conn *c, bool fresh)
 {
-    struct up *u = upstream_get(c->s, c->lease.host, c->lease.port, fresh);
+    const struct route_remote *r = c->lease.remote;
+    struct up_target to = {.host = c->lease.host, .port = c->lease.port};
+    if (r)
+        to = (struct up_target){r->address[c->address], r->port, r->tls, r->name};
+    struct up *u = upstream_get(c->s, &to, fresh);
     if (!u) {
-        connect_failed(c, errno);
+        connect_failed(c, errno, "");
         return;
     }
     c->up = u;
     u->c = c;
-    if (u->state == UP_CONNECTING) {
+    if (u->state <= UP_HANDSHAKE) {
         c->phase = PHASE_CONNECT;
         conn_deadline(c, c->s->opt.connect_timeout_ms);
     } else {
@@ -113,8 +118,28 @@ static bool is_our_own_want(int sys_errno)
     return sys_errno == EMFILE || sys_errno == ENFILE || sys_errno == ENOMEM || sys_errno == ENOBUFS;
 }
 
+/* why: what TLS found wrong; empty where it has no part. */
+static void say_unreachable(const struct conn *c, int sys_errno, const char *why, struct err *err)
+{
+    enum rc code = sys_errno == ETIMEDOUT ? RC_TIMEOUT : RC_BACKEND;
+    const struct route_remote *r = c->lease.remote;
+    errno = sys_errno;
+    if (!r) {
+        (void)err_sys(err, code, "cannot connect to the backend of model %s", c->lease.model);
+        err_hint(err, "see the instance's log: arriero logs %s", c->lease.model);
+    } else if (why[0]) {
+        (void)err_set(err, code, "upstream %s at %s is not trusted: %s", c->lease.instance, r->host_field,
+                      why);
+        err_hint(err, "check the host in its url, ca_file, which names who vouches for it, and this "
+                      "machine's clock");
+    } else {
+        (void)err_sys(err, code, "cannot connect to upstream %s at %s", c->lease.instance, r->host_field);
+        err_hint(err, "check its url and this machine's network; a fallback stands in where there is one");
+    }
+}
+
 /* Nothing was sent, so any request may try again; the route may then know of another instance. */
-static void connect_failed(struct conn *c, int sys_errno)
+static void connect_failed(struct conn *c, int sys_errno, const char *why)
 {
     struct err err;
     conn_deadline(c, 0);
@@ -125,15 +150,21 @@ static void connect_failed(struct conn *c, int sys_errno)
         relay_fail(c, 503, "refused", &err);
         return;
     }
-    errno = sys_errno;
-    (void)err_sys(&err, sys_errno == ETIMEDOUT ? RC_TIMEOUT : RC_BACKEND,
-                  "cannot connect to the backend of model %s", c->lease.model);
-    err_hint(&err, "see the instance's log: arriero logs %s", c->lease.model);
-    if (c->attempts < 2) {
+    if (c->lease.remote && c->address + 1u < c->lease.remote->n_addresses) {
+        c->address++;
+        relay_connect(c, true);
+        return;
+    }
+    say_unreachable(c, sys_errno, why, &err);
+    if (!c->lease.remote && c->attempts < 2) {
         c->s->count.retried++;
         relay_give_back(c, ROUTE_END_BROKEN);
         relay_acquire(c);
         return;
+    }
+    if (!why[0] || c->lease.more) { /* what is not trusted now will not be in a second */
+        if (retry_unsent(c))
+            return;
     }
     c->lease_broken = true;
     relay_fail(c, sys_errno == ETIMEDOUT ? 504 : 502, "upstream_error", &err);
@@ -142,7 +173,7 @@ static void connect_failed(struct conn *c, int sys_errno)
 void relay_timeout(struct conn *c)
 {
     drop_upstream(c);
-    connect_failed(c, ETIMEDOUT);
+    connect_failed(c, ETIMEDOUT, "");
 }
 
 /* The client has a part of the answer: an honest end of it. */
@@ -184,16 +215,19 @@ void relay_upstream_died(struct up *u, int sys_errno)
         response_end_made(u);
         return;
     }
-    bool connecting = u->state == UP_CONNECTING, begun = c->made && u->head_done,
+    char why[96] = "";
+    bool connecting = u->state <= UP_HANDSHAKE, begun = c->made && u->head_done,
          again = u->reused && !u->got_bytes && c->attempts < RELAY_ATTEMPTS && !c->ghost;
     c->t_upstream_end = clock_mono_us();
     if (c->phase == PHASE_RELAY) {
         broke_off(c);
         return;
     }
+    if (u->sock.tls)
+        (void)snprintf(why, sizeof why, "%s", tls_why(u->sock.tls));
     drop_upstream(c);
     if (connecting) {
-        connect_failed(c, sys_errno);
+        connect_failed(c, sys_errno, why);
         return;
     }
     if (again) {

@@ -68,7 +68,15 @@ static void granted(struct conn *c)
 {
     struct err err;
     c->leased = true;
+    c->address = 0;
     c->s->count.relaying++;
+    if (c->lease.remote && (c->forwarded || !c->call)) {
+        (void)err_set(&err, RC_UNSUPPORTED, "requests to %.*s are not passed on to upstreams",
+                      (int)(c->path.n < 100 ? c->path.n : 100), c->path.p);
+        err_hint(&err, "ask a model of this machine, or at /v1/chat/completions");
+        relay_fail(c, rc_http_status(err.code), "refused", &err);
+        return;
+    }
     switch (translate_request(c, false, go_to_backend, &err)) {
     case TRANSLATE_READY: go_to_backend(c); break;
     case TRANSLATE_LATER: break;
@@ -139,7 +147,8 @@ void relay_acquire(struct conn *c)
                                       .body_bytes = c->in->body_n,
                                       .prompt = prompt_of(c),
                                       .waited_ms = (uint32_t)(c->t_wait_us / 1000),
-                                      .light = needs_no_slot(c)};
+                                      .light = needs_no_slot(c),
+                                      .tried = c->tried};
     const struct route_ops *ops = &c->s->opt.route;
     c->attempts++;
     c->phase = PHASE_LEASE;

@@ -17,6 +17,7 @@ void relay_record(struct conn *c)
         .wall_ms = c->wall_ms,
         .model = *c->lease.model ? c->lease.model : c->model_text,
         .instance = c->lease.instance,
+        .asked = c->model_text,
         .path = c->route->path,
         .status = c->status,
         .outcome = c->outcome         ? c->outcome

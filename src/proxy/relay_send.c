@@ -172,6 +172,7 @@ void relay_send(struct conn *c)
     struct put name = {name_text, name_text + sizeof name_text, false};
     struct edit edits[2];
     struct str body;
+    prefill_release(c); /* of another lease */
     int n_edits = edits_of(c, &name, edits, &body);
     made_start(c);
     limit_begin(u);
@@ -180,7 +181,10 @@ void relay_send(struct conn *c)
         body_n += edits[i].text.n - edits[i].n;
     char *block = batch_room(c->s, REQUEST_BLOCK);
     struct put w = {block, block + REQUEST_BLOCK, false};
-    put_request_head(c, &w, body_n);
+    if (c->lease.remote)
+        remote_put_head(c, &w, body_n);
+    else
+        put_request_head(c, &w, body_n);
     size_t head_n = (size_t)(w.p - block);
     if (w.over || name.over) {
         struct err err;

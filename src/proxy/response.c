@@ -252,6 +252,8 @@ static void feed(struct up *u, char *p, size_t n)
             u->keep_alive = false;
         n = used;
     }
+    if (first && u->head_done && retry_unserved(u))
+        return;
     if (u->c->made && u->head_done && (!first || made_begin(u))) {
         make(u);
         return;

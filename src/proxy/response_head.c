@@ -18,6 +18,26 @@ static void put_queue(const struct conn *c, struct put *w)
     put_lit(w, "\r\n");
 }
 
+static void put_fields(const struct conn *c, const struct head *h, const char *data, struct put *w)
+{
+    bool drop[HDR_COUNT] = {false};
+    if (!c->lease.remote) {
+        head_copy(h, data, HEAD_TO_CLIENT, c->made ? of_body : NULL, w);
+        return;
+    }
+    if (c->made)
+        memcpy(drop, of_body, sizeof drop);
+    remote_hide_fields(drop);
+    head_copy(h, data, HEAD_TO_CLIENT, drop, w);
+}
+
+/* Ids come from file names and configurations, which may hold anything. */
+static void put_id(struct put *w, const char *id)
+{
+    for (const char *p = id; *p; p++)
+        put_bytes(w, *p > 0x20 && *p < 0x7f ? p : "?", 1);
+}
+
 void response_put_head(struct up *u, struct put *w)
 {
     struct conn *c = u->c;
@@ -28,7 +48,7 @@ void response_put_head(struct up *u, struct put *w)
     put_lit(w, " ");
     put_cstr(w, errors_reason(c->status));
     put_lit(w, "\r\n");
-    head_copy(h, m->data, HEAD_TO_CLIENT, c->made ? of_body : NULL, w);
+    put_fields(c, h, m->data, w);
     if (c->made) {
         put_lit(w, "Content-Type: ");
         put_cstr(w, made_type(c));
@@ -54,8 +74,9 @@ void response_put_head(struct up *u, struct put *w)
     put_lit(w, "X-Request-Id: ");
     put_cstr(w, c->id_text);
     put_lit(w, "\r\nX-Arriero-Instance: ");
-    for (const char *p = c->lease.instance; *p; p++) /* ids come from file names, which may hold anything */
-        put_bytes(w, *p > 0x20 && *p < 0x7f ? p : "?", 1);
+    put_id(w, c->lease.instance);
+    put_lit(w, "\r\nX-Arriero-Route: ");
+    put_id(w, c->lease.model);
     put_lit(w, "\r\nX-Arriero-Queue-Ms: ");
     put_u64(w, c->t_wait_us / 1000);
     put_lit(w, "\r\n");

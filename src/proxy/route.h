@@ -22,6 +22,24 @@ struct route_request {
     struct str prompt;  /* the raw text of the body in which the prompt begins; may be empty; borrowed */
     uint32_t waited_ms; /* by earlier attempts of this request */
     bool light;         /* it makes no tokens: no slot is taken */
+    uint32_t tried;     /* choices (see the lease) that are not to be asked again */
+};
+
+#define ROUTE_ADDRESSES 8u
+
+/* A server beyond this machine. Only what is listed here of a request's head goes there, and of its answer's
+ * head comes back; see header.def. Borrowed until the lease is given back. */
+struct route_remote {
+    struct tls_context *tls; /* see tls.h; NULL = without TLS */
+    const char *name;        /* its host's: for SNI and certificate */
+    uint16_t port;
+    char host_field[300]; /* of Host */
+    const char *path;     /* takes the place of /v1 in front of a path */
+    const char *auth;     /* a whole line of the head with the key, "\r\n" included; NULL = none */
+    const char *version;  /* of Anthropic's API, where the client tells none; NULL = it has none */
+    const char *model;    /* what the model is called there */
+    char address[ROUTE_ADDRESSES][46]; /* numeric; tried in this order */
+    uint32_t n_addresses;
 };
 
 struct route_lease {
@@ -43,6 +61,11 @@ struct route_lease {
     unsigned speaks; /* DIALECT_BITs: requests in others are translated; 0 = not known, all are passed on */
     uint64_t timeout_ms; /* of a whole answer; 0 = that of http_options */
     bool drain;          /* an answer that has begun is read to its end though its client left */
+    const struct route_remote *remote; /* NULL = an instance of this machine */
+    uint32_t choice; /* a bit for the place that the model has among those that may serve the request … */
+    bool more;       /* … and whether others of them were not asked yet */
+    uint32_t
+        rest_s; /* set before the lease is given back: the backend asked for so long a rest; 0 = it did not */
 };
 
 struct route_refusal {

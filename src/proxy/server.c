@@ -27,6 +27,9 @@ void http_options_default(struct http_options *o)
     *o = (struct http_options){
         .max_body_bytes = 64 * MIB,
         .body_budget_bytes = 512 * MIB,
+        .retry_max = 3,
+        .retry_base_ms = 1000,
+        .retry_longest_ms = 30000,
         .header_timeout_ms = 15000,
         .idle_timeout_ms = 75000,
         .connect_timeout_ms = 5000,

@@ -367,6 +367,20 @@ int tls_events(const struct tls *t, int wanted, int events)
     return told;
 }
 
+int tls_handshake(struct tls *t)
+{
+    if (t->failed)
+        return EPROTO;
+    ERR_clear_error();
+    errno = 0;
+    t->read_needs_write = false;
+    int r = SSL_do_handshake(t->ssl);
+    if (r == 1)
+        return 0;
+    int e = trouble(t, r, errno, &t->read_needs_write, SSL_ERROR_WANT_WRITE);
+    return e ? e : ECONNRESET;
+}
+
 bool tls_established(const struct tls *t)
 {
     return SSL_is_init_finished(t->ssl);

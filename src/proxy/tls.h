@@ -45,6 +45,9 @@ bool tls_pending(const struct tls *t);
 int tls_mask(const struct tls *t, int wanted);
 /* The events to tell an owner who wants these, when the socket has those. */
 int tls_events(const struct tls *t, int wanted, int events);
+/* Goes on with the handshake alone: 0 = it is through, EAGAIN = wait for what tls_mask says to a reader, else
+ * as with tls_recv. */
+int tls_handshake(struct tls *t);
 bool tls_established(const struct tls *t);
 /* True while nothing was received but handshake and tickets. Consumes those. */
 bool tls_is_quiet(struct tls *t);

@@ -1,4 +1,5 @@
-/* Connections to backends: a pool of idle ones per host and port. Layer proxy; loop thread only.
+/* Connections to backends: a pool of idle ones per address, port, and who must be there. Layer proxy; loop
+ * thread only.
  *
  * An idle connection stays registered for reading, so that a backend's close or an unasked-for byte takes it
  * out of the pool; the check with MSG_PEEK before reuse closes the window of the current turn. The latest
@@ -17,17 +18,34 @@
 
 static void on_up(uv_poll_t *poll, int status, int events);
 
-static struct endpoint *endpoint_of(struct http_server *s, const char *host, uint16_t port)
+/* One that was made under other certificates, or for another name, is another one. */
+static bool is_endpoint(const struct endpoint *e, const struct up_target *to)
+{
+    return e->port == to->port && !strcmp(e->host, to->host) && e->tls == to->tls &&
+           (!e->tls || !strcmp(e->name, to->name));
+}
+
+static struct endpoint *endpoint_of(struct http_server *s, const struct up_target *to)
 {
     for (struct endpoint *e = s->endpoints; e; e = e->next)
-        if (e->port == port && !strcmp(e->host, host))
+        if (is_endpoint(e, to))
             return e;
     struct endpoint *e = mem_new(struct endpoint);
-    (void)snprintf(e->host, sizeof e->host, "%s", host);
-    e->port = port;
+    (void)snprintf(e->host, sizeof e->host, "%s", to->host);
+    e->port = to->port;
+    e->tls = tls_context_hold(to->tls);
+    if (e->tls)
+        e->name = mem_strdup(to->name);
     e->next = s->endpoints;
     s->endpoints = e;
     return e;
+}
+
+static void endpoint_free(struct endpoint *e)
+{
+    tls_context_free(e->tls);
+    free(e->name);
+    free(e);
 }
 
 static void endpoint_drop_if_unused(struct http_server *s, struct endpoint *e)
@@ -38,7 +56,7 @@ static void endpoint_drop_if_unused(struct http_server *s, struct endpoint *e)
         if (*at != e)
             continue;
         *at = e->next;
-        free(e);
+        endpoint_free(e);
         return;
     }
 }
@@ -48,7 +66,7 @@ void upstream_free_endpoints(struct http_server *s)
     while (s->endpoints) {
         struct endpoint *e = s->endpoints;
         s->endpoints = e->next;
-        free(e);
+        endpoint_free(e);
     }
 }
 
@@ -145,11 +163,11 @@ static struct up *take_idle(struct endpoint *e)
     return u;
 }
 
-static struct up *connect_new(struct http_server *s, const char *host, uint16_t port)
+static struct up *connect_new(struct http_server *s, const struct up_target *to)
 {
     struct sockaddr_storage sa;
     socklen_t len = 0;
-    if (!sock_numeric(host, port, &sa, &len)) {
+    if (!sock_numeric(to->host, to->port, &sa, &len)) {
         errno = EADDRNOTAVAIL;
         return NULL;
     }
@@ -175,9 +193,9 @@ static struct up *connect_new(struct http_server *s, const char *host, uint16_t 
     }
     u->sock.poll.data = u;
     u->s = s;
-    u->state = now ? UP_BUSY : UP_CONNECTING;
+    u->state = !now ? UP_CONNECTING : to->tls ? UP_HANDSHAKE : UP_BUSY;
     u->timer.fn = on_timer;
-    u->end = endpoint_of(s, host, port);
+    u->end = endpoint_of(s, to);
     u->end->n_busy++;
     u->prev = s->ups.prev;
     u->next = &s->ups;
@@ -185,14 +203,14 @@ static struct up *connect_new(struct http_server *s, const char *host, uint16_t 
     s->ups.prev = u;
     s->handles++;
     response_start(u);
-    up_watch(u, now, !now);
+    up_watch(u, now, u->state != UP_BUSY);
     return u;
 }
 
-struct up *upstream_get(struct http_server *s, const char *host, uint16_t port, bool fresh)
+struct up *upstream_get(struct http_server *s, const struct up_target *to, bool fresh)
 {
     for (struct endpoint *e = s->endpoints; e && !fresh;) {
-        if (e->port != port || strcmp(e->host, host) != 0) {
+        if (!is_endpoint(e, to)) {
             e = e->next;
             continue;
         }
@@ -203,7 +221,7 @@ struct up *upstream_get(struct http_server *s, const char *host, uint16_t port, 
             return u;
         e = s->endpoints; /* closing may have dropped it */
     }
-    return connect_new(s, host, port);
+    return connect_new(s, to);
 }
 
 static int socket_error(const struct up *u)
@@ -226,12 +244,34 @@ static void read_out(struct up *u)
         up_close(u);
 }
 
+/* Nothing of a request is sent before the other side has shown who it is. */
+static void shake_hands(struct up *u)
+{
+    if (!u->sock.tls)
+        u->sock.tls = tls_connect(u->end->tls, u->sock.fd, u->end->name);
+    int e = u->sock.tls ? tls_handshake(u->sock.tls) : ENOMEM;
+    if (e && e != EAGAIN) {
+        relay_upstream_died(u, e);
+        return;
+    }
+    up_watch(u, true, false);
+    if (e)
+        return;
+    u->state = UP_BUSY;
+    relay_connected(u);
+}
+
 static void up_event(struct up *u, int status, int events)
 {
-    if (u->state == UP_CONNECTING) {
+    if (u->state <= UP_HANDSHAKE) {
         int e = socket_error(u);
         if (e || status < 0) {
             relay_upstream_died(u, e ? e : ECONNREFUSED);
+            return;
+        }
+        if (u->end->tls) {
+            u->state = UP_HANDSHAKE;
+            shake_hands(u);
             return;
         }
         u->state = UP_BUSY;

@@ -129,3 +129,27 @@ enum rc store_read_figures(const char *path, const char *machine,
                     "SELECT at_ms, machine, device, name, value FROM figures WHERE machine = ?1 ORDER BY id",
                     machine, on_figure, &(struct figures){fn, arg}, err);
 }
+
+struct sums {
+    void (*fn)(void *arg, const struct store_spending *p);
+    void *arg;
+};
+
+static void on_sum(void *arg, sqlite3_stmt *q)
+{
+    const struct sums *to = arg;
+    to->fn(to->arg, &(struct store_spending){.wall_ms = sqlite3_column_int64(q, 0),
+                                             .upstream = text(q, 1),
+                                             .day = sqlite3_column_int64(q, 2),
+                                             .month = sqlite3_column_int64(q, 3),
+                                             .in_day = sqlite3_column_double(q, 4),
+                                             .in_month = sqlite3_column_double(q, 5)});
+}
+
+enum rc store_read_spending(const char *path, void (*fn)(void *arg, const struct store_spending *p),
+                            void *arg, struct err *err)
+{
+    return each_row(path, "spending",
+                    "SELECT at_ms, upstream, day, month, in_day, in_month FROM spending ORDER BY id", NULL,
+                    on_sum, &(struct sums){fn, arg}, err);
+}

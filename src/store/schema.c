@@ -46,6 +46,11 @@ const char *const store_migrations[] = {
     "CREATE INDEX requests_key ON requests (key, id);"
     "CREATE TABLE captures (id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, request_id TEXT, "
     "key TEXT, model TEXT, path TEXT, request TEXT, response TEXT);",
+    /* 5: which model was asked for and what the answer cost; sums of spending, one row a server */
+    "ALTER TABLE requests ADD COLUMN asked TEXT;"
+    "ALTER TABLE requests ADD COLUMN cost REAL;"
+    "CREATE TABLE spending (id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, "
+    "upstream TEXT UNIQUE ON CONFLICT REPLACE, day INTEGER, month INTEGER, in_day REAL, in_month REAL);",
 };
 const int store_version = (int)TABLE_COUNT(store_migrations);
 

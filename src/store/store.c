@@ -26,6 +26,7 @@ void store_options_default(struct store_options *o)
         .max_instances = 50000,
         .max_lessons = 20000,
         .max_figures = 2000,
+        .max_spending = 1000000, /* rows are replaced, so ids grow with every one */
     };
 }
 
@@ -178,6 +179,11 @@ void store_post_instance(struct store *s, const struct store_instance *i)
 void store_post_lesson(struct store *s, const struct store_lesson *l)
 {
     post(s, STORE_LESSONS, l);
+}
+
+void store_post_spending(struct store *s, const struct store_spending *p)
+{
+    post(s, STORE_SPENDING, p);
 }
 
 void store_post_figure(struct store *s, const struct store_figure *f)

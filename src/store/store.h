@@ -27,7 +27,8 @@ struct store_options {
     uint64_t max_instances;
     uint64_t max_lessons; /* these two tables do not age */
     uint64_t max_figures;
-    uint32_t max_pages; /* SQLite's max_page_count: a cap on the file, 4 KiB a page; 0 = none */
+    uint64_t max_spending; /* rows: servers; does not age */
+    uint32_t max_pages;    /* SQLite's max_page_count: a cap on the file, 4 KiB a page; 0 = none */
 };
 void store_options_default(struct store_options *o);
 
@@ -51,6 +52,8 @@ struct store_request {
     uint64_t wait_us, ttfb_us, total_us, overhead_us;
     const char *key, *request_id;   /* copied; key "" = none */
     double prefill_tps, decode_tps; /* 0 = unknown */
+    const char *asked;              /* copied; the model's name as the client wrote it */
+    double cost;                    /* 0 = nothing, or not known */
 };
 void store_post_request(struct store *s, const struct store_request *r);
 
@@ -99,6 +102,18 @@ struct store_figure { /* one figure that was measured on a machine */
     double value;
 };
 void store_post_figure(struct store *s, const struct store_figure *f);
+
+struct store_spending { /* what was spent at a server elsewhere so far; a later row replaces the earlier one
+                         */
+    int64_t wall_ms;
+    const char *upstream; /* copied */
+    int64_t day, month;   /* that the sums are of; the daemon's spend.h knows the words */
+    double in_day, in_month;
+};
+void store_post_spending(struct store *s, const struct store_spending *p);
+/* As with lessons. */
+enum rc store_read_spending(const char *path, void (*fn)(void *arg, const struct store_spending *p),
+                            void *arg, struct err *err);
 
 /* What was learned, straight from the file: blocking, read only, no store needed. Oldest first, the newest
  * STORE_LEARNED_MAX. Strings are borrowed during the call and never NULL. A file of an older schema has none:

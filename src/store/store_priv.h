@@ -38,6 +38,7 @@ enum store_table_id {
     STORE_LESSONS,
     STORE_FIGURES,
     STORE_CAPTURES,
+    STORE_SPENDING,
     STORE_TABLES
 };
 

@@ -32,6 +32,11 @@ static const struct store_column figure_columns[] = {
 #include "store/tables.def"
 };
 
+static const struct store_column spending_columns[] = {
+#define COLUMN_SPENDING(column, kind, field) {#column, STORE_##kind, offsetof(struct store_spending, field)},
+#include "store/tables.def"
+};
+
 static const struct store_column capture_columns[] = {
 #define COLUMN_CAPTURE(column, kind, field) {#column, STORE_##kind, offsetof(struct store_capture, field)},
 #include "store/tables.def"
@@ -50,6 +55,7 @@ const struct store_table store_tables[STORE_TABLES] = {
     [STORE_INSTANCES] = TABLE("instances", instance_columns, max_instances, AGES(max_age_ms)),
     [STORE_LESSONS] = TABLE("lessons", lesson_columns, max_lessons, STAYS),
     [STORE_FIGURES] = TABLE("figures", figure_columns, max_figures, STAYS),
+    [STORE_SPENDING] = TABLE("spending", spending_columns, max_spending, STAYS),
     [STORE_CAPTURES] = TABLE("captures", capture_columns, max_captures, AGES(capture_age_ms)),
 };
 _Static_assert(TABLE_COUNT(request_columns) <= STORE_MAX_COLUMNS, "STORE_MAX_COLUMNS is too small");

@@ -9,37 +9,11 @@ import httpx
 import openai
 import pytest
 
+from lib.authority import Authority
 from lib.daemon import free_port
 from lib.wire import wait_for
 
 ASK = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
-
-
-def openssl(*args, **more):
-    subprocess.run(["openssl", *args], check=True, capture_output=True, timeout=60, **more)
-
-
-class Authority:
-    """A CA, and certificates that it signs."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.cert, self.key = f"{folder}/ca.pem", f"{folder}/ca.key"
-        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                "-subj", "/CN=Test CA", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
-                "-keyout", self.key, "-out", self.cert)
-
-    def sign(self, serial):
-        cert, key, csr, ext = (f"{self.folder}/{serial}.{x}" for x in ("pem", "key", "csr", "ext"))
-        with open(ext, "w", encoding="utf-8") as f:
-            f.write("subjectAltName=DNS:localhost,IP:127.0.0.1\nkeyUsage=digitalSignature\n"
-                    "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")  # Python 3.13 wants them all
-        openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                "-subj", "/CN=localhost", "-keyout", key, "-out", csr)
-        openssl("x509", "-req", "-in", csr, "-CA", self.cert, "-CAkey", self.key, "-set_serial", str(serial),
-                "-days", "2", "-extfile", ext, "-out", cert)
-        os.chmod(key, 0o600)
-        return cert, key
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,7 @@ static void start(void)
     struct http_options opt;
     http_options_default(&opt);
     opt.allowed_hosts = "*";
+    opt.retry_max = 0; /* nobody waits */
     if (uv_loop_init(&loop))
         abort();
     opt.loop = &loop;

@@ -108,7 +108,7 @@ static void everything_found_is_served(void **state)
     assert_true(warned(again, "model broken is not served: /m/broken.gguf: it ends"));
     model_set_free(again);
     struct buf out = {0};
-    model_set_list_json(set, &out);
+    model_set_list_json(set, NULL, &out);
     assert_non_null(strstr(out.data, "\"id\":\"org/beta:Q4\",\"object\":\"model\",\"created\":5"));
     buf_clear(&out);
     assert_true(model_set_one_json(set, STR("alpha"), &out));
@@ -277,7 +277,7 @@ static void groups_and_stand_ins(void **state)
     choose(set, "third", "third", "third alpha org/beta:Q4 nobody", 1);
     choose(set, "Alpha", "alpha", "Alpha org/beta:Q4", 1); /* as it was typed */
     choose(set, "unknown", NULL, "unknown", 1);
-    model_set_list_json(set, &out);
+    model_set_list_json(set, NULL, &out);
     assert_non_null(strstr(out.data, "{\"id\":\"both\",\"object\":\"model\",\"created\":0,"));
     buf_clear(&out);
     assert_true(model_set_one_json(set, STR("any"), &out));

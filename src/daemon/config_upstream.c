@@ -1,0 +1,155 @@
+/* The configuration's part for servers elsewhere. Layer daemon; pure. The keys: upstreams.def. */
+#include "daemon/config_priv.h"
+
+#include "daemon/url.h"
+
+#include <string.h>
+
+const struct config_key config_upstream_keys[] = {
+#define UPSTREAM_KEY(path, type, field, def, lo, hi, choices, flags, help)                                   \
+    {path, CONFIG_##type, offsetof(struct config_upstream, field), def, lo, hi, choices, flags, help},
+#include "daemon/upstreams.def"
+};
+const size_t config_n_upstream_keys = TABLE_COUNT(config_upstream_keys);
+
+static bool is_name(struct str name)
+{
+    for (size_t i = 0; i < name.n; i++) {
+        char ch = (char)(name.p[i] | 0x20);
+        if (!(ch >= 'a' && ch <= 'z') && !(name.p[i] >= '0' && name.p[i] <= '9') && name.p[i] != '-' &&
+            name.p[i] != '_' && name.p[i] != '.')
+            return false;
+    }
+    return name.n > 0 && name.n <= 40;
+}
+
+enum rc config_upstream_add(struct config *c, struct str name, unsigned line,
+                            struct config_upstream **ret_upstream, struct err *err)
+{
+    if (!is_name(name))
+        return err_set(err, RC_INVALID,
+                       "an upstream's name has 1 to 40 letters, digits, dashes, dots or underscores");
+    if ((c->n_upstreams & (c->n_upstreams - 1)) == 0) { /* full at each power of two */
+        struct config_upstream *more =
+            arena_array(&c->arena, c->n_upstreams ? 2 * c->n_upstreams : 1, sizeof *more);
+        if (!more)
+            return err_set(err, RC_LIMIT, "too many upstreams");
+        if (c->n_upstreams)
+            memcpy(more, c->upstreams, c->n_upstreams * sizeof *more);
+        c->upstreams = more;
+    }
+    struct config_upstream *u = &c->upstreams[c->n_upstreams];
+    *u = (struct config_upstream){.name = arena_strndup(&c->arena, name.p, name.n), .line = line};
+    if (!u->name)
+        return err_set(err, RC_LIMIT, "too many upstreams");
+    for (size_t i = 0; i < config_n_upstream_keys; i++) {
+        const struct config_target t = {.key = &config_upstream_keys[i], .base = u};
+        enum rc rc =
+            t.key->type == CONFIG_LIST ? RC_OK : config_set_text(c, &t, str_from(t.key->def), NULL, err);
+        if (rc != RC_OK)
+            return rc;
+    }
+    c->n_upstreams++;
+    *ret_upstream = u;
+    return RC_OK;
+}
+
+bool config_resolve_upstream(struct config_upstream *u, struct str name, struct config_target *ret_target)
+{
+    for (size_t i = 0; i < config_n_upstream_keys; i++)
+        if (str_eq_c(name, config_upstream_keys[i].path)) {
+            *ret_target = (struct config_target){.key = &config_upstream_keys[i],
+                                                 .base = u,
+                                                 .set = &u->set,
+                                                 .bit = 1ull << i,
+                                                 .origin = SIZE_MAX};
+            return true;
+        }
+    return false;
+}
+
+const char *config_upstream_nearest(struct str name)
+{
+    const char *best = NULL;
+    unsigned least = (unsigned)(name.n < 8 ? 2 : name.n / 3) + 1;
+    for (size_t i = 0; i < config_n_upstream_keys; i++) {
+        unsigned d = str_distance(name, str_from(config_upstream_keys[i].path));
+        if (d < least) {
+            least = d;
+            best = config_upstream_keys[i].path;
+        }
+    }
+    return best;
+}
+
+static enum rc check_url(const struct config_upstream *u, struct err *err)
+{
+    struct url url;
+    if (!u->url[0]) {
+        enum rc rc = err_set(err, RC_INVALID, "upstreams.%s has no url", u->name);
+        err_hint(err, "add url: https://HOST");
+        return rc;
+    }
+    enum rc rc = url_parse(str_from(u->url), &url, err);
+    if (rc != RC_OK) {
+        err_prefix(err, "upstreams.%s.url", u->name);
+        return rc;
+    }
+    if (url.tls || url_is_loopback(&url) || (!u->key_env[0] && !u->key_file[0]))
+        return RC_OK;
+    rc = err_set(err, RC_INVALID, "upstreams.%s would send its key to %s without encryption", u->name,
+                 url.host);
+    err_hint(err, "write https:// in its url, or leave out its key");
+    return rc;
+}
+
+enum rc config_upstream_check(const struct config_upstream *u, struct err *err)
+{
+    enum rc rc = check_url(u, err);
+    if (rc != RC_OK)
+        return rc;
+    if (u->key_env[0] && u->key_file[0])
+        return err_set(err, RC_INVALID, "upstreams.%s has both key_env and key_file", u->name);
+    if (!u->models.n) {
+        rc = err_set(err, RC_INVALID, "upstreams.%s lists no models", u->name);
+        err_hint(err, "add models: [NAME, …]: nothing else is asked for there");
+        return rc;
+    }
+    if ((u->spend_per_day > 0 || u->spend_per_month > 0) && u->price_input <= 0 && u->price_output <= 0) {
+        rc = err_set(err, RC_INVALID, "upstreams.%s limits what is spent, and knows no prices", u->name);
+        err_hint(err, "add price_input and price_output, for a million tokens");
+        return rc;
+    }
+    return RC_OK;
+}
+
+bool config_is_upstream_model(const struct config *c, struct str id)
+{
+    for (size_t i = 0; i < c->n_upstreams; i++) {
+        const struct config_upstream *u = &c->upstreams[i];
+        size_t n = strlen(u->name);
+        if (id.n <= n || memcmp(id.p, u->name, n) != 0 || id.p[n] != '/')
+            continue;
+        for (size_t k = 0; k < u->models.n; k++) {
+            struct str item = str_from(u->models.items[k]), name = str_cut(&item, '=');
+            if (str_eq((struct str){id.p + n + 1, id.n - n - 1}, name))
+                return true;
+        }
+    }
+    return false;
+}
+
+yyjson_mut_val *config_upstreams_json(const struct config *c, yyjson_mut_doc *doc)
+{
+    yyjson_mut_val *all = yyjson_mut_obj(doc);
+    for (size_t i = 0; i < c->n_upstreams; i++) {
+        const struct config_upstream *u = &c->upstreams[i];
+        yyjson_mut_val *o = yyjson_mut_obj(doc);
+        for (size_t k = 0; k < config_n_upstream_keys; k++)
+            if (u->set & 1ull << k)
+                yyjson_mut_obj_add(o, yyjson_mut_str(doc, config_upstream_keys[k].path),
+                                   config_value_json(&config_upstream_keys[k], u, doc));
+        yyjson_mut_obj_add(all, yyjson_mut_strcpy(doc, u->name), o);
+    }
+    return all;
+}

@@ -1,0 +1,340 @@
+/* Leases on servers elsewhere: see remote.h. Layer daemon; loop thread.
+ *
+ * A lease comes with addresses, so that the proxy never resolves a name: a request that needs one waits in
+ * the same line as those that wait for their turn. Invariant: whoever waits has either a question under way
+ * or requests before it. */
+#include "daemon/remote_priv.h"
+
+#include "base/clock.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+
+struct remote_wait {
+    struct remote_wait *next;
+    const struct remote_model *model;
+    remote_cb cb;
+    void *arg;
+};
+
+/* ---- whether it may be asked ---- */
+
+static enum rc check_rest(const struct remote *r, uint64_t now_ms, uint32_t *ret_s, struct err *err)
+{
+    const struct remote_state *s = r->state;
+    if (now_ms >= s->rest_until_ms)
+        return RC_OK;
+    *ret_s = (uint32_t)((s->rest_until_ms - now_ms + 999) / 1000);
+    enum rc rc =
+        err_set(err, RC_TOO_MANY, "upstream %s takes no requests for another %u s, it says", r->name, *ret_s);
+    err_hint(err, "ask again after the time in Retry-After, or give the model a fallback");
+    return rc;
+}
+
+static enum rc check_breaker(const struct remote *r, uint64_t now_ms, uint32_t *ret_s, struct err *err)
+{
+    const struct remote_state *s = r->state;
+    if (breaker_lets(&s->breaker, now_ms))
+        return RC_OK;
+    *ret_s = (uint32_t)(breaker_wait_ms(&s->breaker, now_ms) / 1000 + 1);
+    enum rc rc = err_set(err, RC_BACKEND, "upstream %s answers with nothing but errors%s%.200s", r->name,
+                         s->last_error.message[0] ? ", the last one: " : "", s->last_error.message);
+    err_hint(err, "it is tried again in %u s", *ret_s);
+    return rc;
+}
+
+static enum rc check_spending(const struct remote *r, uint32_t *ret_s, struct err *err)
+{
+    const char *what;
+    double limit;
+    int64_t reset_ms, now_ms = clock_wall_ms();
+    char at[40];
+    if (!spend_is_over(&r->state->spend, &r->limits, now_ms, &what, &limit, &reset_ms))
+        return RC_OK;
+    *ret_s = (uint32_t)((reset_ms - now_ms) / 1000 + 1);
+    enum rc rc = err_set(err, RC_TOO_MANY, "the spending limit of upstream %s is reached: %g a %s, until %s",
+                         r->name, limit, what, clock_rfc3339(reset_ms, at, sizeof at));
+    err_hint(err, "raise upstreams.%s.spend_per_%s, or ask a local model", r->name, what);
+    return rc;
+}
+
+static enum rc check(const struct remote *r, uint32_t *ret_s, struct err *err)
+{
+    uint64_t now_ms = clock_mono_ms();
+    if (r->problem.message[0]) {
+        *err = r->problem;
+        return r->problem.code;
+    }
+    enum rc rc = check_rest(r, now_ms, ret_s, err);
+    if (rc == RC_OK)
+        rc = check_breaker(r, now_ms, ret_s, err);
+    return rc == RC_OK ? check_spending(r, ret_s, err) : rc;
+}
+
+/* ---- addresses ---- */
+
+static bool address_known(const struct remote *r)
+{
+    const struct remote_state *s = r->state;
+    return s->n_addresses && clock_mono_ms() - s->known_ms < REMOTE_ADDRESS_MS &&
+           strcmp(s->asked_host, r->url.host) == 0;
+}
+
+static bool take_numeric(struct remote *r)
+{
+    unsigned char bytes[16];
+    struct remote_state *s = r->state;
+    if (inet_pton(AF_INET, r->url.host, bytes) != 1 && inet_pton(AF_INET6, r->url.host, bytes) != 1)
+        return false;
+    (void)snprintf(s->address[0], sizeof s->address[0], "%.45s", r->url.host);
+    (void)snprintf(s->asked_host, sizeof s->asked_host, "%s", r->url.host);
+    s->n_addresses = 1;
+    s->known_ms = clock_mono_ms();
+    return true;
+}
+
+static void take_addresses(struct remote_state *s, const struct addrinfo *list)
+{
+    s->n_addresses = 0;
+    for (const struct addrinfo *a = list; a && s->n_addresses < ROUTE_ADDRESSES; a = a->ai_next)
+        if (getnameinfo(a->ai_addr, a->ai_addrlen, s->address[s->n_addresses], sizeof s->address[0], NULL, 0,
+                        NI_NUMERICHOST) == 0 &&
+            !strchr(s->address[s->n_addresses], '%'))
+            s->n_addresses++;
+    s->known_ms = clock_mono_ms();
+}
+
+static void pump(struct remote_state *s);
+
+static struct remote_wait *pop(struct remote_state *s)
+{
+    struct remote_wait *w = s->first;
+    s->first = w->next;
+    if (!s->first)
+        s->last = NULL;
+    s->n_waiting--;
+    return w;
+}
+
+/* All that wait for the name are told; none of them was sent anywhere. */
+static void refuse_all(struct remote_state *s, const struct err *err)
+{
+    s->failures++;
+    s->last_error = *err;
+    for (uint32_t n = s->n_waiting; n > 0 && s->first; n--) {
+        struct remote_wait *w = pop(s);
+        struct remote *r = w->model->of;
+        w->cb(w->arg, NULL, err, 0);
+        free(w);
+        remote_drop(r);
+    }
+}
+
+static void on_addresses(uv_getaddrinfo_t *question, int status, struct addrinfo *list)
+{
+    struct remote_state *s = question->data;
+    struct err err;
+    s->asking = false;
+    if (status == 0)
+        take_addresses(s, list);
+    uv_freeaddrinfo(list);
+    if (status == 0 && s->n_addresses) {
+        pump(s);
+    } else {
+        s->n_addresses = 0;
+        (void)err_set(&err, RC_BACKEND, "upstream %s: the name %s has no address: %s", s->name, s->asked_host,
+                      status ? uv_strerror(status) : "none was told");
+        err_hint(&err, "check its url, and this machine's DNS");
+        refuse_all(s, &err);
+    }
+    remote_state_drop(s);
+}
+
+static bool ask_address(struct remote *r, struct err *err)
+{
+    struct remote_state *s = r->state;
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+    if (s->asking)
+        return true;
+    (void)snprintf(s->asked_host, sizeof s->asked_host, "%s", r->url.host);
+    s->n_addresses = 0;
+    s->question.data = s;
+    int e = uv_getaddrinfo(s->loop, &s->question, on_addresses, s->asked_host, NULL, &hints);
+    if (e == 0) {
+        s->asking = true;
+        s->refs++;
+        return true;
+    }
+    (void)err_set(err, RC_BACKEND, "upstream %s: cannot ask for the address of %s: %s", r->name, r->url.host,
+                  uv_strerror(e));
+    return false;
+}
+
+/* ---- leases ---- */
+
+static bool has_room(const struct remote *r)
+{
+    return !r->max_running || r->state->running < r->max_running;
+}
+
+/* A default port is not told in Host. */
+static void fill_host(const struct url *u, struct route_remote *out)
+{
+    bool v6 = strchr(u->host, ':') != NULL;
+    int n = snprintf(out->host_field, sizeof out->host_field, v6 ? "[%s]" : "%s", u->host);
+    if (u->port != (u->tls ? 443 : 80))
+        (void)snprintf(out->host_field + n, sizeof out->host_field - (size_t)n, ":%u", u->port);
+}
+
+static struct remote_lease *lease_new(const struct remote_model *m)
+{
+    struct remote *r = remote_hold(m->of);
+    struct remote_state *s = r->state;
+    struct remote_lease *l = mem_new(struct remote_lease);
+    *l = (struct remote_lease){.model = m,
+                               .name = r->name,
+                               .priced = r->price_input > 0 || r->price_output > 0,
+                               .speaks = r->speaks,
+                               .timeout_ms = r->timeout_ms};
+    l->out = (struct route_remote){.tls = r->tls,
+                                   .name = r->url.host,
+                                   .port = r->url.port,
+                                   .path = r->url.path[0] ? r->url.path : "/v1",
+                                   .auth = r->auth,
+                                   .model = m->remote,
+                                   .version = r->speaks & DIALECT_BIT(ANTHROPIC) ? "2023-06-01" : NULL,
+                                   .n_addresses = s->n_addresses};
+    fill_host(&r->url, &l->out);
+    memcpy(l->out.address, s->address, sizeof l->out.address);
+    s->running++;
+    s->requests++;
+    breaker_sent(&s->breaker, clock_mono_ms());
+    return l;
+}
+
+static void pump(struct remote_state *s)
+{
+    while (s->first) {
+        struct remote *r = s->first->model->of;
+        struct err err;
+        uint32_t retry_after_s = 0;
+        if (!has_room(r))
+            return;
+        if (!address_known(r) && !take_numeric(r)) {
+            if (!ask_address(r, &err))
+                refuse_all(s, &err);
+            return;
+        }
+        struct remote_wait *w = pop(s);
+        bool may = check(r, &retry_after_s, &err) == RC_OK;
+        w->cb(w->arg, may ? lease_new(w->model) : NULL, may ? NULL : &err, retry_after_s);
+        free(w);
+        remote_drop(r);
+    }
+}
+
+static enum pool_answer wait_for(const struct remote_model *m, remote_cb cb, void *arg,
+                                 struct remote_wait **ret_wait)
+{
+    struct remote_state *s = m->of->state;
+    struct remote_wait *w = mem_new(struct remote_wait);
+    *w = (struct remote_wait){.model = m, .cb = cb, .arg = arg};
+    (void)remote_hold(m->of);
+    if (s->last)
+        s->last->next = w;
+    else
+        s->first = w;
+    s->last = w;
+    s->n_waiting++;
+    *ret_wait = w;
+    return POOL_WAITING;
+}
+
+enum pool_answer remote_acquire(const struct remote_model *m, remote_cb cb, void *arg,
+                                struct remote_lease **ret_lease, struct remote_wait **ret_wait,
+                                uint32_t *ret_retry_after_s, struct err *err)
+{
+    struct remote *r = m->of;
+    struct remote_state *s = r->state;
+    *ret_retry_after_s = 0;
+    if (check(r, ret_retry_after_s, err) != RC_OK)
+        return POOL_REFUSED;
+    if (!s->first && has_room(r) && (address_known(r) || take_numeric(r))) {
+        *ret_lease = lease_new(m);
+        return POOL_GRANTED;
+    }
+    if (s->n_waiting >= r->max_waiting) {
+        *ret_retry_after_s = 1;
+        (void)err_set(err, RC_TOO_MANY, "%u requests wait for upstream %s, and %u are under way there",
+                      s->n_waiting, r->name, s->running);
+        err_hint(err, "ask again later, or raise upstreams.%s.max_concurrency", r->name);
+        return POOL_REFUSED;
+    }
+    if (has_room(r) && !ask_address(r, err))
+        return POOL_REFUSED;
+    return wait_for(m, cb, arg, ret_wait);
+}
+
+void remote_cancel(struct remote_wait *w)
+{
+    struct remote *r = w->model->of;
+    struct remote_state *s = r->state;
+    struct remote_wait *before = NULL;
+    for (struct remote_wait *at = s->first; at && at != w; at = at->next)
+        before = at;
+    if (before)
+        before->next = w->next;
+    else
+        s->first = w->next;
+    if (s->last == w)
+        s->last = before;
+    s->n_waiting--;
+    free(w);
+    remote_drop(r);
+}
+
+void remote_release(struct remote_lease *l, enum route_end end, uint32_t rest_s)
+{
+    static const enum breaker_end ends[] = {[ROUTE_END_FINE] = BREAKER_SUCCESS,
+                                            [ROUTE_END_LEFT] = BREAKER_NOTHING,
+                                            [ROUTE_END_FAILED] = BREAKER_FAILURE,
+                                            [ROUTE_END_BROKEN] = BREAKER_FAILURE};
+    struct remote *r = l->model->of;
+    struct remote_state *s = r->state;
+    uint64_t now_ms = clock_mono_ms();
+    s->running--;
+    s->failures += ends[end] == BREAKER_FAILURE;
+    (void)breaker_ended(&s->breaker, rest_s ? BREAKER_NOTHING : ends[end], now_ms, s->requests);
+    if (rest_s && now_ms + rest_s * 1000ull > s->rest_until_ms)
+        s->rest_until_ms = now_ms + rest_s * 1000ull;
+    if (end == ROUTE_END_BROKEN)
+        s->n_addresses = 0; /* it may have moved */
+    free(l);
+    s->refs++;
+    pump(s);
+    remote_state_drop(s);
+    remote_drop(r);
+}
+
+/* ---- spending ---- */
+
+double remote_charge(const struct remote_model *m, uint64_t prompt_tokens, uint64_t completion_tokens,
+                     int64_t wall_ms, const char **ret_name, struct spend *ret_sums)
+{
+    struct remote *r = m->of;
+    double cost = spend_cost(prompt_tokens, completion_tokens, r->price_input, r->price_output);
+    if (cost > 0)
+        spend_add(&r->state->spend, cost, wall_ms);
+    *ret_name = r->name;
+    *ret_sums = r->state->spend;
+    return cost;
+}
+
+void remote_restore(struct remote_set *s, const char *name, const struct spend *sums)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (strcmp(s->servers[i]->name, name) == 0)
+            s->servers[i]->state->spend = *sums;
+}

@@ -1,0 +1,86 @@
+/* Servers elsewhere (upstreams): which there are, what may be asked of them, and leases on them. Layer
+ * daemon; the loop thread, but for remote_set_build.
+ *
+ * A set is what one configuration says and does not change. What goes on (breaker, spending, requests under
+ * way, addresses) is a state by name, which the set of a reload takes over. Leases and waits hold the server
+ * that they were given for, whatever becomes of its set. A server whose key or certificates cannot be read is
+ * there and refuses: local models do not depend on it. */
+#ifndef DAEMON_REMOTE_H
+#define DAEMON_REMOTE_H
+
+#include "base/json.h"
+#include "daemon/config.h"
+#include "daemon/spend.h"
+#include "pool/pool.h"
+#include "proxy/route.h"
+
+struct remote;
+struct remote_set;
+struct remote_wait;
+
+struct remote_model {
+    const char *id;     /* "openai/fast": by which it is known here */
+    const char *name;   /* "fast" */
+    const char *remote; /* "gpt-4o-mini": what it is called there */
+    struct remote *of;
+};
+
+/* ---- the set ---- */
+
+/* Reads keys and certificates; blocking, any thread. getenv: NULL = getenv(3). RC_NOMEM only. */
+enum rc remote_set_build(const struct config *c, const char *(*getenv_fn)(const char *name),
+                         struct remote_set **ret_set, struct err *err);
+/* From now on it is used on this loop. old: its states go on in the new one; NULL = none. */
+void remote_set_start(struct remote_set *s, uv_loop_t *loop, struct remote_set *old);
+void remote_set_free(struct remote_set *s); /* NULL is fine; leases may outlive it */
+
+size_t remote_set_models(const struct remote_set *s);
+const struct remote_model *remote_set_model(const struct remote_set *s, size_t i);
+/* By id, letter by letter; NULL if there is none. */
+const struct remote_model *remote_find(const struct remote_set *s, struct str id);
+/* By the name alone, of the first server that has it. */
+const struct remote_model *remote_find_name(const struct remote_set *s, struct str name);
+/* Why one of its servers cannot be used now, for the i-th server; NULL = it can. */
+const struct err *remote_problem(const struct remote_set *s, size_t i);
+size_t remote_set_n(const struct remote_set *s);
+
+/* ---- leases ---- */
+
+struct remote_lease {
+    struct route_remote out; /* what the proxy needs; valid until release */
+    const struct remote_model *model;
+    const char *name; /* the server's */
+    bool priced;      /* its tokens cost something */
+    unsigned speaks;
+    uint32_t timeout_ms;
+};
+/* lease NULL: err and retry_after_s tell why. Never called inside remote_acquire. */
+typedef void (*remote_cb)(void *arg, struct remote_lease *lease, const struct err *err,
+                          uint32_t retry_after_s);
+/* GRANTED: *ret_lease, to be given back with remote_release. WAITING: for an address or for its turn, until
+ * the callback or remote_cancel. REFUSED: RC_BACKEND (no key, breaker, no address), RC_TOO_MANY (it asked for
+ * a rest, too many wait, the spending limit is reached: the message has the time of its reset). */
+enum pool_answer remote_acquire(const struct remote_model *m, remote_cb cb, void *arg,
+                                struct remote_lease **ret_lease, struct remote_wait **ret_wait,
+                                uint32_t *ret_retry_after_s, struct err *err);
+void remote_cancel(struct remote_wait *w);
+/* rest_s: it asked not to be asked again for so long; 0 = it did not. */
+void remote_release(struct remote_lease *l, enum route_end end, uint32_t rest_s);
+
+/* ---- spending ---- */
+
+/* Counts tokens; the price of them, 0 where no prices are known. *ret_name, *ret_sums: what is to be kept. */
+double remote_charge(const struct remote_model *m, uint64_t prompt_tokens, uint64_t completion_tokens,
+                     int64_t wall_ms, const char **ret_name, struct spend *ret_sums);
+/* What an earlier run kept. */
+void remote_restore(struct remote_set *s, const char *name, const struct spend *sums);
+
+/* ---- views ---- */
+
+/* Array of servers: name, url, dialect, models, state ("ready", "unusable"), breaker, running, waiting,
+ * requests, failures, spent_day, spent_month, limit_day, limit_month, last_error. Never a key. */
+yyjson_mut_val *remote_set_json(const struct remote_set *s, yyjson_mut_doc *doc);
+/* OpenAI's object of a model. */
+yyjson_mut_val *remote_model_json(const struct remote_model *m, yyjson_mut_doc *doc);
+
+#endif

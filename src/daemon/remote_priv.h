@@ -1,0 +1,61 @@
+/* What the files of servers elsewhere share. Layer daemon; loop thread. */
+#ifndef DAEMON_REMOTE_PRIV_H
+#define DAEMON_REMOTE_PRIV_H
+
+#include "daemon/remote.h"
+
+#include "daemon/url.h"
+#include "pool/breaker.h"
+#include "proxy/tls.h"
+
+#define REMOTE_ADDRESS_MS 60000u /* how long an address is believed */
+
+/* What goes on over reloads; counted by servers, leases and the question for an address. */
+struct remote_state {
+    uint32_t refs;
+    char name[48];
+    uv_loop_t *loop;
+    struct breaker breaker;
+    struct spend spend;
+    uint64_t rest_until_ms; /* it asked for */
+    uint32_t running, n_waiting;
+    uint64_t requests, failures;
+    struct err last_error; /* of an answer that never came; message empty = none */
+    struct remote_wait *first, *last;
+    /* addresses */
+    uv_getaddrinfo_t question;
+    bool asking;
+    char asked_host[254]; /* that the addresses are of */
+    uint64_t known_ms;    /* when they were told; 0 = never */
+    char address[ROUTE_ADDRESSES][46];
+    uint32_t n_addresses;
+};
+
+struct remote {
+    uint32_t refs;
+    struct remote_state *state;
+    struct arena arena;
+    const char *name, *shown_url, *dialect;
+    struct url url;
+    struct tls_context *tls; /* NULL = none */
+    char *auth;              /* a line of a head with the key, or NULL; cleared before it is freed */
+    unsigned speaks;
+    uint32_t timeout_ms, max_running, max_waiting;
+    struct spend_limits limits;
+    double price_input, price_output;
+    struct err problem; /* message empty = it can be used */
+    struct remote_model *models;
+    size_t n_models;
+};
+
+struct remote_set {
+    struct remote **servers;
+    size_t n;
+    size_t n_models;
+};
+
+struct remote *remote_hold(struct remote *r);
+void remote_drop(struct remote *r);
+void remote_state_drop(struct remote_state *s);
+
+#endif

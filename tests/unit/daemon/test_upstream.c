@@ -1,0 +1,251 @@
+/* Servers elsewhere: their addresses, settings, spending, and whom a name means. */
+#include "daemon/remote.h"
+#include "daemon/spend.h"
+#include "daemon/url.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- addresses ---- */
+
+static void test_addresses(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        bool tls;
+        const char *host;
+        uint16_t port;
+        const char *path;
+        bool loopback;
+    } fine[] = {{"https://api.example.com", true, "api.example.com", 443, "", false},
+                {"https://api.example.com:8443/a/v1/", true, "api.example.com", 8443, "/a/v1", false},
+                {"http://localhost:1", false, "localhost", 1, "", true},
+                {"http://127.0.0.9/v1", false, "127.0.0.9", 80, "/v1", true},
+                {"http://[::1]:8080/x", false, "::1", 8080, "/x", true},
+                {"https://[2001:db8::1]", true, "2001:db8::1", 443, "", false}};
+    for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
+        struct url u;
+        struct err err;
+        if (url_parse(str_from(fine[i].text), &u, &err) != RC_OK)
+            fail_msg("%s: %s", fine[i].text, err.message);
+        assert_int_equal(u.tls, fine[i].tls);
+        assert_string_equal(u.host, fine[i].host);
+        assert_int_equal(u.port, fine[i].port);
+        assert_string_equal(u.path, fine[i].path);
+        assert_int_equal(url_is_loopback(&u), fine[i].loopback);
+    }
+    static const char *const bad[] = {"",
+                                      "https://",
+                                      "api.example.com",
+                                      "ftp://x",
+                                      "https://x:0",
+                                      "https://x:65536",
+                                      "https://x:",
+                                      "https://x:1x",
+                                      "https://a b",
+                                      "https://x/?key=1",
+                                      "https://x/a\r\nb",
+                                      "https://[::1",
+                                      "https://[::1]x",
+                                      "https://[x]",
+                                      "https://-x",
+                                      "https://x#y"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct url u;
+        struct err err;
+        assert_int_equal(url_parse(str_from(bad[i]), &u, &err), RC_INVALID);
+    }
+}
+
+static void test_no_password_is_repeated(void **state)
+{
+    (void)state;
+    struct url u;
+    struct err err;
+    assert_int_equal(url_parse(STR("https://me:hunter2@host"), &u, &err), RC_INVALID);
+    assert_null(strstr(err.message, "hunter2"));
+    assert_non_null(strstr(err.message, "names a user"));
+}
+
+/* ---- spending ---- */
+
+#define AT(day) (((int64_t)(day)*24 + 12) * 3600000)
+
+static void test_spending(void **state)
+{
+    (void)state;
+    struct spend s = {0};
+    const struct spend_limits day = {3, 0}, month = {0, 5}, none = {0, 0};
+    const char *what;
+    double limit;
+    int64_t reset;
+    assert_true(spend_cost(1000000, 500000, 2, 4) == 4);
+    spend_add(&s, 2, AT(20400)); /* 2025-11-08 */
+    assert_false(spend_is_over(&s, &day, AT(20400), &what, &limit, &reset));
+    spend_add(&s, 1, AT(20400));
+    assert_true(spend_is_over(&s, &day, AT(20400), &what, &limit, &reset));
+    assert_string_equal(what, "day");
+    assert_true(limit == 3);
+    assert_int_equal(reset, 20401ll * 86400000);
+    assert_false(spend_is_over(&s, &none, AT(20400), &what, &limit, &reset));
+    assert_false(spend_is_over(&s, &day, AT(20401), &what, &limit, &reset)); /* a new day */
+    spend_add(&s, 2, AT(20401));
+    assert_true(spend_is_over(&s, &month, AT(20401), &what, &limit, &reset));
+    assert_string_equal(what, "month");
+    assert_int_equal(reset, 20423ll * 86400000);                               /* 2025-12-01 */
+    assert_false(spend_is_over(&s, &month, AT(20423), &what, &limit, &reset)); /* a new month */
+}
+
+/* ---- the set ---- */
+
+static const char *environment(const char *name)
+{
+    return !strcmp(name, "GOOD") ? " sk-good\n" : !strcmp(name, "ODD") ? "two words" : NULL;
+}
+
+static struct remote_set *set_of(const char *text)
+{
+    struct config *c = NULL;
+    struct remote_set *s = NULL;
+    struct err err;
+    if (config_parse(str_from(text), "test", &c, &err) != RC_OK)
+        fail_msg("%s", err.message);
+    assert_int_equal(remote_set_build(c, environment, &s, &err), RC_OK);
+    config_free(c);
+    return s;
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    struct remote_set *s =
+        set_of("upstreams:\n"
+               "  a: {url: 'http://localhost', models: {fast: big-1, slow: big-2}, key_env: GOOD}\n"
+               "  b: {url: 'http://localhost', models: [slow, org/x]}\n");
+    assert_int_equal(remote_set_models(s), 4);
+    assert_string_equal(remote_find(s, STR("a/fast"))->remote, "big-1");
+    assert_string_equal(remote_find(s, STR("b/org/x"))->remote, "org/x");
+    assert_string_equal(remote_find_name(s, STR("slow"))->id, "a/slow");
+    assert_null(remote_find(s, STR("a/big-1"))); /* only what is listed, by its name here */
+    assert_null(remote_find(s, STR("fast")));
+    assert_null(remote_find_name(s, STR("")));
+    assert_null(remote_problem(s, 0));
+    remote_set_free(s);
+}
+
+static void test_keys_that_cannot_be_used(void **state)
+{
+    (void)state;
+    struct remote_set *s = set_of("upstreams:\n"
+                                  "  a: {url: 'http://localhost', models: [m], key_env: MISSING}\n"
+                                  "  b: {url: 'http://localhost', models: [m], key_env: ODD}\n"
+                                  "  c: {url: 'http://localhost', models: [m], key_file: /no/such/file}\n"
+                                  "  d: {url: 'https://localhost', models: [m], ca_file: /no/such/file}\n");
+    static const char *const says[] = {"MISSING", "not one word", "/no/such/file", "/no/such/file"};
+    for (size_t i = 0; i < 4; i++) {
+        struct remote_lease *lease = NULL;
+        struct remote_wait *wait = NULL;
+        struct err err;
+        uint32_t retry_after_s;
+        assert_non_null(strstr(remote_problem(s, i)->message, says[i]));
+        assert_null(strstr(remote_problem(s, i)->message, "two words"));
+        assert_int_equal(
+            remote_acquire(remote_set_model(s, i), NULL, NULL, &lease, &wait, &retry_after_s, &err),
+            POOL_REFUSED);
+        assert_int_equal(err.code, RC_BACKEND);
+    }
+    remote_set_free(s);
+}
+
+struct got {
+    struct remote_lease *lease;
+    struct err err;
+    unsigned calls;
+};
+
+static void on_lease(void *arg, struct remote_lease *lease, const struct err *err, uint32_t retry_after_s)
+{
+    struct got *g = arg;
+    (void)retry_after_s;
+    g->calls++;
+    g->lease = lease;
+    if (err)
+        g->err = *err;
+}
+
+static enum pool_answer ask(const struct remote_set *s, struct got *g, struct remote_wait **ret_wait)
+{
+    uint32_t retry_after_s;
+    *g = (struct got){.calls = 0};
+    return remote_acquire(remote_set_model(s, 0), on_lease, g, &g->lease, ret_wait, &retry_after_s, &g->err);
+}
+
+static void test_turns(void **state)
+{
+    (void)state;
+    struct remote_set *s = set_of(
+                          "upstreams:\n  a: {url: 'http://127.0.0.1:9', models: [m], max_concurrency: 1}\n"
+                          "limits: {max_waiting: 2}\n"),
+                      *later;
+    struct remote_wait *w[3];
+    struct got g[4];
+    remote_set_start(s, NULL, NULL);
+    assert_int_equal(ask(s, &g[0], &w[0]), POOL_GRANTED);
+    assert_string_equal(g[0].lease->out.address[0], "127.0.0.1");
+    assert_string_equal(g[0].lease->out.host_field, "127.0.0.1:9");
+    assert_int_equal(ask(s, &g[1], &w[1]), POOL_WAITING);
+    assert_int_equal(ask(s, &g[2], &w[2]), POOL_WAITING);
+    assert_int_equal(ask(s, &g[3], &w[0]), POOL_REFUSED);
+    assert_int_equal(g[3].err.code, RC_TOO_MANY);
+    remote_cancel(w[1]);
+    later = set_of("upstreams:\n  a: {url: 'http://127.0.0.1:9', models: [m], max_concurrency: 1}\n");
+    remote_set_start(later, NULL, s); /* a reload: what goes on goes on */
+    remote_set_free(s);
+    remote_release(g[0].lease, ROUTE_END_FINE, 0);
+    assert_int_equal(g[1].calls, 0);
+    assert_int_equal(g[2].calls, 1);
+    assert_non_null(g[2].lease);
+    remote_release(g[2].lease, ROUTE_END_FINE, 60); /* it asked for a rest */
+    assert_int_equal(ask(later, &g[3], &w[0]), POOL_REFUSED);
+    assert_non_null(strstr(g[3].err.message, "takes no requests for another"));
+    remote_set_free(later);
+}
+
+static void test_a_breaker_opens(void **state)
+{
+    (void)state;
+    struct remote_set *s = set_of("upstreams:\n  a: {url: 'http://127.0.0.1:9', models: [m]}\n");
+    struct remote_wait *w;
+    struct got g;
+    remote_set_start(s, NULL, NULL);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(ask(s, &g, &w), POOL_GRANTED);
+        remote_release(g.lease, ROUTE_END_BROKEN, 0);
+    }
+    assert_int_equal(ask(s, &g, &w), POOL_REFUSED);
+    assert_int_equal(g.err.code, RC_BACKEND);
+    assert_non_null(strstr(g.err.message, "nothing but errors"));
+    remote_set_free(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_no_password_is_repeated),
+        cmocka_unit_test(test_spending),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_keys_that_cannot_be_used),
+        cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_a_breaker_opens),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
