@@ -2,10 +2,8 @@
 import base64
 import json
 import os
-import pathlib
 import re
 import shutil
-import subprocess
 import threading
 
 import ollama
@@ -228,21 +226,6 @@ def test_requests_at_the_same_time(door):
     for t in threads:
         t.join()
     assert len(answers) == 4
-
-
-def test_the_client_for_node(door, node_clients):
-    script = pathlib.Path(__file__).parent / "lib/ollama_session.mjs"
-    r = subprocess.run(["node", script, door.url, "tiny-a", "embedder"], cwd=node_clients, capture_output=True, text=True,
-                       timeout=120, check=False)
-    assert r.returncode == 0, r.stderr
-    seen = json.loads(r.stdout)
-    assert sorted(seen["list"]) == ["embedder", "tiny-a", "tiny-b"] and seen["show"] == "llama"
-    assert seen["whole"]["done"] and seen["parts"][-1]["done"] and seen["tools"]
-    assert "".join(p["message"]["content"] for p in seen["parts"]) == seen["whole"]["message"]["content"]
-    assert seen["text"] == seen["raw"] and seen["embeddings"] == [64, 64]
-    assert "tiny-a" in seen["ps"] and seen["aborted"] == "AbortError"
-    assert seen["unknown"]["status"] == 404 and "did you mean" in seen["unknown"]["error"]
-    assert seen["unloaded"] == "unload" and not door.instances("tiny-a")
 
 
 def test_context_is_widened_where_it_can_be(make_daemon, folder, slow, one_thread):
