@@ -164,7 +164,7 @@ static void put_view(const struct auth_spec *s, const char *secret, struct buf *
 enum rc keyring_add(const char *path, yyjson_val *wish, int64_t now_ms, struct buf *out, struct err *err)
 {
     struct key_set k = {0};
-    struct auth_spec made;
+    struct auth_spec made = {0};
     char secret[64] = "";
     int lock = -1;
     enum rc rc = lock_file(path, &lock, err);

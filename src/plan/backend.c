@@ -70,7 +70,7 @@ static bool cuda_scans(const struct gtensor *state, const struct gtensor *a, con
 /* ROCm's kernels are compiled from the same source. */
 static bool cuda_refuses(const struct graph *g, const struct gtensor *t)
 {
-    const struct gtensor *a = t->src[0] >= 0 ? &g->t[t->src[0]] : NULL;
+    const struct gtensor *a = &g->t[t->src[0] >= 0 ? t->src[0] : 0]; /* the ops below have one */
     if (t->op == OP_FLASH_ATTN)
         return !cuda_attends(a, &g->t[t->src[1]], &g->t[t->src[2]]);
     if (t->op == OP_SSM_SCAN)

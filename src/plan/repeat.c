@@ -230,7 +230,7 @@ static void fold_devices(struct chooser *c)
 
 static void know_devices(struct chooser *c)
 {
-    const struct layout *l = c->b->l;
+    const struct layout *l = c->b->l; /* cppcheck-suppress ctuuninitvar ; b is set before all else */
     c->copies = c->refuses = c->reorders = false;
     c->states = c->b->f->state_r || c->b->f->state_s;
     for (int d = 0; d < l->n_devices; d++) {

@@ -436,7 +436,7 @@ static bool leave_out_siblings(struct question *q)
 static bool goes_apart(struct question *q, struct admission *a)
 {
     struct err err;
-    uint64_t free_bytes[PLAN_MAX_DEVICES];
+    uint64_t free_bytes[PLAN_MAX_DEVICES] = {0};
     for (size_t d = 0; d < q->machine.n_devices; d++)
         free_bytes[d] = q->machine.devices[d].free_bytes;
     bool apart = q->e->lead->twin && leave_out_siblings(q) && ask(q, VIEW_NOBODY, &a->plan, &err) == RC_OK &&

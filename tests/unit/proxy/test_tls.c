@@ -204,16 +204,23 @@ static void *pump_run(void *arg)
     return NULL;
 }
 
-/* The test's end of a plain socket that leads through TLS to the door. */
-static int pump_start(struct pump *p, struct door *d, struct tls_context *ctx, const char *host)
+/* The test's end of a plain socket that leads through TLS to the door; the pump takes so many bytes of the
+ * door's at a time, 0 = all. */
+static int pump_start_by(struct pump *p, struct door *d, struct tls_context *ctx, const char *host,
+                         size_t max_write)
 {
     int pair[2];
-    *p = (struct pump){.ctx = ctx, .host = host, .outer = client_connect(d)};
+    *p = (struct pump){.ctx = ctx, .host = host, .outer = client_connect(d), .max_write = max_write};
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     assert_int_equal(fcntl(p->outer, F_SETFL, O_NONBLOCK), 0);
     p->plain = pair[1];
     assert_int_equal(pthread_create(&p->thread, NULL, pump_run, p), 0);
     return pair[0];
+}
+
+static int pump_start(struct pump *p, struct door *d, struct tls_context *ctx, const char *host)
+{
+    return pump_start_by(p, d, ctx, host, 0);
 }
 
 static void pump_end(struct pump *p, int fd)
@@ -308,8 +315,7 @@ static void test_bodies(void **state)
     memset(body, 'x', n);
     memcpy(body, start, sizeof start - 1);
     memcpy(body + n - 2, "\"}", 2);
-    int fd = pump_start(&p, s.d, s.client, "localhost");
-    p.max_write = 100;
+    int fd = pump_start_by(&p, s.d, s.client, "localhost", 100);
     (void)snprintf(head, sizeof head,
                    "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n", n);
     client_send(fd, head);
