@@ -73,6 +73,14 @@ void llamacpp_version(struct str text, struct runtime_caps *caps)
         snprintf(caps->version, sizeof caps->version, "%.*s", STR_ARG(line));
 }
 
+static bool is_device_name(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (!isgraph((unsigned char)s.p[i]))
+            return false;
+    return s.n > 0;
+}
+
 /* "  CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23500 MiB free)" */
 static bool device_line(struct str line, struct runtime_caps *caps)
 {
@@ -83,7 +91,7 @@ static bool device_line(struct str line, struct runtime_caps *caps)
     size_t open = rest.n;
     while (open > 0 && rest.p[open - 1] != '(')
         open--;
-    if (open == 0 || name.n == 0)
+    if (open == 0 || !is_device_name(name))
         return false;
     struct str description = str_trim((struct str){rest.p, open - 1});
     struct str sizes = {rest.p + open, rest.n - open - strlen(" MiB free)")};
