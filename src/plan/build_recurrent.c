@@ -437,7 +437,10 @@ int32_t build_kimi_delta(struct build *b, int32_t cur, uint32_t il)
                       .rates = kimi_rates(b, cur, t),
                       .state = state};
     int32_t y = graph_unary(g, OP_CONT, run_net(b, &net, stored));
-    int32_t gate = build_product(b, t[ROLE_SSM_G_B], build_product(b, t[ROLE_SSM_G_A], cur));
+    /* the gate reads through views, which a device that reorders does not run before the net */
+    int32_t read = graph_reshape(g, cur, f->n_embd, n / b->n_seqs, b->n_seqs, 1);
+    read = graph_reshape(g, read, f->n_embd, n, 1, 1);
+    int32_t gate = build_product(b, t[ROLE_SSM_G_B], build_product(b, t[ROLE_SSM_G_A], read));
     gate = graph_unary(g, OP_UNARY, graph_reshape(g, gate, width, heads, n, 1));
     y = build_norm(b, graph_reshape(g, y, width, heads, n, 1), t[ROLE_SSM_NORM], -1);
     y = graph_binary(g, OP_MUL, y, gate);
