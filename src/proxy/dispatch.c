@@ -118,10 +118,12 @@ static void find_route(struct conn *c)
     }
     if (c->method == HTTP_OPTIONS)
         return;
-    if (c->allow)
-        refuse(c, 405, RC_UNSUPPORTED, "the path does not take this method");
-    else
+    if (!c->allow) {
         refuse(c, 404, RC_NOT_FOUND, "there is no such path here");
+        return;
+    }
+    refuse(c, 405, RC_UNSUPPORTED, "the path does not take this method");
+    c->refusal.hint = "the field Allow of this answer names those that it takes";
 }
 
 static void deny(struct conn *c, const char *text, const char *hint)
