@@ -6,8 +6,8 @@
 
 #include <stdio.h>
 
-/* One node a line, in the order in which they run: number, operation, type, shape, sources, strides of a view; behind '#'
- * the index of the backend. Errors as plan_estimate's. */
+/* One node a line, in the order in which they run: number, operation, type, shape, sources, strides of a
+ * view; behind '#' the index of the backend. Errors as plan_estimate's. */
 enum rc graph_print(const struct oracle_case *c, const struct model *m, FILE *out, struct err *err);
 
 #endif

@@ -469,7 +469,8 @@ static void the_schema_and_reference_name_every_key(void **state)
 static void keys_that_need_a_restart_are_told(void **state)
 {
     (void)state;
-    struct config *a = parse_ok("listen: 127.0.0.1:1\nlog_level: warn\n"), *b = parse_ok("usual_caches: false\n");
+    struct config *a = parse_ok("listen: 127.0.0.1:1\nlog_level: warn\n"),
+                  *b = parse_ok("usual_caches: false\n");
     const char *keys[8];
     assert_int_equal(config_restart_keys(a, b, keys, 8), 2);
     assert_string_equal(keys[0], "listen");

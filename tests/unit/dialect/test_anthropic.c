@@ -25,7 +25,7 @@ static const struct {
 } asks[] = {
     {"{\"model\":\"x\",\"stream\":true,\"stream_options\":{}," HI "}", "{" HI_ASK "}"},
     {"{" HI ",\"temperature\":0.5,\"top_p\":1,\"top_k\":3,\"seed\":7,\"service_tier\":\"auto\",\"stop_"
-            "sequences\":null}",
+     "sequences\":null}",
      "{" HI_ASK ",\"temperature\":0.5,\"top_p\":1,\"top_k\":3,\"seed\":7}"},
     {"{" HI ",\"stop_sequences\":[\"a\",\"b\"],\"metadata\":{\"user_id\":\"u\"}}",
      "{" HI_ASK ",\"stop\":[\"a\",\"b\"],\"user\":\"u\"}"},
@@ -33,7 +33,7 @@ static const struct {
                                          "\"be brief\"},{\"role\":\"user\",\"content\":"
                                          "\"hi\"}]}"},
     {"{" HI ",\"system\":[{\"type\":\"text\",\"text\":\"a\",\"cache_control\":{}},{\"type\":\"text\","
-            "\"text\":\"b\"}]}",
+     "\"text\":\"b\"}]}",
      "{\"max_tokens\":5,\"messages\":[{\"role\":\"system\",\"content\":\"a\\nb\"},{\"role\":\"user\","
      "\"content\":\"hi\"}"
      "]}"},
@@ -72,7 +72,7 @@ static const struct {
      "\"text\",\"text\":"
      "\"so?\"}]}]}"},
     {"{" HI ",\"tools\":[{\"name\":\"f\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"},"
-            "\"cache_control\":{}},"
+     "\"cache_control\":{}},"
      "{\"type\":\"custom\",\"name\":\"g\",\"input_schema\":{}}],\"tool_choice\":{\"type\":\"any\","
      "\"disable_parallel_tool_use\":true}}",
      "{" HI_ASK
@@ -140,7 +140,7 @@ static void test_refusals(void **state)
         {"{" HI ",\"tools\":[{\"name\":\"f\"}]}", "tools.0: a tool has a name"},
         {"{" HI ",\"tools\":[{\"type\":\"web_search_20250305\",\"name\":\"s\"}]}", "web_search_20250305"},
         {"{" HI ",\"tools\":[{\"name\":\"f\",\"input_schema\":{}}],\"tool_choice\":{\"type\":\"tool\","
-                "\"name\":\"g\"}}",
+         "\"name\":\"g\"}}",
          "tool_choice names none"},
         {"{" HI ",\"tool_choice\":\"auto\"}", "tool_choice: its type"},
         {"{" HI ",\"thinking\":{\"type\":\"maybe\"}}", "thinking: its type"},
@@ -221,7 +221,7 @@ static const struct {
                          PIECE(2, "input_json_delta", "\"partial_json\":\"{}\"") STOPPED(2)
                              ENDED("\"stop_reason\":\"tool_use\",\"stop_sequence\":null"),
      "{" HEAD "{\"type\":\"tool_use\",\"id\":\"t0\",\"name\":\"get_it\",\"input\":{\"a\":1}},{\"type\":"
-              "\"tool_use\",\"id\":"
+     "\"tool_use\",\"id\":"
      "\"t1\",\"name\":\"bare\",\"input\":{}},{\"type\":\"tool_use\",\"id\":\"toolu_9_2\",\"name\":\"last\","
      "\"input\":{}}],"
      "\"stop_reason\":\"tool_use\",\"stop_sequence\":null," USED(6) "}"},
@@ -235,7 +235,7 @@ static const struct {
          PIECE(0, "input_json_delta", "\"partial_json\":\"{\\\"a\"") STOPPED(0)
              ENDED("\"stop_reason\":\"max_tokens\",\"stop_sequence\":null"),
      "{" HEAD "{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{\"partial_json\":\"{\\\"a\"}}],"
-              "\"stop_reason\":"
+     "\"stop_reason\":"
      "\"max_tokens\",\"stop_sequence\":null," USED(6) "}"},
 };
 

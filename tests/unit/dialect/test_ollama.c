@@ -301,7 +301,7 @@ static void test_a_stream_of_words(void **state)
           "{" AT ",\"message\":{\"role\":\"assistant\",\"content\":\"h\xc3\xa9\"},\"done\":false}\n"
           "{" AT ",\"message\":{\"role\":\"assistant\",\"content\":\"\\n!\"},\"done\":false}\n"
           "{" AT ",\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":true,\"done_reason\":"
-                 "\"stop\"" COUNTED "}\n");
+          "\"stop\"" COUNTED "}\n");
     gives(GENERATE, "{\"prompt\":\"p\"}", EVENTS, WORDS FINISH("length") USAGE MARK,
           "{" AT ",\"response\":\"\",\"thinking\":\"hm\",\"done\":false}\n"
           "{" AT ",\"response\":\"h\xc3\xa9\",\"done\":false}\n"
@@ -314,7 +314,7 @@ static void test_one_object(void **state)
     (void)state;
     gives(CHAT, ASK_ONE, EVENTS, WORDS FINISH("stop") USAGE MARK,
           "{" AT ",\"message\":{\"role\":\"assistant\",\"content\":\"h\xc3\xa9\\n!\",\"thinking\":\"hm\"},"
-                 "\"done\":true,"
+          "\"done\":true,"
           "\"done_reason\":\"stop\"" COUNTED "}\n");
     gives(GENERATE, "{\"prompt\":\"p\",\"stream\":false}", EVENTS, WORDS FINISH("stop") USAGE MARK,
           "{" AT
@@ -332,7 +332,7 @@ static void test_calls_of_tools(void **state)
     gives(CHAT, ASK, EVENTS, CALLS FINISH("tool_calls") USAGE MARK,
           "{" AT ",\"message\":{\"role\":\"assistant\",\"content\":\"\"" TOLD "},\"done\":false}\n"
           "{" AT ",\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":true,\"done_reason\":"
-                 "\"stop\"" COUNTED "}\n");
+          "\"stop\"" COUNTED "}\n");
     gives(CHAT, ASK_ONE, EVENTS, CALLS FINISH("tool_calls") USAGE MARK,
           "{" AT ",\"message\":{\"role\":\"assistant\",\"content\":\"\"" TOLD
           "},\"done\":true,\"done_reason\":\"stop\"" COUNTED "}\n");
@@ -371,7 +371,7 @@ static void test_nothing_is_asked(void **state)
          ",\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":true,\"done_reason\":\"load\"}\n"},
         {CHAT, "{\"messages\":[],\"keep_alive\":0}", true,
          "{" AT ",\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":true,\"done_reason\":"
-                "\"unload\"}\n"},
+         "\"unload\"}\n"},
         {GENERATE, "{\"prompt\":\"\",\"keep_alive\":\"5m\"}", false,
          "{" AT ",\"response\":\"\",\"done\":true,\"done_reason\":\"load\"}\n"},
         {GENERATE, "{\"keep_alive\":\"0s\"}", true,

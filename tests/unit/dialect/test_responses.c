@@ -48,7 +48,7 @@ static const struct {
      "call_id\":\"c2\","
      "\"content\":\"sun\"}]}"},
     {"{" HI ",\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"description\":\"d\",\"parameters\":{},"
-            "\"strict\":true},{\"type\":"
+     "\"strict\":true},{\"type\":"
      "\"function\",\"name\":\"g\",\"parameters\":{}}],\"tool_choice\":{\"type\":\"function\",\"name\":\"g\"},"
      "\"parallel_tool_calls\":false}",
      "{" HI_ASK
@@ -56,7 +56,7 @@ static const struct {
      "\"required\",\"parallel_tool_calls\":false}"},
     {"{" HI ",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"n\",\"schema\":{},\"strict\":true}}}",
      "{" HI_ASK ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":{}"
-                ",\"strict\":true}}}"},
+     ",\"strict\":true}}}"},
     {"{" HI ",\"text\":{\"format\":{\"type\":\"text\"}},\"previous_response_id\":null,\"background\":false}",
      "{" HI_ASK "}"},
 };
@@ -112,7 +112,8 @@ static void test_refusals(void **state)
 #define DONE_MARK "data: [DONE]\n\n"
 #define STREAM                                                                                               \
     DELTA("\"reasoning_content\":\"hm\"")                                                                    \
-    DELTA("\"content\":\"h\\u00e9\"") DELTA("\"content\":\"y\"") DELTA(                                      \
+    DELTA("\"content\":\"h\\u00e9\"")                                                                        \
+    DELTA("\"content\":\"y\"") DELTA(                                                                        \
         "\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]")     \
         DELTA("\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"}\"}},{\"index\":1,\"function\":{" \
               "\"name\":"                                                                                    \
