@@ -417,6 +417,26 @@ static void cancel(void *ctx, void *wait)
     waiting_free(w);
 }
 
+static void look(void *ctx, void *wait, struct route_view *ret)
+{
+    static const enum route_stage stages[] = {[POOL_QUEUED] = ROUTE_QUEUED,
+                                              [POOL_PLANNING] = ROUTE_PLANNING,
+                                              [POOL_BLOCKED] = ROUTE_BLOCKED,
+                                              [POOL_MAKING_ROOM] = ROUTE_MAKING_ROOM,
+                                              [POOL_LOADING] = ROUTE_LOADING};
+    const struct waiting *w = wait;
+    struct pool_look now;
+    (void)ctx;
+    if (!w->wait)
+        return;
+    pool_look(w->wait, &now);
+    *ret = (struct route_view){.stage = stages[now.stage],
+                               .position = now.position,
+                               .expected_ms = now.expected_ms,
+                               .expected_known = true,
+                               .percent = (unsigned)(now.progress * 100)};
+}
+
 static void release(void *ctx, struct route_lease *lease, enum route_end end)
 {
     static const enum pool_end ends[] = {[ROUTE_END_FINE] = POOL_END_FINE,
@@ -450,5 +470,5 @@ static const char *resolve(void *ctx, struct str model, bool *ret_is_name)
 void route_ops_init(struct daemon *d, struct route_ops *ret_ops)
 {
     *ret_ops = (struct route_ops){
-        .ctx = d, .acquire = acquire, .cancel = cancel, .resolve = resolve, .release = release};
+        .ctx = d, .acquire = acquire, .cancel = cancel, .look = look, .resolve = resolve, .release = release};
 }

@@ -194,7 +194,7 @@ bool answer_head(struct answer *a, int status, struct str content_type)
 {
     bool events = status == 200 && is_events(content_type);
     a->status = status;
-    if (!a->call->ask && !events)
+    if (!a->call->ask && !events && !a->ask->stream)
         return false;
     if (status != 200 && status < 400) {
         broken(a, "answered with a status that is neither success nor error");

@@ -25,7 +25,8 @@ struct answer;
 /* ask stays the caller's and outlives the answer; max bounds what is kept; times as in struct completion. */
 struct answer *answer_new(const struct dialect_call *call, struct dialect_ask *ask, size_t max,
                           int64_t begun_us, int64_t waited_us);
-/* The backend's head. False: it is an answer as it stands, to be passed on (calls without a translator). */
+/* The backend's head. False: it is an answer as it stands, to be passed on (calls without a translator, of
+ * which no stream is asked). */
 bool answer_head(struct answer *a, int status, struct str content_type);
 /* Takes the next bytes of the body; appends what the client gets now. The first state other than ANSWER_MORE
  * stays; nothing is taken in after it. */

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "dialect/errors.h"
+#include "dialect/progress.h"
 
 static const struct error_type types[] = {
     {400, "invalid_request_error"}, {500, "api_error"},        {401, "authentication_error"},
@@ -28,6 +29,14 @@ static void put_error(const struct dialect_error *e, struct buf *out)
 {
     anthropic_put_error(e, out);
     (void)buf_puts(out, "\n");
+}
+
+/* A "ping", of which a stream may have any number, with a member that clients do not know. */
+static void put_ping(const struct dialect_progress *p, struct buf *out)
+{
+    (void)buf_puts(out, "event: ping\ndata: {\"type\":\"ping\",\"arriero\":");
+    progress_put_json(p, out);
+    (void)buf_puts(out, "}\n\n");
 }
 
 /* Counting takes two steps at llama.cpp's server: the prompt that the template makes, and its tokens. */
@@ -69,6 +78,7 @@ static const struct dialect_call calls[] = {
      .delta = anthropic_delta,
      .end = anthropic_end,
      .broken = anthropic_broken,
+     .progress = put_ping,
      .plain = anthropic_plain,
      .free = free_state},
     {.path = "/v1/messages/count_tokens",

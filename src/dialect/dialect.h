@@ -32,6 +32,18 @@ struct dialect_error {
     struct str given; /* the backend's own error as JSON */
 };
 
+/* How far a request is that waits for its answer. Slices are borrowed; those that are empty are left out. */
+struct dialect_progress {
+    const char *state; /* one word; static */
+    struct str model;  /* as the client wrote it */
+    struct str instance;
+    uint32_t position; /* in line; 0 = in none */
+    uint64_t waited_ms, expected_ms;
+    unsigned percent; /* of a load */
+    bool expected_known, percent_known;
+    int64_t now_us; /* Unix time */
+};
+
 /* What a client asks of the model beside an answer. */
 struct dialect_wish {
     bool keep_given;
@@ -95,8 +107,12 @@ struct dialect_call {
      * False if it cannot be part of such an answer. */
     bool (*delta)(void *state, const struct completion *sum, const struct chunk_choice *in, struct buf *out);
     void (*end)(void *state, const struct completion *sum, struct buf *out);
-    /* Something broke after the stream began: its last words. */
+    /* Something broke after the stream began: its last words. Calls without a translator have it too if they
+     * have `progress`; their state is NULL, as is any other one's of which no request was translated. */
     void (*broken)(void *state, const struct dialect_error *e, struct buf *out);
+    /* A piece of a stream that has not begun, for clients that ask how far their request is. NULL = the call
+     * cannot tell. */
+    void (*progress)(const struct dialect_progress *p, struct buf *out);
 
     /* ---- the plain form ---- */
     void (*plain)(void *state, const struct completion *sum, struct buf *out);

@@ -43,3 +43,14 @@ void dialect_put_openai_error(const struct dialect_error *e, struct buf *out)
     error_put_member(out, "hint", e->hint);
     (void)buf_puts(out, "}}\n");
 }
+
+void dialect_put_error_event(void *state, const struct dialect_error *e, struct buf *out)
+{
+    struct buf text = {0};
+    (void)state;
+    dialect_put_openai_error(e, &text);
+    (void)buf_puts(out, "data: ");
+    (void)buf_put_str(out, str_trim(buf_str(&text)));
+    (void)buf_puts(out, "\n\n");
+    buf_release(&text);
+}

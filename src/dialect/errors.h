@@ -16,5 +16,7 @@ void error_put_member(struct buf *out, const char *name, struct str text);
 
 /* OpenAI's form: {"error":{"message","type","code","param","hint"}}. */
 void dialect_put_openai_error(const struct dialect_error *e, struct buf *out);
+/* The same as an event of a stream: a call's `broken`. */
+void dialect_put_error_event(void *state, const struct dialect_error *e, struct buf *out);
 
 #endif

@@ -3,8 +3,10 @@
  * Its requests tell how long the model stays and how much context it needs, so they are read before a model
  * is chosen (early). No backend is known that speaks it and that is not Ollama: all calls have translators.
  */
+#include "base/clock.h"
 #include "base/mem.h"
 #include "dialect/ollama.h"
+#include "dialect/progress.h"
 
 /* {"error":"message"}; its clients show the text and nothing else, so the hint is part of it. */
 void ollama_put_error(const struct dialect_error *e, struct buf *out)
@@ -19,6 +21,28 @@ void ollama_put_error(const struct dialect_error *e, struct buf *out)
     buf_release(&text);
 }
 
+/* A piece of an answer without text. */
+static void put_piece(const struct dialect_progress *p, const char *empty, struct buf *out)
+{
+    char at[40];
+    (void)buf_puts(out, "{\"model\":");
+    (void)buf_put_json(out, p->model);
+    (void)buf_printf(out, ",\"created_at\":\"%s\",%s,\"done\":false,\"arriero\":",
+                     clock_rfc3339(p->now_us / 1000, at, sizeof at), empty);
+    progress_put_json(p, out);
+    (void)buf_puts(out, "}\n");
+}
+
+static void chat_progress(const struct dialect_progress *p, struct buf *out)
+{
+    put_piece(p, "\"message\":{\"role\":\"assistant\",\"content\":\"\"}", out);
+}
+
+static void generate_progress(const struct dialect_progress *p, struct buf *out)
+{
+    put_piece(p, "\"response\":\"\"", out);
+}
+
 #define NDJSON "application/x-ndjson"
 #define JSON   "application/json; charset=utf-8"
 
@@ -31,6 +55,7 @@ static const struct dialect_call calls[] = {
      .delta = ollama_delta,
      .end = ollama_end,
      .broken = ollama_broken,
+     .progress = chat_progress,
      .plain = ollama_plain,
      .free = free},
     {.path = "/api/generate",
@@ -41,6 +66,7 @@ static const struct dialect_call calls[] = {
      .delta = ollama_delta,
      .end = ollama_end,
      .broken = ollama_broken,
+     .progress = generate_progress,
      .plain = ollama_plain,
      .document = ollama_filled_in,
      .free = free},

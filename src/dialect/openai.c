@@ -5,6 +5,7 @@
  * llama.cpp's server (0.7.0). */
 #include "base/mem.h"
 #include "dialect/errors.h"
+#include "dialect/progress.h"
 #include "dialect/openai_priv.h"
 
 static void put_text(struct buf *out, const char *before, const struct buf *text)
@@ -89,15 +90,23 @@ static void plain_text(void *state, const struct completion *sum, struct buf *ou
 static const struct dialect_call calls[] = {
     {.path = "/v1/chat/completions",
      .plain_type = OPENAI_JSON,
+     .broken = dialect_put_error_event,
+     .progress = progress_put_comment,
      .plain = openai_plain_chat,
      .remade = &openai_chat_remade},
-    {.path = "/v1/completions", .plain_type = OPENAI_JSON, .plain = plain_text},
+    {.path = "/v1/completions",
+     .plain_type = OPENAI_JSON,
+     .broken = dialect_put_error_event,
+     .progress = progress_put_comment,
+     .plain = plain_text},
     {.path = "/v1/embeddings"},
     {.path = "/v1/audio/transcriptions"},
     {.path = "/v1/rerank"},
     {.path = "/v1/reranking"},
     {.path = "/chat/completions",
      .plain_type = OPENAI_JSON,
+     .broken = dialect_put_error_event,
+     .progress = progress_put_comment,
      .plain = openai_plain_chat,
      .remade = &openai_chat_remade},
     {.path = "/rerank"},

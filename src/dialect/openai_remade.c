@@ -108,17 +108,6 @@ static void end_chat(void *state, const struct completion *sum, struct buf *out)
     (void)buf_puts(out, "data: [DONE]\n\n");
 }
 
-static void broken_chat(void *state, const struct dialect_error *e, struct buf *out)
-{
-    (void)state;
-    struct buf text = {0};
-    dialect_put_openai_error(e, &text);
-    (void)buf_puts(out, "data: ");
-    (void)buf_put_str(out, str_trim(buf_str(&text)));
-    (void)buf_puts(out, "\n\n");
-    buf_release(&text);
-}
-
 const struct dialect_call openai_chat_remade = {
     .path = "/v1/chat/completions",
     .stream_type = "text/event-stream; charset=utf-8",
@@ -126,7 +115,7 @@ const struct dialect_call openai_chat_remade = {
     .ask = ask_chat,
     .delta = delta_chat,
     .end = end_chat,
-    .broken = broken_chat,
+    .broken = dialect_put_error_event,
     .plain = openai_plain_chat,
     .free = free,
 };

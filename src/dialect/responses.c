@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "dialect/errors.h"
+#include "dialect/progress.h"
 
 static void free_state(void *state)
 {
@@ -23,6 +24,7 @@ static const struct dialect_call calls[] = {
      .delta = responses_delta,
      .end = responses_end,
      .broken = responses_broken,
+     .progress = progress_put_comment,
      .plain = responses_plain,
      .free = free_state},
 };

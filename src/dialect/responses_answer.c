@@ -302,7 +302,7 @@ void responses_end(void *state, const struct completion *sum, struct buf *out)
 
 void responses_broken(void *state, const struct dialect_error *e, struct buf *out)
 {
-    struct responses *r = state;
+    struct responses unbegun = {0}, *r = state ? state : &unbegun;
     open_event(r, "error", out);
     (void)buf_printf(out, ",\"code\":\"%s\",\"param\":null,\"message\":", rc_word(e->code));
     (void)buf_put_json(out, e->message);

@@ -341,11 +341,40 @@ enum pool_answer pool_acquire(struct pool *p, const struct pool_request *r, pool
     return POOL_WAITING;
 }
 
-void pool_position(const struct pool_wait *w, uint32_t *ret_position, uint32_t *ret_expected_ms)
+static enum pool_stage stage_of(const struct entry *seat)
 {
+    const struct pool_instance *i = seat->current;
+    if (is_ready(i))
+        return POOL_QUEUED;
+    switch (seat->demand) {
+    case DEMAND_BLOCKED: return POOL_BLOCKED;
+    case DEMAND_PLACED: return i && i->state == POOL_STARTING ? POOL_LOADING : POOL_MAKING_ROOM;
+    case DEMAND_NONE:
+    case DEMAND_PREPARING: break;
+    }
+    return POOL_PLANNING;
+}
+
+/* Of several seats the one that is nearest to serving counts. */
+void pool_look(const struct pool_wait *w, struct pool_look *ret)
+{
+    static const uint8_t nearness[] = {[POOL_PLANNING] = 0,
+                                       [POOL_BLOCKED] = 1,
+                                       [POOL_MAKING_ROOM] = 2,
+                                       [POOL_LOADING] = 3,
+                                       [POOL_QUEUED] = 4};
     size_t ahead = w->spot.flow ? line_ahead(w->entry->line, &w->spot) : 0;
-    *ret_position = to_u32(ahead + 1);
-    *ret_expected_ms = lease_expected_ms(w->entry, ahead);
+    *ret = (struct pool_look){.stage = POOL_PLANNING,
+                              .position = w->spot.flow ? to_u32(ahead + 1) : 0,
+                              .expected_ms = lease_expected_ms(w->entry, ahead)};
+    for (const struct entry *s = w->entry->lead; s; s = s->twin) {
+        enum pool_stage stage = stage_of(s);
+        if (nearness[stage] < nearness[ret->stage])
+            continue;
+        ret->stage = stage;
+        if (stage == POOL_LOADING && s->current->progress > ret->progress)
+            ret->progress = s->current->progress;
+    }
 }
 
 void pool_cancel(struct pool *p, struct pool_wait *w)

@@ -172,8 +172,21 @@ enum pool_end {
     POOL_END_BROKEN  /* the connection failed or died: the pool checks the instance's health itself */
 };
 void pool_release(struct pool *p, struct pool_lease *lease, enum pool_end end);
-/* A waiting request: how many are served before it, and how long that may take. */
-void pool_position(const struct pool_wait *w, uint32_t *ret_position, uint32_t *ret_expected_ms);
+/* A waiting request: what it waits for, its place in line, and how long it may take until it is served. */
+enum pool_stage {
+    POOL_QUEUED,      /* an instance is ready: for a slot */
+    POOL_PLANNING,    /* also: a load that failed is tried again after a pause */
+    POOL_BLOCKED,     /* others hold the memory */
+    POOL_MAKING_ROOM, /* others leave */
+    POOL_LOADING
+};
+struct pool_look {
+    enum pool_stage stage;
+    uint32_t position; /* 1 is next; 0 = it stands in no line */
+    uint32_t expected_ms;
+    double progress; /* of POOL_LOADING, 0…1 */
+};
+void pool_look(const struct pool_wait *w, struct pool_look *ret);
 
 /* What a client wishes of the instance that its lease is of, in place of the model's ttl: to stay so long
  * without use, 0 = until it is idle, UINT64_MAX = for ever. One that is pinned does not leave sooner for it.

@@ -38,8 +38,11 @@ enum state {
     BAD
 };
 
-static const char *const wanted[BODY_MEMBERS] = {
-    [BODY_MODEL] = "model", [BODY_STREAM] = "stream", [BODY_MESSAGES] = "messages", [BODY_PROMPT] = "prompt"};
+static const char *const wanted[BODY_MEMBERS] = {[BODY_MODEL] = "model",
+                                                 [BODY_STREAM] = "stream",
+                                                 [BODY_MESSAGES] = "messages",
+                                                 [BODY_PROMPT] = "prompt",
+                                                 [BODY_LOADING_STATE] = "loading_state"};
 
 static const struct {
     const char *name;

@@ -12,7 +12,7 @@
 
 #define BODY_MODEL_DEPTH 512u /* nesting allowed */
 
-enum body_member { BODY_MODEL, BODY_STREAM, BODY_MESSAGES, BODY_PROMPT, BODY_MEMBERS };
+enum body_member { BODY_MODEL, BODY_STREAM, BODY_MESSAGES, BODY_PROMPT, BODY_LOADING_STATE, BODY_MEMBERS };
 
 enum body_option {
 #define OPTION(id, name, absent, why) BODY_OPTION_##id,

@@ -93,6 +93,7 @@ static void release_parts(struct conn *c)
     free(c->tail);
     prefill_release(c);
     made_release(c);
+    progress_release(c);
     c->tail = NULL;
     free(c->path_buf);
     c->path_buf = NULL;
@@ -270,10 +271,10 @@ static void drained(struct conn *c)
         finish(c);
         return;
     }
-    if (c->phase >= PHASE_LOCAL)
+    if (c->phase >= PHASE_LOCAL && c->phase != PHASE_CONNECT && c->phase != PHASE_BACKOFF)
         conn_deadline(c, 0);
     conn_watch(c);
-    if (c->phase == PHASE_RELAY && c->up)
+    if (c->phase >= PHASE_PREFILL && c->up)
         up_watch(c->up, true, false);
 }
 
@@ -321,6 +322,7 @@ static void next_request(struct conn *c)
     free(c->tail);
     prefill_release(c);
     made_release(c);
+    progress_release(c);
     admit_end(c);
     request_reset(c);
     c->phase = PHASE_HEAD;

@@ -61,6 +61,20 @@ size_t local_head(struct conn *c, int status, const char *content_type, char *ou
     return w.over ? 0 : (size_t)(w.p - out);
 }
 
+size_t local_stream_head(struct conn *c, int status, const char *content_type, char *out, size_t cap)
+{
+    if (c->http10 || !c->complete || c->s->draining)
+        c->keep_alive = false;
+    c->status = status;
+    size_t n = local_head(c, status, content_type, out, cap - 256);
+    struct put w = {out + n, out + cap, false};
+    put_lit(&w, "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n");
+    if (!c->http10)
+        put_lit(&w, "Transfer-Encoding: chunked\r\n");
+    put_lit(&w, "\r\n");
+    return (size_t)(w.p - out);
+}
+
 void local_reply(struct conn *c, int status, const char *content_type, const char *more_fields,
                  struct str body)
 {
@@ -182,19 +196,11 @@ void http_stream_start(struct http_exchange *ex, int status, const char *content
     struct conn *c = conn_of(ex);
     if (c->phase == PHASE_CLOSED)
         return;
-    if (c->http10 || !c->complete || c->s->draining)
-        c->keep_alive = false;
     char head[2048];
-    size_t n = local_head(c, status, content_type, head, sizeof head - 256);
-    struct put w = {head + n, head + sizeof head, false};
-    put_lit(&w, "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n");
-    if (!c->http10)
-        put_lit(&w, "Transfer-Encoding: chunked\r\n");
-    put_lit(&w, "\r\n");
-    c->status = status;
+    size_t n = local_stream_head(c, status, content_type, head, sizeof head);
     c->phase = PHASE_STREAM;
     conn_release_input(c);
-    struct iovec iov = {head, (size_t)(w.p - head)};
+    struct iovec iov = {head, n};
     (void)conn_write(c, &iov, 1);
 }
 

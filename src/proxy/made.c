@@ -147,6 +147,14 @@ void made_answer_now(struct conn *c, struct buf *out)
 
 /* ---- the answer's head ---- */
 
+void made_expect_error(struct up *u)
+{
+    struct conn *c = u->c;
+    new_made(c, c->call);
+    c->made->ask.stream = true;
+    made_start(c);
+}
+
 bool made_begin(struct up *u)
 {
     struct conn *c = u->c;
@@ -204,17 +212,22 @@ static struct dialect_error error_view(const struct conn *c, int status, const s
                                   .request_id = str_from(c->id_text)};
 }
 
-void made_broken(struct conn *c, const char *outcome, const struct err *err)
+static void last_words(struct conn *c, const char *outcome, const struct dialect_error *e)
 {
     struct buf out = {0};
-    const struct made *m = c->made;
-    struct dialect_error e = error_view(c, rc_http_status(err->code), err);
-    made_account(c);
+    const struct dialect_call *call = c->made ? c->made->call : c->call;
     (void)buf_append(&out, (const char[READ_HEADROOM]){0}, READ_HEADROOM);
-    if (m->call->broken)
-        m->call->broken(m->ask.state, &e, &out);
+    if (call->broken)
+        call->broken(c->made ? c->made->ask.state : NULL, e, &out);
     response_break_off(c, outcome, &out);
     buf_release(&out);
+}
+
+void made_broken(struct conn *c, const char *outcome, const struct err *err)
+{
+    struct dialect_error e = error_view(c, rc_http_status(err->code), err);
+    made_account(c);
+    last_words(c, outcome, &e);
 }
 
 /* The answer cannot be given; the backend is left, which frees its slot. */
@@ -254,6 +267,15 @@ static enum made_step no_room(struct conn *c)
     return give_up(c, 503, "refused", &err);
 }
 
+/* The client has a head that promises a stream: an error behind it breaks that off. */
+static enum made_step error_behind_head(struct conn *c, const struct dialect_error *e)
+{
+    relay_give_back(c, e->status >= 500 && e->status != 501 ? ROUTE_END_FAILED : ROUTE_END_FINE);
+    c->phase = PHASE_RELAY;
+    last_words(c, "upstream_error", e);
+    return MADE_FAILED;
+}
+
 /* What the backend says of itself is the answer. It ended as it should, for an error. */
 static enum made_step backend_error(struct up *u, struct buf *out, int *ret_status)
 {
@@ -263,6 +285,8 @@ static enum made_step backend_error(struct up *u, struct buf *out, int *ret_stat
     answer_error(m->answer, &e);
     e.request_id = str_from(c->id_text);
     *ret_status = e.status;
+    if (c->told && c->phase != PHASE_RELAY)
+        return error_behind_head(c, &e);
     u->keep_alive = u->keep_alive && u->message_done;
     u->message_done = true;
     if (c->phase == PHASE_RELAY) {

@@ -115,9 +115,11 @@ struct conn {
     int status;
     struct up *up;
     struct account_tail *tail;
-    struct buf *held;  /* see prefill.c; NULL = no event is dropped */
-    struct made *made; /* see made.c; NULL = the answer passes through */
-    bool awake;        /* the answer has begun: nothing is held any more */
+    struct buf *held;          /* see prefill.c; NULL = no event is dropped */
+    struct made *made;         /* see made.c; NULL = the answer passes through */
+    struct progress *progress; /* see progress.c; NULL = the client does not ask how far it is */
+    bool told;                 /* the client has the answer's head already, from progress.c */
+    bool awake;                /* the answer has begun: nothing is held any more */
     uint64_t response_bytes;
     uint64_t t_body; /* these: monotonic µs; 0 = not reached; t_wait_us is a length */
     uint64_t t_head, t_wait_from, t_wait_us, t_sent, t_upstream_end;
@@ -348,6 +350,8 @@ void capture_end(struct conn *c);
 /* ---- local.c, errors.c ---- */
 /* Status line and the fields that every answer of our own has, ending before the empty line. */
 size_t local_head(struct conn *c, int status, const char *content_type, char *out, size_t cap);
+/* The same of a stream, complete. */
+size_t local_stream_head(struct conn *c, int status, const char *content_type, char *out, size_t cap);
 /* Fields for browsers, if the request has an Origin that may read us. */
 size_t local_cors(const struct conn *c, char *out, size_t cap);
 bool local_origin_allowed(const struct conn *c);
@@ -375,6 +379,8 @@ void relay_connected(struct up *u);
 void relay_upstream_died(struct up *u, int sys_errno);
 void relay_answer_done(struct conn *c); /* upstream's part is over: gives lease and connection back */
 void relay_cancel(struct conn *c, enum phase was); /* the client is gone */
+/* The client is told of an error: with a status, or within its stream if that has a head already. */
+void relay_say_error(struct conn *c, int status, const struct err *err, uint32_t retry_after_s);
 void relay_fail(struct conn *c, int status, const char *outcome, const struct err *err);
 /* The same, leaving the backend in the middle of its answer. */
 void relay_leave(struct conn *c, int status, const char *outcome, const struct err *err);
@@ -486,9 +492,11 @@ enum made_step {
     MADE_AGAIN, /* another request must be sent: relay_again */
     MADE_FAILED /* the request was failed or its stream broken off; u is gone */
 };
+/* Whatever comes of this answer, it is none that can be passed on: the rest of it is read for its reason. */
+void made_expect_error(struct up *u);
 /* Takes what the server's segments hold. status is what the client's head says, if it has none yet. */
 enum made_step made_feed(struct up *u, struct buf *out, int *ret_status);
-/* The backend is gone in the middle of a stream that the client has the head of. */
+/* A stream that the client has the head of, made or passed on, ends here with the dialect's last words. */
 void made_broken(struct conn *c, const char *outcome, const struct err *err);
 void made_account(struct conn *c); /* tokens and times, for the record */
 void made_release(struct conn *c);
@@ -501,6 +509,11 @@ bool prefill_edit(struct conn *c, struct edit *ret);
 void prefill_filter(struct up *u);
 void prefill_release(struct conn *c);
 
+/* ---- progress.c ---- */
+void progress_begin(struct conn *c); /* about to ask for a lease: if the client wants to know how far it is */
+void progress_tell(struct conn *c);  /* what it does not know yet; c may be closed by it */
+void progress_release(struct conn *c);
+
 /* ---- response.c ---- */
 void response_readable(struct up *u);
 /* An answer made here is whole but for the backend's framing, which will not come. */
@@ -508,6 +521,8 @@ void response_end_made(struct up *u);
 /* Ends a stream made here with its last words (READ_HEADROOM bytes in), and with a connection that breaks
  * off. */
 void response_break_off(struct conn *c, const char *outcome, struct buf *last_words);
+/* The content of `out` (READ_HEADROOM bytes in), framed in place as the next piece of the client's stream. */
+struct str response_stream_piece(const struct conn *c, struct buf *out, bool last);
 /* Sends a part of an answer and takes the step that follows from it. */
 void response_send(struct conn *c, const struct iovec *iov, int n);
 

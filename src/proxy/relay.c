@@ -13,14 +13,24 @@
 
 /* ---- the end of things ---- */
 
+void relay_say_error(struct conn *c, int status, const struct err *err, uint32_t retry_after_s)
+{
+    if (c->told) {
+        c->phase = PHASE_RELAY;
+        made_broken(c, c->outcome, err);
+    } else {
+        c->phase = PHASE_LOCAL;
+        errors_reply(c, status, err, retry_after_s);
+    }
+}
+
 void relay_fail(struct conn *c, int status, const char *outcome, const struct err *err)
 {
     relay_give_back(c, ROUTE_END_LEFT); /* if it is not broken, the backend has no part in this */
     c->s->count.upstream_errors += status >= 502;
     c->outcome = outcome;
     conn_deadline(c, 0);
-    c->phase = PHASE_LOCAL;
-    errors_reply(c, status, err, 0);
+    relay_say_error(c, status, err, 0);
 }
 
 static void drop_upstream(struct conn *c)
@@ -180,7 +190,7 @@ void relay_timeout(struct conn *c)
 static void break_off(struct conn *c, const char *outcome, const struct err *err)
 {
     c->s->count.upstream_errors++;
-    if (c->made) {
+    if (c->made || (c->told && !c->t_body)) {
         made_broken(c, outcome, err);
         return;
     }

@@ -40,8 +40,7 @@ static void refused(struct conn *c, const struct route_refusal *r)
         status = 400;
     }
     c->outcome = "refused";
-    c->phase = PHASE_LOCAL;
-    errors_reply(c, status, &err, r->retry_after_s);
+    relay_say_error(c, status, &err, r->retry_after_s);
 }
 
 /* The model is ready, and that was all that was asked for. */
@@ -70,6 +69,10 @@ static void granted(struct conn *c)
     c->leased = true;
     c->address = 0;
     c->s->count.relaying++;
+    if (c->told)
+        progress_tell(c);
+    if (c->phase == PHASE_CLOSED)
+        return;
     if (c->lease.remote && (c->forwarded || !c->call)) {
         (void)err_set(&err, RC_UNSUPPORTED, "requests to %.*s are not passed on to upstreams",
                       (int)(c->path.n < 100 ? c->path.n : 100), c->path.p);
@@ -150,6 +153,7 @@ void relay_acquire(struct conn *c)
                                       .light = needs_no_slot(c),
                                       .tried = c->tried};
     const struct route_ops *ops = &c->s->opt.route;
+    progress_begin(c);
     c->attempts++;
     c->phase = PHASE_LEASE;
     c->wait = NULL;
@@ -158,6 +162,7 @@ void relay_acquire(struct conn *c)
     case ROUTE_WAITING:
         c->t_wait_from = clock_mono_us();
         c->s->count.waiting++;
+        progress_tell(c);
         break;
     case ROUTE_REFUSED: refused(c, &refusal); break;
     }

@@ -16,17 +16,29 @@
 /* An answer's head, and what came of the body if that is small. */
 #define ANSWER_BLOCK (MSG_BYTES + 8192u)
 
+static bool has_events(const struct up *u)
+{
+    struct str type = head_get(&u->in->head, u->in->data, HDR_CONTENT_TYPE);
+    return type.n >= 17 && str_ieq((struct str){type.p, 17}, STR("text/event-stream"));
+}
+
+/* Whether it can follow a head that the client has already. */
+static bool is_stream(struct up *u)
+{
+    return llhttp_get_status_code(&u->parser) == 200 && has_events(u) && u->framing != FRAME_NONE &&
+           !u->in->head.seen[HDR_CONTENT_ENCODING];
+}
+
 static void begin_answer(struct up *u, int status, struct put *w)
 {
     struct conn *c = u->c;
-    struct str type = head_get(&u->in->head, u->in->data, HDR_CONTENT_TYPE);
     c->status = status;
-    c->streamed = c->made ? made_streams(c)
-                          : type.n >= 17 && str_ieq((struct str){type.p, 17}, STR("text/event-stream"));
+    c->streamed = c->made ? made_streams(c) : has_events(u);
     bool chunked = u->framing == FRAME_CHUNKED || u->framing == FRAME_EOF;
     if ((c->http10 && chunked) || c->s->draining)
         c->keep_alive = false;
-    response_put_head(u, w);
+    if (!c->told)
+        response_put_head(u, w);
     u->cut = u->cut || u->n_iov > 0;
     u->n_iov = 0; /* what the request's bytes were kept for */
     c->phase = PHASE_RELAY;
@@ -104,7 +116,7 @@ static struct buf with_headroom(void)
     return b;
 }
 
-static struct str made_payload(struct conn *c, struct buf *out, bool last)
+struct str response_stream_piece(const struct conn *c, struct buf *out, bool last)
 {
     (void)buf_reserve(out, READ_TAILROOM);
     struct str payload = {out->data + READ_HEADROOM, out->n - READ_HEADROOM};
@@ -129,7 +141,7 @@ static void send_made(struct up *u, int status, struct buf *out)
     }
     if (u->message_done)
         made_account(c);
-    send_first(u, &w, block, made_payload(c, out, u->message_done));
+    send_first(u, &w, block, response_stream_piece(c, out, u->message_done));
     msg_put(s, head);
 }
 
@@ -170,7 +182,7 @@ void response_break_off(struct conn *c, const char *outcome, struct buf *last_wo
     relay_break_off(c);
     c->keep_alive = false;
     c->outcome = outcome;
-    struct str words = made_payload(c, last_words, false);
+    struct str words = response_stream_piece(c, last_words, false);
     struct iovec iov = {(void *)(uintptr_t)words.p, words.n};
     if (words.n && !conn_write(c, &iov, 1))
         return;
@@ -254,6 +266,8 @@ static void feed(struct up *u, char *p, size_t n)
     }
     if (first && u->head_done && retry_unserved(u))
         return;
+    if (first && u->head_done && u->c->told && !u->c->made && !is_stream(u))
+        made_expect_error(u);
     if (u->c->made && u->head_done && (!first || made_begin(u))) {
         make(u);
         return;
@@ -281,8 +295,12 @@ void response_readable(struct up *u)
         up_close(u);
         return;
     }
-    if (u->sock.fd < 0 || conn_pending(u->c))
+    if (u->sock.fd < 0)
         return;
+    if (conn_pending(u->c)) { /* the client takes its time */
+        up_watch(u, false, u->n_iov > 0);
+        return;
+    }
     char *p = NULL;
     size_t room = READ_BYTES;
     if (u->head_done) {

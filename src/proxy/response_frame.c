@@ -48,7 +48,7 @@ struct str response_frame_chunk(struct str payload, bool last)
 struct str response_frame(struct up *u, struct str raw, bool first)
 {
     struct http_server *s = u->s;
-    bool chunked = (u->framing == FRAME_CHUNKED || u->framing == FRAME_EOF) && !u->c->http10;
+    bool chunked = (u->framing == FRAME_CHUNKED || u->framing == FRAME_EOF || u->c->told) && !u->c->http10;
     if (u->framing == FRAME_CHUNKED) {
         u->clean = ends_clean(u, raw, first);
         if (u->raw_ok && u->clean && chunked)

@@ -68,6 +68,23 @@ struct route_lease {
         rest_s; /* set before the lease is given back: the backend asked for so long a rest; 0 = it did not */
 };
 
+/* What a waiting request waits for. */
+enum route_stage {
+    ROUTE_QUEUED,      /* the model is ready: for a slot */
+    ROUTE_PLANNING,    /* its file is read, its place is planned */
+    ROUTE_BLOCKED,     /* others hold the memory that it needs */
+    ROUTE_MAKING_ROOM, /* others leave */
+    ROUTE_LOADING,
+    ROUTE_STAGES
+};
+struct route_view {
+    enum route_stage stage;
+    uint32_t position;    /* in line, 1 is next; 0 = in none */
+    uint64_t expected_ms; /* until it is served */
+    bool expected_known;
+    unsigned percent; /* of ROUTE_LOADING */
+};
+
 struct route_refusal {
     struct err err;         /* code gives the HTTP status (rc_http_status) */
     uint32_t retry_after_s; /* 0 = no Retry-After */
@@ -92,6 +109,8 @@ struct route_ops {
                                  struct route_lease *ret_lease, void **ret_wait,
                                  struct route_refusal *ret_refusal);
     void (*cancel)(void *ctx, void *wait);
+    /* How far what waits is; ret as initialised stays where nothing is known. May be NULL itself. */
+    void (*look)(void *ctx, void *wait, struct route_view *ret);
     void (*release)(void *ctx, struct route_lease *lease, enum route_end end); /* gives it back, once */
     /* The id of the model that is meant by this name, or by none; NULL if there is none. *ret_is_name: the
      * name is its id or an alias, letter by letter, and not just a spelling that finds it. May be NULL

@@ -57,7 +57,7 @@ int main(int argc, char **argv)
     opt.loop = uv_default_loop();
     opt.routes = routes;
     opt.n_routes = 1;
-    opt.route = (struct route_ops){NULL, acquire, cancel, release};
+    opt.route = (struct route_ops){.acquire = acquire, .cancel = cancel, .release = release};
     opt.record = record;
     if (http_server_new(&opt, &s, &err) != RC_OK || http_listen_tcp(s, "127.0.0.1:0", false, &err) != RC_OK) {
         fprintf(stderr, "%s\n", err.message);

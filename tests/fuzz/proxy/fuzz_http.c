@@ -82,7 +82,7 @@ static void start(void)
     opt.loop = &loop;
     opt.routes = routes;
     opt.n_routes = 3;
-    opt.route = (struct route_ops){NULL, acquire, cancel, release};
+    opt.route = (struct route_ops){.acquire = acquire, .cancel = cancel, .release = release};
     opt.max_body_bytes = 4096;
     if (http_server_new(&opt, &server, NULL) != RC_OK)
         abort();

@@ -200,7 +200,8 @@ static void test_dialects(void **state)
         for (size_t i = 0; i < d->n_calls; i++) {
             const struct dialect_call *c = &d->calls[i];
             assert_true(c->path[0] == '/');
-            assert_true(!c->delta == !c->stream_type && !c->delta == !c->end && !c->delta == !c->broken);
+            assert_true(!c->delta == !c->stream_type && !c->delta == !c->end);
+            assert_true(!c->progress == !c->broken && (!c->delta || c->broken));
             assert_true(!c->plain || c->plain_type);
             assert_true(!c->early || c->ask);
         }

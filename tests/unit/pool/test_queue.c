@@ -176,10 +176,11 @@ static void test_a_full_line_says_when_to_come_back(void **state)
         ask(f, "a", &held[i]);
     for (int i = 0; i < 4; i++)
         ask(f, "a", &a[i]);
-    uint32_t position, expected;
-    pool_position(a[3].wait, &position, &expected);
-    assert_int_equal(position, 4);
-    assert_in_range(expected, 12000, 12010); /* two rounds of 6 s on two slots */
+    struct pool_look now;
+    pool_look(a[3].wait, &now);
+    assert_int_equal(now.stage, POOL_QUEUED);
+    assert_int_equal(now.position, 4);
+    assert_in_range(now.expected_ms, 12000, 12010); /* two rounds of 6 s on two slots */
     for (int i = 0; i < 3; i++) {
         ask(f, "a", &late[i]);
         assert_int_equal(late[i].first, POOL_REFUSED);

@@ -40,7 +40,7 @@ struct door {
     uv_loop_t loop;
     uv_async_t async;
     struct http_server *server;
-    struct http_route routes[20];
+    struct http_route routes[24];
     size_t n_routes;
     uint16_t port, backend_port;
     int backend, filler[4]; /* connections that fill the backlog; -1 = none */
@@ -175,6 +175,22 @@ static void cancel(void *ctx, void *wait)
             return;
         }
     abort(); /* cancels what does not wait */
+}
+
+static void look(void *ctx, void *wait, struct route_view *ret)
+{
+    struct door *d = ctx;
+    (void)wait;
+    pthread_mutex_lock(&d->lock);
+    *ret = d->setup.view;
+    pthread_mutex_unlock(&d->lock);
+}
+
+void door_show(struct door *d, struct route_view view)
+{
+    pthread_mutex_lock(&d->lock);
+    d->setup.view = view;
+    pthread_mutex_unlock(&d->lock);
 }
 
 static void release(void *ctx, struct route_lease *lease, enum route_end end)
@@ -389,7 +405,11 @@ static void fill_routes(struct door *d)
         {"/v1/audio/transcriptions", HTTP_M_POST, NULL, NULL, false, false},
         {"/api/chat", HTTP_M_POST, NULL, NULL, false, false},
         {"/v1/messages/count_tokens", HTTP_M_POST, NULL, NULL, false, false},
+        {"/v1/responses", HTTP_M_POST, NULL, NULL, false, false},
+        {"/api/generate", HTTP_M_POST, NULL, NULL, false, false},
+        {"/completion", HTTP_M_POST, NULL, NULL, false, false},
     };
+    _Static_assert(sizeof routes <= sizeof d->routes, "room for all");
     memcpy(d->routes, routes, sizeof routes);
     d->n_routes = TABLE_COUNT(routes);
     for (size_t i = 0; i < d->n_routes; i++)
@@ -468,7 +488,8 @@ static void *run(void *arg)
     opt.loop = &d->loop;
     opt.routes = d->routes;
     opt.n_routes = d->n_routes;
-    opt.route = (struct route_ops){d, acquire, cancel, release, resolve};
+    opt.route = (struct route_ops){
+        .ctx = d, .acquire = acquire, .cancel = cancel, .look = look, .release = release, .resolve = resolve};
     opt.record = on_record;
     opt.record_arg = d;
     bool fine = http_server_new(&opt, &d->server, &err) == RC_OK;

@@ -23,7 +23,8 @@ struct door_setup {
     unsigned speaks; /* of leases, as the next two */
     uint64_t timeout_ms;
     bool drain;
-    const char *canonical; /* model of the lease; NULL = "canon" */
+    struct route_view view; /* of what waits */
+    const char *canonical;  /* model of the lease; NULL = "canon" */
     enum rc refuse_code;
     uint32_t retry_after_s;
     const char *unix_path; /* also listen there, as control */
@@ -63,11 +64,12 @@ struct door_record {
 struct door_record door_record(struct door *d);
 /* The model of the last acquire. */
 void door_asked(struct door *d, char *out, size_t cap);
-void door_grant(struct door *d);        /* what waits gets its lease */
-void door_refuse(struct door *d);       /* what waits is refused */
-void door_answer_later(struct door *d); /* /later gets its reply */
-void door_drain(struct door *d);        /* without waiting */
-void door_let_go(struct door *d);       /* /held answers */
+void door_show(struct door *d, struct route_view view); /* how far what waits is */
+void door_grant(struct door *d);                        /* what waits gets its lease */
+void door_refuse(struct door *d);                       /* what waits is refused */
+void door_answer_later(struct door *d);                 /* /later gets its reply */
+void door_drain(struct door *d);                        /* without waiting */
+void door_let_go(struct door *d);                       /* /held answers */
 
 /* ---- the client ---- */
 int client_connect(struct door *d);
