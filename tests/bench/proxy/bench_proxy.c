@@ -1,12 +1,14 @@
 /* The proxy alone with a fixed route, for the benchmark: everything that the daemon puts around it (pool,
- * store) is left out. Prints its port; with a record hook as in the daemon.
- * Usage: bench_proxy BACKEND_PORT [COLLECT_MEMBERS]
+ * store) is left out. Prints its port; with a record hook as in the daemon. Ended by SIGTERM it prints, if
+ * asked for, the CPU time of the loop's longest turn in microseconds: what one stream waits for another at
+ * most. Usage: bench_proxy BACKEND_PORT [turns|COLLECT_MEMBERS]
  */
 #include "proxy/http.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static uint16_t backend;
 static const char *members; /* with them plain answers are collected, see route.h */
@@ -42,13 +44,53 @@ static void record(void *arg, const struct http_record *r)
     tokens += r->completion_tokens;
 }
 
+/* ---- turns of the loop ---- */
+
+static uint64_t woke_us, longest_us;
+
+static uint64_t cpu_now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+}
+
+/* Sleeping costs no CPU time, so a turn goes from one of these to the next. */
+static void on_prepare(uv_prepare_t *prepare)
+{
+    (void)prepare;
+    uint64_t now = cpu_now_us();
+    if (woke_us && now - woke_us > longest_us)
+        longest_us = now - woke_us;
+    woke_us = now;
+}
+
+static void on_term(uv_signal_t *signal, int number)
+{
+    (void)number;
+    printf("%llu\n", (unsigned long long)longest_us);
+    fflush(stdout);
+    uv_stop(signal->loop);
+}
+
+static void count_turns(uv_loop_t *loop)
+{
+    static uv_prepare_t prepare;
+    static uv_signal_t term;
+    uv_prepare_init(loop, &prepare);
+    uv_prepare_start(&prepare, on_prepare);
+    uv_signal_init(loop, &term);
+    uv_signal_start(&term, on_term, SIGTERM);
+}
+
 int main(int argc, char **argv)
 {
     const struct dialect_call *call = dialect_at(DIALECT_OPENAI)->calls; /* chat */
     const struct http_route routes[] = {{.path = call->path, .methods = HTTP_M_POST, .call = call}};
     if (argc != 2 && argc != 3)
         return 2;
-    members = argc == 3 ? argv[2] : NULL;
+    bool turns = argc == 3 && !strcmp(argv[2], "turns");
+    members = argc == 3 && !turns ? argv[2] : NULL;
     backend = (uint16_t)atoi(argv[1]);
     struct http_options opt;
     struct http_server *s = NULL;
@@ -65,5 +107,7 @@ int main(int argc, char **argv)
     }
     printf("%s\n", strrchr(http_server_address(s, 0), ':') + 1);
     fflush(stdout);
+    if (turns)
+        count_turns(opt.loop);
     return uv_run(opt.loop, UV_RUN_DEFAULT);
 }

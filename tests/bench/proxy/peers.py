@@ -4,6 +4,7 @@ Every peer has the proxies' core for itself while it is measured (the others are
 one. Who is not installed is left out, and the reason told.
 """
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -127,6 +128,18 @@ def own_program(stack, tools, name, *args, core=PROXY_CORE):
     return int(proc.stdout.readline()), proc.pid
 
 
+def ask_once(name, port):
+    """The first request: some do most of their work of starting then."""
+    c = http.client.HTTPConnection('127.0.0.1', port, timeout=120)
+    body = {'model': 'm', 'messages': [{'role': 'user', 'content': 'Hello'}]}
+    c.request('POST', '/v1/chat/completions', json.dumps(body), {'Content-Type': 'application/json'})
+    answer = c.getresponse()
+    text = answer.read().decode('utf-8', 'replace')
+    c.close()
+    if answer.status != 200:
+        raise SystemExit('%s does not answer: %d %s' % (name, answer.status, text[:500]))
+
+
 def worker_of(pid):
     with open('/proc/%d/task/%d/children' % (pid, pid)) as f:
         return int(f.read().split()[0])
@@ -154,6 +167,7 @@ class Foreign:
         log = '%s/%s.log' % (folder, name)
         proc = started(stack, argv, PROXY_CORE, dict(os.environ, **self.env), log)
         wait_for_port(name, proc, port, self.seconds, log)
+        ask_once(name, port)
         return Peer(name, port, worker_of(proc.pid) if self.worker else proc.pid, **self.limits)
 
 
@@ -203,9 +217,7 @@ def start_daemon(stack, tools, folder, real):
         os.sched_setaffinity(int(tid), {PROXY_CORE % os.cpu_count()})
     peer = Peer('daemon', daemon.port, daemon.process.pid, most_streams=DAEMON_SLOTS)
     peer.idle_kib = peer.rss_kib()
-    status, answer = daemon.chat('m')
-    if status != 200:
-        raise SystemExit('the daemon does not serve: %s' % json.dumps(answer))
+    ask_once('the daemon', daemon.port)
     return peer
 
 
