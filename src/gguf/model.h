@@ -22,7 +22,7 @@ enum ggml_type {
 
 struct ggml_type_info {
     const char *word;     /* "q4_K" */
-    uint32_t block;       /* elements a block */
+    uint32_t block;       /* elements a block, a power of two */
     uint32_t block_bytes; /* bytes a block */
 };
 /* NULL for an id that is not in the table. */

@@ -9,6 +9,11 @@ static const struct ggml_type_info types[] = {
 #undef GGML_TYPE
 };
 
+#define GGML_TYPE(id, name, word_, block_, bytes_)                                                           \
+    _Static_assert(((block_) & ((block_)-1)) == 0, "blocks are counted by shifts");
+#include "gguf/types.def"
+#undef GGML_TYPE
+
 _Static_assert(sizeof types / sizeof *types <= GGML_TYPE_LIMIT, "model.c counts bytes by type");
 
 const struct ggml_type_info *ggml_type_info(uint32_t type)

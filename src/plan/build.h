@@ -42,9 +42,9 @@ struct build {
     } index;
     int32_t slopes, fading[3];  /* lightning attention: a rate a head; how queries, keys, pairs fade */
     int32_t distances, encoded; /* T5: pairs of tokens as classes of distance; the encoder's result */
-    const uint16_t *emit;       /* layers to build, ascending: `chosen`, or some of them */
+    const uint16_t *emit;       /* layers to build, ascending: `chosen`, or some of them in `anew` */
     uint32_t n_emit;
-    uint16_t chosen[FACTS_MAX_LAYERS];
+    uint16_t chosen[FACTS_MAX_LAYERS], anew[FACTS_MAX_LAYERS];
     int32_t ends[FACTS_MAX_LAYERS]; /* tensors there were when the layer ended, of each place in emit */
     uint32_t n_ends;
     uint64_t

@@ -41,49 +41,27 @@ void graph_release(struct graph *g)
 
 #define GRAPH_LIMIT (1 << 20) /* tensors: far above any real graph */
 
-static int32_t tensor_add(struct graph *g)
+/* Whole blocks; their sizes are powers of two (types.c), and a division would take half of a tensor's time.
+ */
+static uint64_t blocks_of(const struct ggml_type_info *info, uint64_t elements)
+{
+    return elements >> __builtin_ctz(info->block);
+}
+
+/* A tensor without a shape, which the caller gives it; NULL on failure. Field by field: clearing it first, or
+ * copies of arrays, take as long as all else here. */
+static struct gtensor *tensor_add(struct graph *g, enum graph_op op, uint32_t type)
 {
     if (g->n_t == g->cap_t) {
         int32_t cap = g->cap_t ? g->cap_t * 2 : 512;
         if (cap > GRAPH_LIMIT) {
             g->failed = true;
-            return 0;
+            return NULL;
         }
         g->t = mem_realloc(g->t, (size_t)cap, sizeof *g->t);
         g->cap_t = cap;
     }
-    return g->n_t++;
-}
-
-/* Bytes between the first and the last element, as strides have it. */
-static uint64_t span(const struct gtensor *t, const struct ggml_type_info *info)
-{
-    for (int i = 0; i < 4; i++)
-        if (!t->ne[i])
-            return 0;
-    uint64_t n =
-        info->block == 1 ? info->block_bytes + (t->ne[0] - 1) * t->nb[0] : t->ne[0] * t->nb[0] / info->block;
-    for (int i = 1; i < 4; i++)
-        n += (t->ne[i] - 1) * t->nb[i];
-    return n;
-}
-
-int32_t graph_new(struct graph *g, enum graph_op op, uint32_t type, uint64_t ne0, uint64_t ne1, uint64_t ne2,
-                  uint64_t ne3)
-{
-    const struct ggml_type_info *info = ggml_type_info(type);
-    int32_t id = tensor_add(g);
-    if (!info || g->failed) {
-        g->failed = true;
-        return 0;
-    }
-    uint64_t row = (info->block == 1 ? ne0 : ne0 / info->block) * info->block_bytes;
-    /* field by field: clearing it first takes as long as all else here */
-    struct gtensor *t = &g->t[id];
-    const uint64_t ne[4] = {ne0, ne1, ne2, ne3}, nb[4] = {info->block_bytes, row, row * ne1, row * ne1 * ne2};
-    memcpy(t->ne, ne, sizeof ne);
-    memcpy(t->nb, nb, sizeof nb);
-    t->bytes = row * ne1 * ne2 * ne3; /* no gaps: every byte from first to last */
+    struct gtensor *t = &g->t[g->n_t++];
     t->view_offs = 0;
     memset(t->src, 0xff, sizeof t->src);
     t->view_src = t->copy_of = t->copy_head = t->copy_next = -1;
@@ -92,7 +70,51 @@ int32_t graph_new(struct graph *g, enum graph_op op, uint32_t type, uint64_t ne0
     t->type = (uint8_t)type;
     t->flags = 0;
     t->buf = t->backend = -1;
-    return id;
+    return t;
+}
+
+static void set_elements(struct gtensor *t, uint64_t ne0, uint64_t ne1, uint64_t ne2, uint64_t ne3)
+{
+    t->ne[0] = ne0;
+    t->ne[1] = ne1;
+    t->ne[2] = ne2;
+    t->ne[3] = ne3;
+}
+
+/* Rows follow each other: every byte from first to last is the tensor's. */
+static void set_shape(struct gtensor *t, const struct ggml_type_info *info, uint64_t ne0, uint64_t ne1,
+                      uint64_t ne2, uint64_t ne3)
+{
+    uint64_t n = blocks_of(info, ne0) * info->block_bytes;
+    set_elements(t, ne0, ne1, ne2, ne3);
+    t->nb[0] = info->block_bytes;
+    t->nb[1] = n;
+    t->nb[2] = n *= ne1;
+    t->nb[3] = n *= ne2;
+    t->bytes = n * ne3;
+}
+
+/* … or as strides have it. */
+static void set_span(struct gtensor *t, const struct ggml_type_info *info)
+{
+    bool plain = info->block == 1;
+    uint64_t n = plain ? info->block_bytes + (t->ne[0] - 1) * t->nb[0] : blocks_of(info, t->ne[0] * t->nb[0]);
+    for (int i = 1; i < 4; i++)
+        n += (t->ne[i] - 1) * t->nb[i];
+    t->bytes = t->ne[0] && t->ne[1] && t->ne[2] && t->ne[3] ? n : 0;
+}
+
+int32_t graph_new(struct graph *g, enum graph_op op, uint32_t type, uint64_t ne0, uint64_t ne1, uint64_t ne2,
+                  uint64_t ne3)
+{
+    const struct ggml_type_info *info = ggml_type_info(type);
+    struct gtensor *t = info && !g->failed ? tensor_add(g, op, type) : NULL;
+    if (!t) {
+        g->failed = true;
+        return 0;
+    }
+    set_shape(t, info, ne0, ne1, ne2, ne3);
+    return (int32_t)(t - g->t);
 }
 
 int32_t graph_input(struct graph *g, uint32_t type, uint64_t ne0, uint64_t ne1, uint64_t ne2, uint64_t ne3)
@@ -134,8 +156,8 @@ void graph_src(struct graph *g, int32_t t, int32_t src)
 int32_t graph_unary(struct graph *g, enum graph_op op, int32_t a)
 {
     a = known(g, a);
-    struct gtensor s = g->t[a];
-    int32_t id = graph_new(g, op, s.type, s.ne[0], s.ne[1], s.ne[2], s.ne[3]);
+    const struct gtensor *s = &g->t[a];
+    int32_t id = graph_new(g, op, s->type, s->ne[0], s->ne[1], s->ne[2], s->ne[3]);
     graph_src(g, id, a);
     return id;
 }
@@ -147,61 +169,59 @@ int32_t graph_binary(struct graph *g, enum graph_op op, int32_t a, int32_t b)
     return id;
 }
 
-static int32_t view_of(struct graph *g, enum graph_op op, int32_t a, uint64_t offset)
+/* Without a shape; on failure the first tensor, which nobody reads any more. */
+static struct gtensor *view_of(struct graph *g, enum graph_op op, int32_t a, uint64_t offset,
+                               const struct ggml_type_info **ret_info)
 {
     a = known(g, a);
-    int32_t id = graph_new(g, op, g->t[a].type, g->t[a].ne[0], g->t[a].ne[1], g->t[a].ne[2], g->t[a].ne[3]);
-    struct gtensor *t = &g->t[id];
+    *ret_info = ggml_type_info(g->t[a].type);
+    struct gtensor *t = *ret_info && !g->failed ? tensor_add(g, op, g->t[a].type) : NULL;
+    if (!t) {
+        g->failed = true;
+        *ret_info = ggml_type_info(GGML_F32);
+        return g->t;
+    }
     const struct gtensor *s = &g->t[a];
     t->view_src = s->view_src >= 0 ? s->view_src : a;
     t->view_offs = s->view_offs + offset;
     t->src[0] = a;
-    return id;
-}
-
-static void set_layout(struct graph *g, int32_t id, const uint64_t ne[4], const uint64_t nb[4])
-{
-    struct gtensor *t = &g->t[id];
-    memcpy(t->ne, ne, sizeof t->ne);
-    memcpy(t->nb, nb, sizeof t->nb);
-    const struct ggml_type_info *info = ggml_type_info(t->type);
-    t->bytes = info ? span(t, info) : 0;
+    return t;
 }
 
 int32_t graph_view(struct graph *g, int32_t a, uint64_t ne0, uint64_t ne1, uint64_t ne2, uint64_t ne3,
                    uint64_t nb1, uint64_t nb2, uint64_t nb3, uint64_t offset)
 {
-    int32_t id = view_of(g, OP_VIEW, a, offset);
-    uint64_t ne[4] = {ne0, ne1, ne2, ne3}, nb[4] = {g->t[id].nb[0], nb1, nb2, nb3};
-    set_layout(g, id, ne, nb);
-    return id;
+    const struct ggml_type_info *info;
+    struct gtensor *t = view_of(g, OP_VIEW, a, offset, &info);
+    set_elements(t, ne0, ne1, ne2, ne3);
+    t->nb[0] = info->block_bytes;
+    t->nb[1] = nb1;
+    t->nb[2] = nb2;
+    t->nb[3] = nb3;
+    set_span(t, info);
+    return (int32_t)(t - g->t);
 }
 
 int32_t graph_reshape(struct graph *g, int32_t a, uint64_t ne0, uint64_t ne1, uint64_t ne2, uint64_t ne3)
 {
-    int32_t id = view_of(g, OP_RESHAPE, a, 0);
-    const struct ggml_type_info *info = ggml_type_info(g->t[id].type);
-    if (!info)
-        return id;
-    uint64_t row = ne0 / info->block * info->block_bytes;
-    uint64_t ne[4] = {ne0, ne1, ne2, ne3}, nb[4] = {info->block_bytes, row, row * ne1, row * ne1 * ne2};
-    set_layout(g, id, ne, nb);
-    return id;
+    const struct ggml_type_info *info;
+    struct gtensor *t = view_of(g, OP_RESHAPE, a, 0, &info);
+    set_shape(t, info, ne0, ne1, ne2, ne3);
+    return (int32_t)(t - g->t);
 }
 
 int32_t graph_permute(struct graph *g, int32_t a, int a0, int a1, int a2, int a3)
 {
-    a = known(g, a);
-    int32_t id = view_of(g, OP_PERMUTE, a, 0);
-    const struct gtensor *s = &g->t[a];
+    const struct ggml_type_info *info;
+    struct gtensor *t = view_of(g, OP_PERMUTE, a, 0, &info);
+    const struct gtensor *s = &g->t[known(g, a)];
     const int axis[4] = {a0, a1, a2, a3};
-    uint64_t ne[4], nb[4];
     for (int i = 0; i < 4; i++) {
-        ne[axis[i]] = s->ne[i];
-        nb[axis[i]] = s->nb[i];
+        t->ne[axis[i]] = s->ne[i];
+        t->nb[axis[i]] = s->nb[i];
     }
-    set_layout(g, id, ne, nb);
-    return id;
+    set_span(t, info);
+    return (int32_t)(t - g->t);
 }
 
 int32_t graph_transpose(struct graph *g, int32_t a)
@@ -249,14 +269,16 @@ int32_t graph_get_rows(struct graph *g, int32_t a, int32_t rows)
 /* The result is a view of `dst`, as for every operation that writes into a tensor of others. */
 static int32_t writes_into(struct graph *g, enum graph_op op, int32_t dst)
 {
-    dst = known(g, dst);
-    int32_t id = view_of(g, op, dst, 0);
-    uint64_t ne[4], nb[4];
-    memcpy(ne, g->t[dst].ne, sizeof ne);
-    memcpy(nb, g->t[dst].nb, sizeof nb);
-    set_layout(g, id, ne, nb);
-    g->t[id].src[0] = -1;
-    return id;
+    const struct ggml_type_info *info;
+    struct gtensor *t = view_of(g, op, dst, 0, &info);
+    const struct gtensor *s = &g->t[known(g, dst)];
+    for (int i = 0; i < 4; i++) {
+        t->ne[i] = s->ne[i];
+        t->nb[i] = s->nb[i];
+    }
+    set_span(t, info);
+    t->src[0] = -1;
+    return (int32_t)(t - g->t);
 }
 
 int32_t graph_set_rows(struct graph *g, int32_t dst, int32_t values, int32_t rows)

@@ -60,7 +60,7 @@ static bool may_leave_devices(const struct search *s, const struct attempt *a)
 /* One part in `of` of what is left on the devices moves to the host: experts first. */
 static bool lower_layers(struct search *s, struct attempt *a, uint32_t of)
 {
-    uint32_t all = s->est.facts.n_layer, have = a->estimate.layers_gpu;
+    uint32_t all = s->est->facts.n_layer, have = a->estimate.layers_gpu;
     if (!may_leave_devices(s, a))
         return false;
     if (has_experts(s) && a->params.n_cpu_moe < all) {

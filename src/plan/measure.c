@@ -20,6 +20,10 @@ static enum build_choice least_choice(const struct facts *f)
 {
     if (f->indexer.heads) /* each layer has a tensor that lives from the start */
         return BUILD_ALL;
+    /* products that leave every layer for the host make its buffer larger than one layer of each kind shows
+     */
+    if (f->arch->flags & EXACT_EXPERTS)
+        return BUILD_ALL;
     return f->state_r || f->state_s ? BUILD_LAST : BUILD_FEW;
 }
 
@@ -64,7 +68,7 @@ static enum walk_result measure_choice(const struct measuring *q, enum build_cho
     if (applies)
         return walk_run(&e->graph.walk, &known->trace, q->backends, q->n, left_out, ret_bytes);
     enum walk_result done = graph_measure(&e->graph, q->backends, q->n, left_out, ret_bytes);
-    if (done == WALK_DONE && !q->whole)
+    if (done == WALK_DONE && !q->whole && records_met(&e->records, &e->build, choice))
         records_keep(&e->records, &e->build, choice, &e->graph, q->backends);
     return done;
 }

@@ -7,7 +7,7 @@
  * instances together would give is the cheapest. A set that frees no more anywhere than one already refused
  * is refused without asking. Beyond EXACT evictable instances the cheapest ones are added until the class is
  * reached and then taken back one by one, dearest first. */
-#include "plan/plan.h"
+#include "plan/place_priv.h"
 #include "plan/reuse.h"
 
 #include "base/mem.h"
@@ -47,6 +47,7 @@ struct packing {
     double cost[PLAN_MAX_RESIDENTS];  /* of can[i] */
     uint32_t n_can;
     struct plan *plan; /* the latest answer */
+    struct placer placer;
     struct err err;
 };
 
@@ -83,7 +84,7 @@ static enum rc answer_with(struct packing *k, uint64_t set, answer *ret)
                 plus(machine.devices[d].free_bytes, r->device_bytes[d], machine.devices[d].total_bytes);
         machine.host.free_bytes = plus(machine.host.free_bytes, r->host_bytes, machine.host.total_bytes);
     }
-    enum rc rc = plan_place(k->m, k->policy, &machine, k->plan, &k->err);
+    enum rc rc = placer_place(&k->placer, k->m, k->policy, &machine, k->plan, &k->err);
     if (rc && rc != RC_NO_FIT)
         return rc;
     *ret = rc ? NOWHERE : classify(k->plan, &machine);
@@ -291,6 +292,7 @@ enum rc plan_pack(const struct model *m, const struct plan_policy *policy, const
             if (set >> i & 1)
                 ret_victims->index[ret_victims->n++] = k->can[i];
     }
+    placer_release(&k->placer);
     free(k->plan);
     free(k);
     return rc;

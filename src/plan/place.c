@@ -56,7 +56,7 @@ static uint32_t least(uint32_t a, uint32_t b)
  * attention. */
 static bool kv_possible(const struct search *s, uint32_t type)
 {
-    const struct facts *f = &s->est.facts;
+    const struct facts *f = &s->est->facts;
     const struct ggml_type_info *info = ggml_type_info(type);
     if (!info || (info->block > 1 && (!s->base.flash_attn || f->flashless)))
         return false;
@@ -84,7 +84,7 @@ static void resolve_kv(struct search *s)
     }
     for (size_t i = 0; i < TABLE_COUNT(types); i++)
         if (i == 0 ||
-            (kv_possible(s, types[i]) && kv_size(types[i]) >= kv_size(p->kv_floor) && s->est.facts.caches))
+            (kv_possible(s, types[i]) && kv_size(types[i]) >= kv_size(p->kv_floor) && s->est->facts.caches))
             s->kv[s->n_kv++] = (struct kv_choice){types[i], types[i]};
 }
 
@@ -113,7 +113,7 @@ static void resolve(struct search *s)
         plan_params_default(&s->base);
     s->base.gpu_layers = p->gpu_layers_fixed ? p->gpu_layers : PLAN_ALL_LAYERS;
     s->base.n_tensor_split = 0;
-    s->weights_bytes = p->gpu_layers_fixed || s->base.n_overrides ? 0 : device_weights(&s->est.facts);
+    s->weights_bytes = p->gpu_layers_fixed || s->base.n_overrides ? 0 : device_weights(&s->est->facts);
     s->least_pace = INT32_MIN;
     s->base.parallel = p->parallel ? p->parallel : 4;
     s->base.batch = p->batch ? p->batch : 2048;
@@ -224,7 +224,7 @@ static enum rc run(struct search *s, uint32_t *steps, struct err *err)
     p.ctx = s->least_ctx;
     p.type_k = s->kv[0].k;
     p.type_v = s->kv[0].v;
-    rc = estimator_run(&s->est, &p, NULL, 0, false, &probe, err);
+    rc = estimator_run(s->est, &p, NULL, 0, false, &probe, err);
     if (rc)
         return rc;
     struct attempt *a = mem_calloc(1, sizeof *a);
@@ -243,18 +243,46 @@ static enum rc run(struct search *s, uint32_t *steps, struct err *err)
     return rc;
 }
 
-static enum rc place_file(const struct model *m, const struct plan_policy *policy,
+void placer_release(struct placer *k)
+{
+    for (uint32_t i = 0; i < k->n; i++) {
+        estimator_release(k->files[i].est);
+        free(k->files[i].est);
+    }
+    k->n = 0;
+}
+
+static enum rc estimator_of(struct placer *k, const struct model *m, struct estimator **ret, struct err *err)
+{
+    for (uint32_t i = 0; i < k->n; i++) {
+        if (k->files[i].m == m) {
+            *ret = k->files[i].est;
+            return RC_OK;
+        }
+    }
+    if (k->n == TABLE_COUNT(k->files)) /* a policy names no more */
+        return err_set(err, RC_LIMIT, "more than %d files of one model", PLAN_MAX_ALTERNATIVES);
+    struct estimator *e = mem_new(struct estimator);
+    enum rc rc = estimator_init(e, m, err);
+    if (rc) {
+        free(e);
+        return rc;
+    }
+    k->files[k->n].m = m;
+    *ret = k->files[k->n++].est = e;
+    return RC_OK;
+}
+
+static enum rc place_file(struct placer *k, const struct model *m, const struct plan_policy *policy,
                           const struct plan_machine *machine, bool last, uint32_t *steps,
                           struct plan *ret_plan, struct err *err)
 {
     struct search *s = mem_calloc(1, sizeof *s);
     *s =
         (struct search){.m = m, .policy = policy, .machine = machine, .keep_devices = !last, .out = ret_plan};
-    enum rc rc = estimator_init(&s->est, m, err);
-    if (!rc) {
+    enum rc rc = estimator_of(k, m, &s->est, err);
+    if (!rc)
         rc = run(s, steps, err);
-        estimator_release(&s->est);
-    }
     free(s);
     return rc;
 }
@@ -273,24 +301,33 @@ static uint32_t good_enough(const struct plan_policy *policy)
     return n;
 }
 
-enum rc plan_place(const struct model *m, const struct plan_policy *policy,
-                   const struct plan_machine *machine, struct plan *ret_plan, struct err *err)
+enum rc placer_place(struct placer *k, const struct model *m, const struct plan_policy *policy,
+                     const struct plan_machine *machine, struct plan *ret_plan, struct err *err)
 {
     uint32_t steps = policy->ladder, n_smaller = good_enough(policy);
     *ret_plan = (struct plan){.strategy = policy->strategy, .smaller = PLAN_AS_ASKED};
-    enum rc rc = place_file(m, policy, machine, n_smaller == 0, &steps, ret_plan, err);
+    enum rc rc = place_file(k, m, policy, machine, n_smaller == 0, &steps, ret_plan, err);
     for (uint32_t i = 0; i < n_smaller && rc == RC_NO_FIT; i++) {
         const struct model *next = policy->smaller[i];
         steps -= steps > 0; /* the change of files is a step */
         reason_add(ret_plan, "smaller_quantization", "%s in %s would not do, so %s takes its place.", m->name,
                    m->quantization, next->quantization);
-        rc = place_file(next, policy, machine, i + 1 == n_smaller, &steps, ret_plan, err);
+        rc = place_file(k, next, policy, machine, i + 1 == n_smaller, &steps, ret_plan, err);
         ret_plan->smaller = rc ? PLAN_AS_ASKED : (int32_t)i;
     }
     if (rc == RC_NO_FIT && n_smaller < policy->n_smaller)
         reason_add(ret_plan, "quality_floor", "%s was not tried: %.1f bits a weight, and the floor is %.1f.",
                    policy->smaller[n_smaller]->quantization, bits_per_weight(policy->smaller[n_smaller]),
                    policy->least_bpw);
+    return rc;
+}
+
+enum rc plan_place(const struct model *m, const struct plan_policy *policy,
+                   const struct plan_machine *machine, struct plan *ret_plan, struct err *err)
+{
+    struct placer k = {.n = 0};
+    enum rc rc = placer_place(&k, m, policy, machine, ret_plan, err);
+    placer_release(&k);
     return rc;
 }
 
@@ -326,6 +363,7 @@ void plan_alternatives(const struct model *m, const struct plan_policy *policy,
 {
     plan->n_alternatives = 0;
     struct plan *other = mem_calloc(1, sizeof *other);
+    struct placer k = {.n = 0};
     for (unsigned i = 0; i < PLAN_STRATEGIES; i++) {
         struct plan_policy p = *policy;
         struct err err;
@@ -338,12 +376,13 @@ void plan_alternatives(const struct model *m, const struct plan_policy *policy,
             continue; /* no device memory to limit */
         struct plan_alternative *alt = &plan->alternatives[plan->n_alternatives++];
         alt->strategy = p.strategy;
-        alt->fits = plan_place(m, &p, machine, other, &err) == RC_OK;
+        alt->fits = placer_place(&k, m, &p, machine, other, &err) == RC_OK;
         if (alt->fits)
             describe(other, p.strategy == PLAN_FIT_VRAM ? p.vram_limit_bytes : 0, alt->text,
                      sizeof alt->text);
         else
             snprintf(alt->text, sizeof alt->text, "%.190s", err.message);
     }
+    placer_release(&k);
     free(other);
 }

@@ -40,11 +40,25 @@ struct layer_sizes {
     double bandwidth;                     /* that device's */
 };
 
+/* What is known of a model and its files after many placements alike, as of a packing: facts, recorded
+ * graphs. Zeroed before the first. */
+struct placer {
+    struct {
+        const struct model *m;
+        struct estimator *est; /* owned */
+    } files[1 + PLAN_MAX_ALTERNATIVES];
+    uint32_t n;
+};
+/* As plan_place; m and the policy's files live as long as the placer. */
+enum rc placer_place(struct placer *k, const struct model *m, const struct plan_policy *policy,
+                     const struct plan_machine *machine, struct plan *ret_plan, struct err *err);
+void placer_release(struct placer *k);
+
 struct search {
     const struct model *m;
     const struct plan_policy *policy;
     const struct plan_machine *machine;
-    struct estimator est;
+    struct estimator *est; /* the placer's */
     /* resolved from the policy */
     uint32_t want_ctx;    /* the wish: given, or the trained length */
     uint32_t comfort_ctx; /* below this, more devices are preferred to a shorter context */

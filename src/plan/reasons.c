@@ -61,7 +61,7 @@ static void layer_reasons(struct search *s, const struct attempt *a)
 {
     struct plan *out = s->out;
     const struct plan_estimate *e = &a->estimate;
-    uint32_t all = s->est.facts.n_layer;
+    uint32_t all = s->est->facts.n_layer;
     if (a->n_used == 0) {
         if (s->machine->n_devices == 0)
             reason_add(out, "cpu_no_gpu", "There is no GPU, so the CPU runs all %u layers.", all);

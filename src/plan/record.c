@@ -55,7 +55,7 @@ static struct record *with_words(struct records *rs)
 {
     for (size_t i = 0; i < RECORDS; i++) {
         struct record *r = &rs->kept[i];
-        if (r->n_emit && r->n_words == rs->n_words &&
+        if (r->n_places && r->n_words == rs->n_words &&
             !memcmp(r->words, rs->words, rs->n_words * sizeof *r->words))
             return r;
     }
@@ -71,6 +71,19 @@ struct record *records_find(struct records *rs, const struct build *b, enum buil
     return r;
 }
 
+bool records_met(struct records *rs, const struct build *b, enum build_choice choice)
+{
+    uint64_t h = 0;
+    list_words(rs, b, choice);
+    for (size_t i = 0; i < rs->n_words; i++)
+        h = facts_mix(h, rs->words[i]);
+    for (uint32_t i = 0; i < RECORDS_MET && i < rs->n_met; i++)
+        if (rs->met[i] == h)
+            return true;
+    rs->met[rs->n_met++ % RECORDS_MET] = h;
+    return false;
+}
+
 static struct record *oldest(struct records *rs)
 {
     struct record *old = &rs->kept[0];
@@ -82,15 +95,24 @@ static struct record *oldest(struct records *rs)
 
 /* ---- layers that are like others ---- */
 
-struct range { /* tensors of a graph: a layer's, with what is made on the way to it */
+struct layers { /* a graph and how it was built */
     const struct graph *g;
+    const struct build *b;
+    int32_t n_built;
+    bool types; /* the types of all weights matter: some device refuses tensors by their bytes */
+};
+
+struct range { /* tensors: a layer's, with what is made on the way to it */
+    const struct layers *of;
+    const struct gtensor *t;
     int32_t from, n;
 };
 
-static struct range range_of(const struct build *b, const struct graph *g, uint32_t i, int32_t n_built)
+/* i: the layer's place in emit; behind the last one: what comes after them. */
+static struct range range_of(const struct layers *of, uint32_t i)
 {
-    int32_t from = i ? b->ends[i - 1] : 0, to = i < b->n_ends ? b->ends[i] : n_built;
-    return (struct range){.g = g, .from = from, .n = to - from};
+    int32_t from = i ? of->b->ends[i - 1] : 0, to = i < of->b->n_ends ? of->b->ends[i] : of->n_built;
+    return (struct range){.of = of, .t = of->g->t, .from = from, .n = to - from};
 }
 
 /* Before the scheduler put copies in its place. */
@@ -101,22 +123,24 @@ static int32_t original(const struct graph *g, int32_t id)
     return id;
 }
 
-static bool same_shape(const struct gtensor *a, const struct gtensor *b)
+/* The type of a weight that is read where it lies shows nowhere. */
+static bool same_shape(const struct gtensor *a, const struct gtensor *b, bool types)
 {
-    return a->type == b->type && a->op == b->op && a->bytes == b->bytes &&
-           !memcmp(a->ne, b->ne, sizeof a->ne) && !memcmp(a->nb, b->nb, sizeof a->nb);
+    bool stays = !types && (a->flags & b->flags & GF_WEIGHT) && a->copy_head < 0 && b->copy_head < 0;
+    return a->op == b->op && !memcmp(a->ne, b->ne, sizeof a->ne) &&
+           (stays || (a->type == b->type && a->bytes == b->bytes && !memcmp(a->nb, b->nb, sizeof a->nb)));
 }
 
 /* The same place within both, or tensors of one shape outside. */
 static bool same_source(struct range a, int32_t s, struct range b, int32_t t)
 {
-    s = original(a.g, s);
-    t = original(b.g, t);
+    s = original(a.of->g, s);
+    t = original(b.of->g, t);
     if (s < 0 || t < 0)
         return s == t;
     if (s >= a.from || t >= b.from)
         return s - a.from == t - b.from;
-    return same_shape(&a.g->t[s], &b.g->t[t]);
+    return same_shape(&a.t[s], &b.t[t], a.of->types);
 }
 
 /* Do both consist of the same operations on tensors of the same shapes? */
@@ -126,8 +150,8 @@ static bool same_layer(struct range a, struct range b)
     if (a.n != b.n)
         return false;
     for (int32_t i = 0; i < a.n; i++) {
-        const struct gtensor *s = &a.g->t[a.from + i], *t = &b.g->t[b.from + i];
-        if (!same_shape(s, t) || (s->flags & kinds) != (t->flags & kinds) ||
+        const struct gtensor *s = &a.t[a.from + i], *t = &b.t[b.from + i];
+        if (!same_shape(s, t, a.of->types) || (s->flags & kinds) != (t->flags & kinds) ||
             !same_source(a, s->view_src, b, t->view_src))
             return false;
         for (int j = 0; j < GRAPH_MAX_SRC && (s->src[j] >= 0 || t->src[j] >= 0); j++)
@@ -139,43 +163,60 @@ static bool same_layer(struct range a, struct range b)
 
 /* Each place in emit → that of the layer that it is like. What surrounds the layers is made with the first
  * and the last one. */
-static void find_likes(const struct build *b, const struct graph *g, uint16_t *ret_like)
+static void find_likes(const struct layers *all, uint16_t *ret_like)
 {
+    const struct build *b = all->b;
     for (uint32_t i = 0; i < b->n_emit; i++) {
         uint64_t form = b->f->layers[b->emit[i]].form;
         uint32_t like = i + 1 == b->n_emit ? i : 1;
         while (like < i && (ret_like[like] != like || b->f->layers[b->emit[like]].form != form ||
-                            !same_layer(range_of(b, g, i, g->n_built), range_of(b, g, like, g->n_built))))
+                            !same_layer(range_of(all, i), range_of(all, like))))
             like++;
         ret_like[i] = (uint16_t)(i ? like : 0);
     }
 }
 
-/* Builds the layers that are like no other, and maps all of g onto them. False: by themselves they are
+/* Leaves b with the layers that were built. */
+static void build_places(const struct record *r, struct build *b, struct graph *g)
+{
+    const uint16_t *emit = b->emit;
+    for (uint32_t i = 0; i < r->n_places; i++)
+        b->anew[i] = emit[r->place[i]];
+    b->emit = b->anew;
+    b->n_emit = r->n_places;
+    build_graph(b, g);
+}
+
+static void make_map(struct records *rs, int32_t n)
+{
+    if (rs->cap_map >= n)
+        return;
+    rs->cap_map = n + n / 2;
+    rs->map = mem_realloc(rs->map, (size_t)rs->cap_map, sizeof *rs->map);
+}
+
+/* Builds the layers that are like no other, and maps the whole graph onto them. False: by themselves they are
  * others. */
-static bool build_sizes(struct records *rs, struct record *r, struct build *b, const struct graph *g)
+static bool build_sizes(struct records *rs, struct record *r, const struct layers *all)
 {
     uint16_t like[FACTS_MAX_LAYERS], at[FACTS_MAX_LAYERS];
+    const struct build *b = all->b;
     struct build part = *b;
-    find_likes(b, g, like);
-    r->n_emit = 0;
+    find_likes(all, like);
+    r->n_places = 0;
     for (uint32_t i = 0; i < b->n_emit; i++) {
-        at[i] = (uint16_t)(like[i] == i ? r->n_emit : at[like[i]]);
+        at[i] = (uint16_t)(like[i] == i ? r->n_places : at[like[i]]);
         if (like[i] == i)
-            r->emit[r->n_emit++] = b->emit[i];
+            r->place[r->n_places++] = (uint16_t)i;
     }
-    part.emit = r->emit;
-    part.n_emit = r->n_emit;
-    build_graph(&part, &r->sizes);
+    build_places(r, &part, &r->sizes);
     if (r->sizes.failed || part.n_ends != part.n_emit)
         return false;
-    if (rs->cap_map < g->n_t) {
-        rs->cap_map = g->n_t + g->n_t / 2;
-        rs->map = mem_realloc(rs->map, (size_t)rs->cap_map, sizeof *rs->map);
-    }
+    const struct layers some = {.g = &r->sizes, .b = &part, .n_built = r->sizes.n_t};
+    make_map(rs, all->g->n_t);
     for (uint32_t i = 0; i <= b->n_emit; i++) {
         uint32_t k = i < b->n_emit ? at[i] : part.n_emit;
-        struct range from = range_of(b, g, i, g->n_built), to = range_of(&part, &r->sizes, k, r->sizes.n_t);
+        struct range from = range_of(all, i), to = range_of(&some, k);
         if ((i == b->n_emit || like[i] == i) && !same_layer(from, to))
             return false;
         for (int32_t j = 0; j < from.n; j++)
@@ -196,16 +237,13 @@ static int32_t backend_like(const struct graph_backend *backends, int32_t b)
     return b;
 }
 
-/* False: it is in the set already. */
-static bool see(struct records *rs, const struct graph_asked *q)
+/* The place of the question in the set of those seen: its own, or a free one. */
+static uint64_t *seen_at(struct records *rs, const struct graph_asked *q, uint64_t key)
 {
-    uint64_t key = (uint64_t)(q->question + 1u) << 60 | (uint64_t)(uint32_t)q->a << 30 | (uint32_t)q->b;
-    size_t at = (size_t)facts_mix(0, key) & (rs->cap_seen - 1);
-    for (; rs->seen[at]; at = (at + 1) & (rs->cap_seen - 1))
-        if (rs->seen[at] == key)
-            return false;
-    rs->seen[at] = key;
-    return true;
+    size_t at = (size_t)facts_mix(q->question, key) & (rs->cap_seen - 1);
+    while (rs->seen[at] && rs->seen[at] >> 1 != key)
+        at = (at + 1) & (rs->cap_seen - 1);
+    return &rs->seen[at];
 }
 
 static void clear_seen(struct records *rs, int32_t n)
@@ -230,7 +268,8 @@ static bool answers_hold(const struct record *r, const struct graph *g, const st
     return true;
 }
 
-static void keep_questions(struct records *rs, struct record *r, const struct graph *g,
+/* False: layers that are like each other have other answers. */
+static bool keep_questions(struct records *rs, struct record *r, const struct graph *g,
                            const struct graph_backend *backends)
 {
     clear_seen(rs, g->n_asked);
@@ -243,9 +282,15 @@ static void keep_questions(struct records *rs, struct record *r, const struct gr
         struct graph_asked q = g->asked[i];
         q.a = rs->map[original(g, q.a)];
         q.b = q.question == ASKED_LAYOUT ? rs->map[original(g, q.b)] : backend_like(backends, q.b);
-        if (see(rs, &q))
+        uint64_t key = (uint64_t)(q.question + 1u) << 60 | (uint64_t)(uint32_t)q.a << 30 | (uint32_t)q.b;
+        uint64_t *seen = seen_at(rs, &q, key), told = key << 1 | q.yes;
+        if (*seen && *seen != told)
+            return false;
+        if (!*seen)
             r->asked[r->n_asked++] = q;
+        *seen = told;
     }
+    return answers_hold(r, &r->sizes, backends);
 }
 
 static uint64_t cell_bytes(const struct record *r, const struct graph *g,
@@ -291,20 +336,18 @@ void records_keep(struct records *rs, struct build *b, enum build_choice choice,
     struct trace spare = r->trace;
     r->trace = g->trace;
     g->trace = spare;
-    bool kept = build_sizes(rs, r, b, g) && keep_cells(rs, r, g, backends);
-    if (kept)
-        keep_questions(rs, r, g, backends);
-    if (!kept || !answers_hold(r, &r->sizes, backends))
-        r->n_emit = 0;
+    struct layers all = {.g = g, .b = b, .n_built = g->n_built};
+    for (int d = 0; d < b->l->n_devices; d++)
+        all.types = all.types || backends[d].max_tensor != UINT64_MAX;
+    if (!build_sizes(rs, r, &all) || !keep_cells(rs, r, g, backends) || !keep_questions(rs, r, g, backends))
+        r->n_places = 0;
 }
 
 bool record_apply(struct record *r, struct build *b, struct graph *g, const struct graph_backend *backends)
 {
     const uint16_t *emit = b->emit;
     uint32_t n_emit = b->n_emit;
-    b->emit = r->emit;
-    b->n_emit = r->n_emit;
-    build_graph(b, g);
+    build_places(r, b, g);
     b->emit = emit;
     b->n_emit = n_emit;
     if (g->failed || !graph_alike(g, &r->sizes) || !answers_hold(r, g, backends))

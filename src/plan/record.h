@@ -15,9 +15,9 @@
 struct record {
     uint64_t *words; /* which layers of which kind lie where, and what else decides the structure */
     size_t n_words, cap_words;
-    uint16_t emit[FACTS_MAX_LAYERS]; /* the layers that are made anew */
-    uint32_t n_emit;                 /* 0 = nothing is recorded */
-    struct graph sizes;              /* these, as they were built last */
+    uint16_t place[FACTS_MAX_LAYERS]; /* in emit, of the layers that are made anew */
+    uint32_t n_places;                /* 0 = nothing is recorded */
+    struct graph sizes;               /* these, as they were built last */
     struct trace trace;
     int32_t *size_of; /* of each cell of the trace: tensor in `sizes`; ~tensor: a copy of that */
     int32_t cap_size_of;
@@ -26,9 +26,12 @@ struct record {
     uint64_t used; /* turn in which it served last */
 };
 
-#define RECORDS 8
+#define RECORDS     32
+#define RECORDS_MET 256
 struct records {
     struct record kept[RECORDS];
+    uint64_t met[RECORDS_MET]; /* hashes of structures that were asked about last; a hint only */
+    uint32_t n_met;
     uint64_t *words; /* of the question at hand */
     size_t n_words, cap_words;
     int32_t *map, cap_map; /* tensors of a graph → those in `sizes` */
@@ -41,6 +44,8 @@ struct records {
 struct record *records_find(struct records *rs, const struct build *b, enum build_choice choice);
 /* Makes the record's trace that of the layout's sizes, with g as scratch. False: the graph must be built. */
 bool record_apply(struct record *r, struct build *b, struct graph *g, const struct graph_backend *backends);
+/* Was this structure asked about before? Most of those that a search tries are not asked about again. */
+bool records_met(struct records *rs, const struct build *b, enum build_choice choice);
 /* Keeps g, which was built by b, scheduled and traced; takes its trace. */
 void records_keep(struct records *rs, struct build *b, enum build_choice choice, struct graph *g,
                   const struct graph_backend *backends);

@@ -22,7 +22,7 @@ static bool hopeless(const struct search *s, const struct device_set *set)
         const struct plan_device *d = &s->machine->devices[set->used[i]];
         const struct backend_traits *b = backend_traits(d->backend);
         if (b->max_tensor != UINT64_MAX ||
-            (b->refuses && s->est.facts.ssm_inner)) /* weights may stay behind */
+            (b->refuses && s->est->facts.ssm_inner)) /* weights may stay behind */
             return false;
         room += minus(try_room(s, set->used[i]), d->overhead_bytes);
     }

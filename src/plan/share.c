@@ -42,7 +42,7 @@ static double score(const struct search *s, const struct attempt *a)
 /* n more on the devices is n less on the host. */
 static void set_amount(const struct chain_search *c, struct attempt *a, uint32_t n)
 {
-    uint32_t layers = c->s->est.facts.n_layer;
+    uint32_t layers = c->s->est->facts.n_layer;
     a->params.n_tensor_split = 0;
     a->params.n_cpu_moe = c->chain == CHAIN_EXPERTS ? layers - n : c->chain == CHAIN_BOTH ? layers : 0;
     a->params.gpu_layers = c->chain == CHAIN_EXPERTS ? PLAN_ALL_LAYERS : (int32_t)n;
@@ -157,7 +157,7 @@ static bool least_of(struct chain_search *c, struct attempt *a, uint32_t lo, con
 static void share_on(struct search *s, const struct device_set *set, uint32_t ctx, struct attempt *best,
                      bool *found)
 {
-    uint32_t layers = s->est.facts.n_layer;
+    uint32_t layers = s->est->facts.n_layer;
     bool by_experts[MAX_KV_CHOICES] = {false}; /* the experts alone make room enough: the layers stay */
     struct attempt next;
     for (unsigned chain = has_experts(s) ? CHAIN_EXPERTS : CHAIN_LAYERS; chain < CHAINS; chain++) {

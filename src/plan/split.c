@@ -63,9 +63,9 @@ static bool measure_window(struct search *s, const struct attempt *a, uint32_t f
     p.n_tensor_split = n_devices;
     p.tensor_split[0] = (float)from;
     p.tensor_split[n + 1] = (float)(s->sizes.n - from - n);
-    if (estimator_sizes(&s->est, &p, devices, n_devices, ret, NULL) != RC_OK)
+    if (estimator_sizes(s->est, &p, devices, n_devices, ret, NULL) != RC_OK)
         return false;
-    speed_decode(&s->est.layout, s->machine, speed_depth(&s->est.layout), ret_token);
+    speed_decode(&s->est->layout, s->machine, speed_depth(&s->est->layout), ret_token);
     return true;
 }
 
@@ -73,7 +73,7 @@ static bool measure(struct search *s, const struct attempt *a)
 {
     struct layer_sizes *t = &s->sizes;
     struct plan_estimate e;
-    uint32_t layers = s->est.facts.n_layer + 1,
+    uint32_t layers = s->est->facts.n_layer + 1,
              n = a->params.gpu_layers == PLAN_ALL_LAYERS || (uint32_t)a->params.gpu_layers > layers
                      ? layers
                      : (uint32_t)a->params.gpu_layers;

@@ -8,7 +8,7 @@
 
 bool has_experts(const struct search *s)
 {
-    return s->est.facts.n_expert > 0;
+    return s->est->facts.n_expert > 0;
 }
 
 uint64_t try_room(const struct search *s, uint32_t device)
@@ -124,7 +124,7 @@ bool try_estimate(struct search *s, struct attempt *a)
     struct plan_device devices[PLAN_MAX_DEVICES];
     devices_of(s, a, devices);
     s->evaluations++;
-    if (estimator_run(&s->est, &a->params, devices, a->n_used, false, &a->estimate, NULL) != RC_OK)
+    if (estimator_run(s->est, &a->params, devices, a->n_used, false, &a->estimate, NULL) != RC_OK)
         return false;
     plan_host_overhead(&s->machine->host, &a->estimate);
     return true;
@@ -134,7 +134,7 @@ bool try_sizes(struct search *s, struct attempt *a)
 {
     struct plan_device devices[PLAN_MAX_DEVICES];
     devices_of(s, a, devices);
-    if (estimator_sizes(&s->est, &a->params, devices, a->n_used, &a->estimate, NULL) != RC_OK)
+    if (estimator_sizes(s->est, &a->params, devices, a->n_used, &a->estimate, NULL) != RC_OK)
         return false;
     plan_host_overhead(&s->machine->host, &a->estimate);
     return true;
@@ -145,8 +145,8 @@ void try_speed(struct search *s, struct attempt *a)
     struct plan_device devices[PLAN_MAX_DEVICES];
     struct plan_estimate sizes;
     devices_of(s, a, devices);
-    if (estimator_sizes(&s->est, &a->params, devices, a->n_used, &sizes, NULL) == RC_OK)
-        speed_of(&s->est.layout, s->machine, &a->speed);
+    if (estimator_sizes(s->est, &a->params, devices, a->n_used, &sizes, NULL) == RC_OK)
+        speed_of(&s->est->layout, s->machine, &a->speed);
 }
 
 void try_decode(struct search *s, struct attempt *a)
@@ -154,8 +154,8 @@ void try_decode(struct search *s, struct attempt *a)
     struct plan_device devices[PLAN_MAX_DEVICES];
     struct plan_estimate sizes;
     devices_of(s, a, devices);
-    if (estimator_sizes(&s->est, &a->params, devices, a->n_used, &sizes, NULL) == RC_OK)
-        a->speed.decode_tps = speed_decode_tps(&s->est.layout, s->machine);
+    if (estimator_sizes(s->est, &a->params, devices, a->n_used, &sizes, NULL) == RC_OK)
+        a->speed.decode_tps = speed_decode_tps(&s->est->layout, s->machine);
 }
 
 void try_best_decode(struct search *s, struct attempt *a)
@@ -174,8 +174,8 @@ void try_best_decode(struct search *s, struct attempt *a)
         devices[i].tflops = tflops;
         devices[i].taught = (struct plan_taught){0};
     }
-    if (estimator_sizes(&s->est, &a->params, devices, a->n_used, &sizes, NULL) == RC_OK)
-        a->speed.decode_tps = speed_decode_tps(&s->est.layout, s->machine);
+    if (estimator_sizes(s->est, &a->params, devices, a->n_used, &sizes, NULL) == RC_OK)
+        a->speed.decode_tps = speed_decode_tps(&s->est->layout, s->machine);
 }
 
 int32_t try_pace(const struct attempt *a)

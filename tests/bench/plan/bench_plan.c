@@ -4,8 +4,8 @@
  *
  * The model (write_model.c) is that of the row with 8 GPUs: its medians are the figures of the whole. Each
  * further file is two more rows: on one GPU of 80 GB, and on one that holds half of it, with RAM for all. A
- * table goes to stdout. Medians over many runs; the first runs
- * are not counted. */
+ * table goes to stdout. Medians over many runs; the first runs are not counted. Estimates are of another
+ * context each. */
 #include "../../unit/plan/shapes.h"
 
 #include "base/clock.h"
@@ -41,6 +41,7 @@ struct question {
     struct plan_resident residents[16];
     size_t n_residents;
     struct estimator est;
+    uint32_t turn; /* every estimate is of another context */
     struct plan *plan;
 };
 
@@ -55,6 +56,7 @@ static void do_facts(struct question *q)
 static void do_estimate(struct question *q)
 {
     struct plan_estimate e;
+    q->params.ctx = 16384 + 256 * (q->turn++ % 64);
     if (estimator_run(&q->est, &q->params, q->machine.devices, q->machine.n_devices, false, &e, NULL))
         abort();
 }
@@ -104,7 +106,6 @@ static void ask(struct question *q, const struct model *m, size_t gpus, const ch
     q->machine.host.cores = 16;
     plan_policy_default(&q->policy);
     plan_params_default(&q->params);
-    q->params.ctx = 16384;
     if (estimator_init(&q->est, q->m, NULL))
         abort();
 }
