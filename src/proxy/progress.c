@@ -48,13 +48,13 @@ static bool streams(const struct conn *c)
 
 /* ---- what is known ---- */
 
-enum { HAS_LEASE = ROUTE_STAGES, SENT };
+enum { HAS_LEASE = ROUTE_STAGES, PAUSING, SENT };
 
 static const char *const states[] = {
     [ROUTE_QUEUED] = "queued",   [ROUTE_PLANNING] = "planning",
     [ROUTE_BLOCKED] = "blocked", [ROUTE_MAKING_ROOM] = "making_room",
     [ROUTE_LOADING] = "loading", [HAS_LEASE] = "ready",
-    [SENT] = "reading",
+    [PAUSING] = "retrying",      [SENT] = "reading",
 };
 
 static void look(const struct conn *c, struct dialect_progress *ret)
@@ -62,9 +62,9 @@ static void look(const struct conn *c, struct dialect_progress *ret)
     const struct route_ops *ops = &c->s->opt.route;
     struct route_view v = {.stage = ROUTE_QUEUED};
     uint64_t waited_us = c->t_wait_us;
-    *ret = (struct dialect_progress){.state = states[c->phase < PHASE_CONNECT ? HAS_LEASE : SENT],
-                                     .model = c->model,
-                                     .instance = str_from(c->leased ? c->lease.instance : "")};
+    unsigned state = c->phase == PHASE_BACKOFF ? PAUSING : c->phase < PHASE_CONNECT ? HAS_LEASE : SENT;
+    *ret = (struct dialect_progress){
+        .state = states[state], .model = c->model, .instance = str_from(c->leased ? c->lease.instance : "")};
     if (c->wait) {
         waited_us += clock_mono_us() - c->t_wait_from;
         if (ops->look)
