@@ -2,6 +2,7 @@
 #include "daemon/config_priv.h"
 
 #include "daemon/url.h"
+#include "runtime/runtime.h"
 
 #include <string.h>
 
@@ -110,6 +111,15 @@ enum rc config_upstream_check(const struct config_upstream *u, struct err *err)
         return rc;
     if (u->key_env[0] && u->key_file[0])
         return err_set(err, RC_INVALID, "upstreams.%s has both key_env and key_file", u->name);
+    if (u->key_env[0] && !runtime_is_secret(str_from(u->key_env))) {
+        rc = err_set(err, RC_INVALID,
+                     "upstreams.%s.key_env: the name %s does not say that it is a secret, so the "
+                     "servers of models would inherit it",
+                     u->name, u->key_env);
+        err_hint(err, "call the variable %s_API_KEY, or anything that ends in _KEY, _TOKEN or _SECRET",
+                 u->key_env);
+        return rc;
+    }
     if (!u->models.n) {
         rc = err_set(err, RC_INVALID, "upstreams.%s lists no models", u->name);
         err_hint(err, "add models: [NAME, …]: nothing else is asked for there");

@@ -112,8 +112,11 @@ struct runtime_ops {
 const struct runtime_ops *runtime_find(struct str name);
 const struct runtime_ops *const *runtime_all(size_t *ret_n);
 
-/* The environment of every child, probes too: ours without secrets (names that end like _TOKEN or _API_KEY)
- * and settings of our own, without entries that begin with one of drop, and with those of add; lists end with
+/* Whether children do not inherit the variable: its name says that it is a secret (it ends like _KEY or
+ * _TOKEN), or it is a setting of our own (ARRIERO_…). */
+bool runtime_is_secret(struct str name);
+
+/* The environment of every child, probes too: ours without such variables, without entries that begin with one of drop, and with those of add; lists end with
  * NULL, strings are borrowed. False when cap pointers are too few. */
 bool runtime_child_env(const char *const *drop, const char *const *add, const char **out, size_t cap);
 

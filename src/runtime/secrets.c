@@ -9,13 +9,11 @@
 #define MASK "***"
 
 /* A variable whose name ends so holds a secret, whoever's it is. */
-static const char *const secret_ends[] = {"_TOKEN",      "_API_KEY",     "_API_KEYS",
-                                          "_ACCESS_KEY", "_SECRET",      "_PASSWORD",
-                                          "_SECRET_KEY", "_PRIVATE_KEY", "_PASSPHRASE"};
+static const char *const secret_ends[] = {"_TOKEN", "_KEY", "_KEYS", "_SECRET", "_PASSWORD", "_PASSPHRASE"};
 /* Options whose value is a secret, with or without "=". */
 static const char *const secret_options[] = {"--api-key", "--hf-token", "-hft"};
 
-static bool is_secret(struct str name)
+bool runtime_is_secret(struct str name)
 {
     for (size_t i = 0; i < TABLE_COUNT(secret_ends); i++)
         if (str_ends(name, secret_ends[i]))
@@ -29,7 +27,7 @@ static bool is_kept(const char *entry, const char *const *drop)
     for (size_t i = 0; drop[i]; i++)
         if (strncmp(entry, drop[i], strlen(drop[i])) == 0)
             return false;
-    return !is_secret(name);
+    return !runtime_is_secret(name);
 }
 
 bool runtime_child_env(const char *const *drop, const char *const *add, const char **out, size_t cap)

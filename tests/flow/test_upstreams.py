@@ -124,7 +124,7 @@ def test_who_is_not_trusted_gets_nothing(serve, upstream, authority, tmp_path, k
 
 def test_a_name_without_address_and_a_key_that_is_not_set(serve):
     d = serve({"gone": {"url": "https://no-such-host.invalid", "models": ["m"]},
-               "keyless": {"url": "https://localhost:1", "models": ["m"], "key_env": "NOT_SET_ANYWHERE"}})
+               "keyless": {"url": "https://localhost:1", "models": ["m"], "key_env": "NOT_SET_ANYWHERE_KEY"}})
     r = post(d, {**ASK, "model": "gone/m"})
     assert r.status_code == 502 and "no-such-host.invalid has no address" in r.json()["error"]["message"]
     r = post(d, {**ASK, "model": "keyless/m"})
@@ -193,15 +193,16 @@ def test_spending_is_limited_and_kept(serve, upstream):
 def test_wrong_settings_are_named(make_daemon, folder, tiny, tmp_path):
     for settings, words in [({"models": ["m"]}, "upstreams.x has no url"),
                             ({"url": "ftp://h", "models": ["m"]}, "neither https:// nor http://"),
-                            ({"url": "https://u:secret@h", "models": ["m"]}, "it names a user"),
+                            ({"url": "https://u:hush@h", "models": ["m"]}, "it names a user"),
                             ({"url": "https://h"}, "lists no models"),
-                            ({"url": "http://h", "models": ["m"], "key_env": "K"}, "without encryption"),
+                            ({"url": "http://h", "models": ["m"], "key_env": "SOME_KEY"}, "without encryption"),
+                            ({"url": "https://h", "models": ["m"], "key_env": "MINE"}, "call the variable MINE_API_KEY"),
                             ({"url": "https://h", "models": ["m"], "spend_per_day": 1}, "knows no prices"),
                             ({"url": "https://h", "models": ["m"], "key": "sk-1"}, "unknown key upstreams.x.key")]:
         d = make_daemon([folder(tiny)], config={"upstreams": {"x": settings}})
         out = d.cli("config", "check", d.config_path)
         assert out.returncode == 1 and words in out.stdout + out.stderr, out
-        assert "secret" not in out.stdout + out.stderr
+        assert "hush" not in out.stdout + out.stderr
     key = tmp_path / "key"
     key.write_text(KEY + "\n")
     os.chmod(key, 0o644)

@@ -108,7 +108,7 @@ static void test_spending(void **state)
 
 static const char *environment(const char *name)
 {
-    return !strcmp(name, "GOOD") ? " sk-good\n" : !strcmp(name, "ODD") ? "two words" : NULL;
+    return !strcmp(name, "GOOD_KEY") ? " sk-good\n" : !strcmp(name, "ODD_KEY") ? "two words" : NULL;
 }
 
 static struct remote_set *set_of(const char *text)
@@ -128,7 +128,7 @@ static void test_names(void **state)
     (void)state;
     struct remote_set *s =
         set_of("upstreams:\n"
-               "  a: {url: 'http://localhost', models: {fast: big-1, slow: big-2}, key_env: GOOD}\n"
+               "  a: {url: 'http://localhost', models: {fast: big-1, slow: big-2}, key_env: GOOD_KEY}\n"
                "  b: {url: 'http://localhost', models: [slow, org/x]}\n");
     assert_int_equal(remote_set_models(s), 4);
     assert_string_equal(remote_find(s, STR("a/fast"))->remote, "big-1");
@@ -145,11 +145,11 @@ static void test_keys_that_cannot_be_used(void **state)
 {
     (void)state;
     struct remote_set *s = set_of("upstreams:\n"
-                                  "  a: {url: 'http://localhost', models: [m], key_env: MISSING}\n"
-                                  "  b: {url: 'http://localhost', models: [m], key_env: ODD}\n"
+                                  "  a: {url: 'http://localhost', models: [m], key_env: MISSING_KEY}\n"
+                                  "  b: {url: 'http://localhost', models: [m], key_env: ODD_KEY}\n"
                                   "  c: {url: 'http://localhost', models: [m], key_file: /no/such/file}\n"
                                   "  d: {url: 'https://localhost', models: [m], ca_file: /no/such/file}\n");
-    static const char *const says[] = {"MISSING", "not one word", "/no/such/file", "/no/such/file"};
+    static const char *const says[] = {"MISSING_KEY", "not one word", "/no/such/file", "/no/such/file"};
     for (size_t i = 0; i < 4; i++) {
         struct remote_lease *lease = NULL;
         struct remote_wait *wait = NULL;
