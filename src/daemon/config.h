@@ -117,6 +117,8 @@ struct config {
     uint64_t write_timeout, patience;           /* ms */
     uint64_t first_byte, event_gap, total_time; /* ms; 0 = none */
     uint32_t max_connections;
+    uint32_t embed_batch;
+    uint64_t embed_join; /* ms */
     uint32_t max_waiting, slot_surplus, max_overtaken;
     uint64_t starvation;                   /* ms; 0 = no such bound */
     uint64_t queue_wait;                   /* ms; 0 = unlimited */
@@ -178,6 +180,8 @@ bool config_is_model_path(struct str text);
 bool config_is_upstream_model(const struct config *c, struct str id);
 /* Settings of a model: its own entry's, or the defaults. Borrowed from c. */
 const struct config_model *config_model_for(const struct config *c, struct str id);
+/* How many numbers the embeddings of a model must have, by its roles; 0 = not told. */
+uint32_t config_dimensions(const struct config *c, struct str id);
 /* The role of that name; NULL if there is none. */
 const struct config_role *config_role(const struct config *c, struct str name);
 /* Fills what was not set in m (see `set`) from base. Texts stay borrowed from where they were. */

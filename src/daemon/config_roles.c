@@ -33,6 +33,14 @@ const struct config_role *config_role(const struct config *c, struct str name)
     return NULL;
 }
 
+uint32_t config_dimensions(const struct config *c, struct str id)
+{
+    for (size_t i = 0; i < c->n_roles; i++)
+        if (c->roles[i].dimensions && str_eq_c(id, c->roles[i].id))
+            return c->roles[i].dimensions;
+    return 0;
+}
+
 enum rc config_role_add(struct config *c, struct str name, unsigned line, struct config_role **ret_role,
                         struct err *err)
 {

@@ -120,6 +120,8 @@ void daemon_http_options(struct daemon *d, struct http_options *ret)
     ret->cors_origin = strcmp(c->cors_origin, "none") == 0 ? "" : c->cors_origin;
     ret->allowed_hosts = host_names(d);
     ret->collect_plain = c->collect_plain;
+    ret->embed_batch = c->embed_batch;
+    ret->embed_join_ms = c->embed_join;
     ret->record = events_request;
     ret->record_arg = d;
     ret->tls = d->tls;

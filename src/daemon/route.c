@@ -85,6 +85,7 @@ static void apply_settings(const struct daemon *d, struct route_lease *l)
     if (i == SIZE_MAX)
         return;
     l->timeout_ms = d->set->settings[i]->timeout;
+    l->dimensions = config_dimensions(d->config, str_from(l->model));
     l->drain = strcmp(d->set->settings[i]->on_disconnect, "drain") == 0;
 }
 

@@ -46,6 +46,7 @@ enum rc dialect_ask_as(struct dialect_ask *ask, unsigned speaks, struct err *err
 void dialect_ask_release(const struct dialect_call *call, struct dialect_ask *ask)
 {
     buf_release(&ask->body);
+    embed_ask_free(ask->embed);
     if (call->free && ask->state)
         call->free(ask->state);
     *ask = (struct dialect_ask){.reply = DIALECT_EVENTS};

@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "dialect/chunk.h"
 #include "dialect/completion.h"
+#include "dialect/embed.h"
 
 enum dialect_id {
 #define DIALECT(ID, symbol) DIALECT_##ID,
@@ -74,6 +75,9 @@ struct dialect_ask {
     enum dialect_reply reply;
     struct buf body; /* a JSON object with at least one member, without model, stream and stream_options */
     bool stream;     /* the client wants the stream form */
+    bool as_is;      /* nothing else is set: the backend gets what the client sent */
+    struct embed_ask *embed; /* set: `body` is not, for this may be sent in parts. Their answers make OpenAI's
+                              * document, which `document` gets, or the client if there is no such function */
     struct dialect_wish wish;
     const struct dialect_backend *via; /* its path and body are this one's (backend.h); NULL = OpenAI's */
     void *state;                       /* the translator's; freed by call->free */

@@ -390,12 +390,19 @@ static enum rc begin_embedding(yyjson_val *body, struct dialect_ask *ret, struct
     ret->reply = DIALECT_DOCUMENT;
     ret->path = "/v1/embeddings";
     enum rc rc = read_keep(body, &ret->wish, err);
-    (void)buf_puts(&ret->body, "{\"encoding_format\":\"float\"");
     yyjson_val *given = member(body, "options"), *context = member(given, "num_ctx");
     if (rc == RC_OK && yyjson_is_num(context) && yyjson_get_num(context) > 0 &&
         yyjson_get_num(context) < 9e15)
         ret->wish.context = (uint64_t)yyjson_get_num(context);
     return rc;
+}
+
+static enum rc take_inputs(yyjson_val *input, struct dialect_ask *ret, struct err *err)
+{
+    ret->embed = embed_ask_new(input, NULL);
+    if (!ret->embed || !buf_puts(&ret->embed->rest, "\"encoding_format\":\"float\","))
+        return err_set(err, RC_NOMEM, "there is no memory for the request's translation");
+    return RC_OK;
 }
 
 enum rc ollama_ask_embed(const struct dialect_terms *terms, yyjson_val *body, struct dialect_ask *ret,
@@ -413,10 +420,7 @@ enum rc ollama_ask_embed(const struct dialect_terms *terms, yyjson_val *body, st
     o->dimensions = yyjson_get_uint(dimensions);
     if (is_empty_list(input) || (yyjson_is_str(input) && yyjson_get_len(input) == 0))
         return ask_nothing(o, ret);
-    ollama_member(&ret->body, "input");
-    ollama_put_value(&ret->body, input);
-    (void)buf_puts(&ret->body, "}");
-    return RC_OK;
+    return take_inputs(input, ret, err);
 }
 
 enum rc ollama_ask_embeddings(const struct dialect_terms *terms, yyjson_val *body, struct dialect_ask *ret,
@@ -430,7 +434,5 @@ enum rc ollama_ask_embeddings(const struct dialect_terms *terms, yyjson_val *bod
         return rc;
     if (!prompt.n)
         return ask_nothing(o, ret);
-    put_text(&ret->body, "input", prompt);
-    (void)buf_puts(&ret->body, "}");
-    return RC_OK;
+    return take_inputs(member(body, "prompt"), ret, err);
 }

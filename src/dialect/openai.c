@@ -1,5 +1,5 @@
-/* OpenAI's API, in which the door itself thinks: its calls are relayed, never translated. Layer dialect;
- * pure.
+/* OpenAI's API, in which the door itself thinks: its calls are relayed, not translated; embeddings may go
+ * in parts. Layer dialect; pure.
  *
  * A plain answer may be made of a stream (docs/adr/0006): the members and their order are those of
  * llama.cpp's server (0.7.0). */
@@ -87,6 +87,19 @@ static void plain_text(void *state, const struct completion *sum, struct buf *ou
     put_plain(sum, "text_completion", put_text_choice, out);
 }
 
+/* What cannot be taken apart is the backend's to judge. */
+static enum rc ask_embeddings(const struct dialect_terms *terms, yyjson_val *body, struct dialect_ask *ret,
+                              struct err *err)
+{
+    (void)terms;
+    (void)err;
+    ret->reply = DIALECT_DOCUMENT;
+    ret->path = "/v1/embeddings";
+    ret->embed = embed_ask_new(yyjson_obj_get(body, "input"), body);
+    ret->as_is = !ret->embed;
+    return RC_OK;
+}
+
 static const struct dialect_call calls[] = {
     {.path = "/v1/chat/completions",
      .plain_type = OPENAI_JSON,
@@ -99,7 +112,7 @@ static const struct dialect_call calls[] = {
      .broken = dialect_put_error_event,
      .progress = progress_put_comment,
      .plain = plain_text},
-    {.path = "/v1/embeddings"},
+    {.path = "/v1/embeddings", .early = true, .plain_type = OPENAI_JSON, .ask = ask_embeddings},
     {.path = "/v1/audio/transcriptions"},
     {.path = "/v1/rerank"},
     {.path = "/v1/reranking"},

@@ -70,6 +70,19 @@ void conn_accept(struct listener *l, int fd)
     conn_watch(c);
 }
 
+void conn_open_errand(struct conn *c, struct http_server *s)
+{
+    c->s = s;
+    c->errand = c->half_closed = true;
+    c->sock.fd = -1;
+    c->timer.fn = on_deadline;
+    c->prev = s->conns.prev;
+    c->next = &s->conns;
+    c->prev->next = c;
+    s->conns.prev = c;
+    request_reset(c);
+}
+
 /* ---- closing ---- */
 
 static void on_closed(uv_handle_t *h)
@@ -116,14 +129,17 @@ static void close_socket(struct conn *c, bool abort)
     c->prev->next = c->next;
     c->next->prev = c->prev;
     c->next = c->prev = NULL;
-    s->count.connections--;
+    s->count.connections -= !c->errand;
     if (c->owed)
         detach_input(c);
     else
         release_parts(c);
-    sock_close(&c->sock, abort, on_closed);
+    if (!c->errand)
+        sock_close(&c->sock, abort, on_closed);
     server_resume_listeners(s);
     server_drain_step(s);
+    if (c->errand)
+        errand_closed(c);
 }
 
 /* The answer that is under way is read to its end for nobody: what is written from here on goes nowhere. */
@@ -234,6 +250,10 @@ bool conn_write(struct conn *c, const struct iovec *iov, int n)
         return c->phase != PHASE_CLOSED;
     if (c->broken || c->phase == PHASE_CLOSED)
         return false;
+    if (c->errand) {
+        errand_written(c, iov, n);
+        return true;
+    }
     if (__builtin_expect(c->capture != NULL, 0))
         capture_sent(c, iov, n);
     size_t sent = 0;

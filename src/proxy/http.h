@@ -91,6 +91,8 @@ struct http_options {
     uint32_t retry_max;
     uint64_t retry_base_ms, retry_longest_ms;
     bool collect_plain;       /* plain answers are collected where the lease can, see route.h; default true */
+    uint32_t embed_batch;     /* texts of one request to an instance; default 32 */
+    uint64_t embed_join_ms;   /* texts of several requests are gathered so long; 0 = not; default 2 ms */
     uint32_t max_connections; /* further ones wait in the backlog; default 16384 */
 };
 void http_options_default(struct http_options *o);

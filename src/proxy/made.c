@@ -139,6 +139,23 @@ bool made_nothing(const struct conn *c)
     return made_translated(c) && c->made->ask.reply == DIALECT_NOTHING;
 }
 
+const struct embed_ask *made_embed(const struct conn *c)
+{
+    return made_translated(c) ? c->made->ask.embed : NULL;
+}
+
+bool made_document(struct conn *c, struct str doc, struct buf *out)
+{
+    struct made *m = c->made;
+    int64_t now_us = clock_wall_ms() * 1000;
+    if (!m->call->document)
+        return buf_put_str(out, doc);
+    made_start(c);
+    (void)answer_head(m->answer, 200, STR("application/json"));
+    return answer_feed(m->answer, doc, now_us, out) == ANSWER_MORE &&
+           answer_end(m->answer, now_us, out) == ANSWER_DONE;
+}
+
 void made_answer_now(struct conn *c, struct buf *out)
 {
     made_start(c);

@@ -59,6 +59,7 @@ enum phase {
     PHASE_LOCAL,     /* a local function owes the answer */
     PHASE_STREAM,    /* a local function streams */
     PHASE_TRANSLATE, /* the request is put into the backend's words, off the loop */
+    PHASE_PARTS,     /* embed.c asks for its parts */
     PHASE_LEASE,     /* the route makes us wait */
     PHASE_BACKOFF,   /* it was not served; it is asked again after a while */
     PHASE_CONNECT,   /* to the backend */
@@ -92,6 +93,7 @@ struct conn {
     size_t discarded;
     bool control, local_peer; /* of the listener; a Unix socket, which needs no key */
     bool processing;
+    bool errand;  /* a request of our own: it has no socket, see errand.c */
     bool greeted; /* its first bytes, or the end of its TLS handshake, have come */
     bool owed;    /* gone, but a local function still holds the exchange: its answer frees it */
     bool closed;  /* the handle is closed: only `owed` keeps the memory */
@@ -143,6 +145,7 @@ struct conn {
     void *abort_arg;
     /* relay */
     struct translation *job;
+    struct embed *embed;      /* in PHASE_PARTS: what came of it so far */
     struct dialect_wish wish; /* beside an answer; it outlives a translation that no backend needs */
     void *wait;
     bool leased, lease_broken, recorded;
@@ -248,6 +251,7 @@ struct http_server {
     void (*closed)(void *arg);
     void *closed_arg;
     struct http_counters count;
+    struct embed_line *embed_lines;
     uint64_t id_seed;
     uint64_t id_count;
     size_t *route_n; /* length of each route's path, without the star of a prefix */
@@ -301,6 +305,8 @@ void conn_answered(struct conn *c);
 /* The client is gone, or its answer broke: cancels what is under way and closes. abort sends RST. */
 void conn_lost(struct conn *c, const char *outcome, bool abort);
 void conn_process(struct conn *c);
+/* Puts a conn without a socket into the list. */
+void conn_open_errand(struct conn *c, struct http_server *s);
 void conn_watch(struct conn *c); /* sets the poll mask that the phase needs */
 void conn_deadline(struct conn *c, uint64_t after_ms);
 static inline size_t conn_pending(const struct conn *c)
@@ -370,6 +376,32 @@ void relay_start(struct conn *c);   /* the same with c->model found already */
 void relay_acquire(struct conn *c); /* asks the route; goes on to the backend when it has a lease */
 void relay_stop_waiting(struct conn *c);
 void relay_give_back(struct conn *c, enum route_end end); /* the lease, if there is one */
+
+/* What the client asks for, as far as it may. */
+enum route_priority relay_priority(const struct conn *c);
+
+/* ---- errand.c ---- */
+/* A request of our own for a client: relayed like the client's, with the same route, key and wish, but it is
+ * neither recorded nor charged. */
+struct errand_end {
+    int status;             /* 0 = it broke off */
+    const struct conn *c;   /* its lease and its times */
+    struct str error;       /* the body, if status is not 200 */
+    uint32_t retry_after_s; /* 0 = not told */
+};
+/* ends: called once, possibly inside this call, unless it is cancelled. model is copied; *ask is taken over.
+ * Returns NULL if it has ended. */
+struct errand *errand_start(struct conn *client, struct str model, const struct dialect_call *call,
+                            struct dialect_ask *ask, void (*ends)(void *arg, const struct errand_end *end),
+                            void *arg);
+void errand_cancel(struct errand *e);
+void errand_written(struct conn *c, const struct iovec *iov, int n); /* what a client would have got */
+void errand_closed(struct conn *c);                                  /* its conn is in no list any more */
+
+/* ---- embed.c ---- */
+/* Asks for what made_embed tells, in parts, and answers. */
+void embed_begin(struct conn *c);
+void embed_cancel(struct conn *c); /* the client left */
 
 /* ---- relay.c ---- */
 /* Takes a connection to the lease's backend and sends the request. fresh: none that served before. */
@@ -474,6 +506,10 @@ struct str made_target(const struct conn *c); /* of any request: the client's ow
 struct str made_body(const struct conn *c);
 void made_body_edit(struct conn *c, struct put *text, struct edit *ret);
 bool made_nothing(const struct conn *c);
+/* What is to be embedded, if the request may be sent in parts; NULL = not. */
+const struct embed_ask *made_embed(const struct conn *c);
+/* The client's answer of OpenAI's document; false if none can be made of it. */
+bool made_document(struct conn *c, struct str doc, struct buf *out);
 void made_start(
     struct conn *c); /* a request is about to be sent: what comes back is read from its beginning */
 /* ---- its answer ---- */
@@ -534,6 +570,7 @@ void response_compact(struct http_server *s); /* makes one segment of all */
 
 /* ---- response_head.c ---- */
 void response_put_head(struct up *u, struct put *w);
+void response_put_lease(const struct conn *c, struct put *w); /* the fields that tell of the lease */
 
 /* ---- response_frame.c ---- */
 /* The bytes that go out for the segments of one read, contiguous. raw covers the read. */

@@ -59,6 +59,8 @@ void relay_cancel(struct conn *c, enum phase was)
 {
     if (was == PHASE_TRANSLATE)
         translate_cancel(c);
+    if (was == PHASE_PARTS)
+        embed_cancel(c);
     if (was == PHASE_LEASE)
         relay_stop_waiting(c);
     drop_upstream(c);

@@ -101,9 +101,9 @@ static void on_lease(void *arg, const struct route_lease *lease, const struct ro
     granted(c);
 }
 
-/* What the client asks for, as far as it may: anybody may stand back; to go ahead of others is for keys with
+/* Anybody may stand back; to go ahead of others is for keys with
  * a priority, and for those who need no key. */
-static enum route_priority priority_of(const struct conn *c)
+enum route_priority relay_priority(const struct conn *c)
 {
     static const char *const words[] = {
         [ROUTE_HIGH] = "high", [ROUTE_NORMAL] = "normal", [ROUTE_LOW] = "low"};
@@ -144,7 +144,7 @@ void relay_acquire(struct conn *c)
     (void)err_set(&refusal.err, RC_INTERNAL, "the request was refused");
     const struct route_request req = {.model = c->model,
                                       .key_id = str_from(c->key ? c->key->spec.id : ""),
-                                      .priority = priority_of(c),
+                                      .priority = relay_priority(c),
                                       .observe = c->observe,
                                       .wish = &c->wish,
                                       .body_bytes = c->in->body_n,
@@ -168,6 +168,15 @@ void relay_acquire(struct conn *c)
     }
 }
 
+/* The model is known, and the request is in words in which it can be asked for. */
+static void set_out(struct conn *c)
+{
+    if (made_embed(c))
+        embed_begin(c);
+    else
+        relay_acquire(c);
+}
+
 void relay_begin(struct conn *c)
 {
     struct err err;
@@ -186,8 +195,8 @@ void relay_start(struct conn *c)
         return;
     capture_begin(c);
     c->s->count.relayed_total++;
-    switch (translate_request(c, true, relay_acquire, &err)) {
-    case TRANSLATE_READY: relay_acquire(c); break;
+    switch (translate_request(c, true, set_out, &err)) {
+    case TRANSLATE_READY: set_out(c); break;
     case TRANSLATE_LATER: break;
     case TRANSLATE_REFUSED: relay_fail(c, rc_http_status(err.code), "refused", &err); break;
     }

@@ -38,6 +38,19 @@ static void put_id(struct put *w, const char *id)
         put_bytes(w, *p > 0x20 && *p < 0x7f ? p : "?", 1);
 }
 
+void response_put_lease(const struct conn *c, struct put *w)
+{
+    put_lit(w, "X-Arriero-Instance: ");
+    put_id(w, c->lease.instance);
+    put_lit(w, "\r\nX-Arriero-Route: ");
+    put_id(w, c->lease.model);
+    put_lit(w, "\r\nX-Arriero-Queue-Ms: ");
+    put_u64(w, c->t_wait_us / 1000);
+    put_lit(w, "\r\n");
+    if (c->lease.queue_position)
+        put_queue(c, w);
+}
+
 void response_put_head(struct up *u, struct put *w)
 {
     struct conn *c = u->c;
@@ -73,16 +86,9 @@ void response_put_head(struct up *u, struct put *w)
         put_lit(w, "X-Accel-Buffering: no\r\n");
     put_lit(w, "X-Request-Id: ");
     put_cstr(w, c->id_text);
-    put_lit(w, "\r\nX-Arriero-Instance: ");
-    put_id(w, c->lease.instance);
-    put_lit(w, "\r\nX-Arriero-Route: ");
-    put_id(w, c->lease.model);
-    put_lit(w, "\r\nX-Arriero-Queue-Ms: ");
-    put_u64(w, c->t_wait_us / 1000);
     put_lit(w, "\r\n");
+    response_put_lease(c, w);
     admit_fields(c, w);
-    if (c->lease.queue_position)
-        put_queue(c, w);
     if (c->in && c->in->head.seen[HDR_ORIGIN])
         w->p += local_cors(c, w->p, (size_t)(w->end - w->p));
     put_lit(w, "\r\n");

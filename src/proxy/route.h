@@ -60,6 +60,7 @@ struct route_lease {
     const char *collect_members;
     unsigned speaks; /* DIALECT_BITs: requests in others are translated; 0 = not known, all are passed on */
     uint64_t timeout_ms; /* of a whole answer; 0 = that of http_options */
+    uint32_t dimensions; /* that embeddings must have; 0 = any */
     bool drain;          /* an answer that has begun is read to its end though its client left */
     const struct route_remote *remote; /* NULL = an instance of this machine */
     uint32_t choice; /* a bit for the place that the model has among those that may serve the request … */

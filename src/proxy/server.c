@@ -36,6 +36,8 @@ void http_options_default(struct http_options *o)
         .upstream_idle_ms = 4000,
         .write_timeout_ms = 60000,
         .max_connections = 16384,
+        .embed_batch = 32,
+        .embed_join_ms = 2,
         .collect_plain = true,
     };
 }

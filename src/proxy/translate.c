@@ -68,6 +68,14 @@ static void on_work(uv_work_t *w)
     translate(w->data);
 }
 
+static void take(struct conn *c, struct translation *t)
+{
+    if (t->ask.as_is)
+        dialect_ask_release(t->call, &t->ask);
+    else
+        made_take(c, t->call, &t->ask);
+}
+
 static void give_up(struct translation *t)
 {
     dialect_ask_release(t->call, &t->ask);
@@ -90,7 +98,7 @@ static void on_translated(uv_work_t *w, int status)
         relay_fail(c, rc_http_status(t->rc), "refused", &t->err);
     } else {
         c->job = NULL;
-        made_take(c, t->call, &t->ask);
+        take(c, t);
         t->go_on(c);
     }
     free(t);
@@ -167,7 +175,7 @@ enum translate_step translate_request(struct conn *c, bool early, void (*go_on)(
     init(&t, c);
     translate(&t);
     if (t.rc == RC_OK) {
-        made_take(c, t.call, &t.ask);
+        take(c, &t);
         return TRANSLATE_READY;
     }
     dialect_ask_release(t.call, &t.ask);

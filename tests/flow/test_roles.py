@@ -1,6 +1,8 @@
 """Roles: names for what a model does, loaded together, with a health of their own; with the real llama-server."""
+import base64
 import os
 import signal
+import struct
 import threading
 
 import pytest
@@ -79,4 +81,119 @@ def test_a_role_that_nobody_can_play_is_down(make_daemon, folder, tiny):
     seen = roles_health(d)
     assert seen["status"] == "down" and "no model of that name" in seen["details"]["reasoning_llm"]["error"]
     assert "nobody plays the role reasoning: no model is called tiny-z" in d.log()
+    d.stop()
+
+
+# ---- embeddings ----
+
+TEXTS = [f"text number {i} " + "word " * (i % 7) for i in range(100)]
+
+
+@pytest.fixture
+def embedder(make_daemon, folder, shelf):
+    """make(**config): a daemon with one model for embeddings under the role."""
+    path = shelf.make("made-embed.gguf", name="Made Embed", seed=9, pooling=3)
+
+    def make(role=None, **config):
+        d = make_daemon([folder(path)], config={"roles": {"embedding": {"model": "made-embed", **(role or {})}}, **config}).start()
+        d.instance("made-embed")
+        return d
+
+    return make
+
+
+def embed(d, texts, **more):
+    return d.post_json("/v1/embeddings", {"model": "embedding", "input": texts, **more})
+
+
+def close(a, b):
+    """The same text, in a batch of another size: the sums are rounded otherwise."""
+    return all(x == pytest.approx(y, abs=2e-3) for x, y in zip(a, b, strict=True))
+
+
+def test_many_texts_go_in_batches_and_come_back_in_order(embedder):
+    d = embedder()
+    alone = {i: embed(d, TEXTS[i])[1]["data"][0]["embedding"] for i in (0, 31, 32, 63, 64, 99)}
+    status, got = embed(d, TEXTS)
+    assert status == 200 and [v["index"] for v in got["data"]] == list(range(100)), got
+    for i, vector in alone.items():
+        assert close(got["data"][i]["embedding"], vector), i
+    assert got["dimensions"] == 64 and got["usage"]["prompt_tokens"] > 500, got["usage"]
+    with d.wire() as w:
+        w.request("POST", "/v1/embeddings", {"model": "embedding", "input": TEXTS})
+        assert w.head() == 200 and w.headers["x-arriero-batches"] == "4", w.headers
+        assert w.headers["x-arriero-instance"].startswith("made-embed")
+        w.body()
+    for form in ("base64", "float"):
+        r = d.openai().embeddings.create(model="embedding", input=TEXTS, encoding_format=form)
+        assert len(r.data) == 100
+    d.stop()
+
+
+def test_base64_is_passed_on(embedder):
+    d = embedder()
+    floats, coded = embed(d, TEXTS[:40])[1], embed(d, TEXTS[:40], encoding_format="base64")[1]
+    assert coded["dimensions"] == 64
+    for a, b in zip(floats["data"], coded["data"], strict=True):
+        assert close(a["embedding"], struct.unpack("<64f", base64.b64decode(b["embedding"])))
+    assert coded["usage"] == floats["usage"]
+    d.stop()
+
+
+def test_requests_at_the_same_time_are_joined_and_each_gets_its_own(embedder):
+    d = embedder()
+    want = {i: embed(d, TEXTS[i])[1]["data"][0]["embedding"] for i in range(24)}
+    got = {}
+
+    def ask(i):
+        for _ in range(3):
+            status, answer = embed(d, [TEXTS[i]])
+            got[i] = (status, len(answer["data"]), answer["data"][0]["embedding"])
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in want]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60)
+    for i, vector in want.items():
+        assert got[i][:2] == (200, 1) and close(got[i][2], vector), i
+    rows = d.cli_json("requests", "list", "--limit", "200")["requests"]
+    assert all(r["outcome"] == "ok" and r["prompt_tokens"] > 0 for r in rows), rows[:3]
+    assert len(rows) == 24 + 24 * 3  # one a client's request, however they were sent
+    d.stop()
+
+
+def test_who_leaves_or_errs_harms_nobody_else(embedder):
+    d = embedder(role={"ctx": 512, "extra_args": ["--threads", "1"]})
+    long = "word " * 3000  # more than the context holds
+    results = {}
+
+    def ask(name, texts):
+        results[name] = embed(d, texts)
+
+    def leave():
+        w = d.wire()
+        w.request("POST", "/v1/embeddings", {"model": "embedding", "input": TEXTS})
+        w.close()
+
+    threads = [threading.Thread(target=ask, args=(f"fine {i}", [TEXTS[i]])) for i in range(8)]
+    threads += [threading.Thread(target=ask, args=("long", [long]))] + [threading.Thread(target=leave) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60)
+    assert results["long"][0] in (400, 413, 500), results["long"]
+    for i in range(8):
+        assert results[f"fine {i}"][0] == 200, results[f"fine {i}"]
+    assert d.metric("arriero_http_body_bytes_in_flight") == 0
+    wait_for(lambda: d.instance("made-embed")["busy"] == 0, 30, 0.05, "every lease to come back")
+    d.stop()
+
+
+def test_dimensions_are_held_to(embedder):
+    d = embedder(role={"dimensions": 1024})
+    status, answer = embed(d, "one")
+    assert status == 502 and "gives embeddings of 64 dimensions; the configuration says 1024" in answer["error"]["message"]
+    status, answer = embed(d, "one", dimensions=32)
+    assert status == 400 and "64 dimensions, not of 32" in answer["error"]["message"], answer
     d.stop()

@@ -62,7 +62,13 @@ static bool ask(const struct dialect_call *call, struct str body, unsigned speak
     if (yyjson_is_obj(root) && !ok && !err.message[0])
         __builtin_trap(); /* a refusal says why */
     yyjson_doc_free(doc);
-    if (ok && ret->reply != DIALECT_NOTHING)
+    if (ok && ret->embed) { /* as one request */
+        buf_printf(&ret->body, "{%.*s\"input\":[", (int)ret->embed->rest.n,
+                   ret->embed->rest.n ? ret->embed->rest.data : "");
+        embed_put_inputs(ret->embed, 0, ret->embed->n, &ret->body);
+        buf_puts(&ret->body, "]}");
+    }
+    if (ok && ret->reply != DIALECT_NOTHING && !ret->as_is)
         check_object(buf_str(&ret->body));
     return ok;
 }

@@ -37,6 +37,14 @@ static enum rc ask(unsigned call, const char *body, struct dialect_ask *ret, str
 }
 
 /* Path, body; the body is JSON. */
+/* What is to be embedded, as one request. */
+static void put_whole(const struct embed_ask *e, struct buf *out)
+{
+    buf_printf(out, "{%.*s\"input\":[", (int)e->rest.n, e->rest.n ? e->rest.data : "");
+    embed_put_inputs(e, 0, e->n, out);
+    buf_puts(out, "]}");
+}
+
 static void becomes(unsigned call, const char *body, const char *path, const char *want)
 {
     struct dialect_ask a;
@@ -44,6 +52,8 @@ static void becomes(unsigned call, const char *body, const char *path, const cha
     if (ask(call, body, &a, &err) != RC_OK)
         fail_msg("%s: %s", body, err.message);
     assert_string_equal(a.path, path);
+    if (a.embed)
+        put_whole(a.embed, &a.body);
     assert_string_equal(a.body.data, want);
     yyjson_doc *doc = yyjson_read(a.body.data, a.body.n, 0);
     assert_non_null(doc);
@@ -403,7 +413,7 @@ static void test_embeddings(void **state)
     becomes(EMBED, "{\"input\":[\"a\",\"b\"],\"options\":{\"seed\":1}}", "/v1/embeddings",
             "{\"encoding_format\":\"float\",\"input\":[\"a\",\"b\"]}");
     becomes(EMBEDDINGS, "{\"prompt\":\"a\"}", "/v1/embeddings",
-            "{\"encoding_format\":\"float\",\"input\":\"a\"}");
+            "{\"encoding_format\":\"float\",\"input\":[\"a\"]}");
     gives(EMBED, "{\"input\":[\"a\",\"b\"]}", DOCUMENT, VECTORS(",\"usage\":{\"prompt_tokens\":6}"),
           "{\"model\":\"m:1\",\"embeddings\":[[0.5,-0.25,1],[3,4,12]]" TIMED);
     gives(EMBED, "{\"input\":[\"a\",\"b\"],\"dimensions\":2}", DOCUMENT,
