@@ -14,12 +14,44 @@
 
 #define PROMPT_MAX ((size_t)16 << 20)
 
+struct preset;
+
 struct options {
     const char *url, *model, *system;
+    const struct preset *preset; /* NULL = none */
     uint32_t max_tokens;
     bool temperature_set, quiet;
     double temperature;
 };
+
+/* What --preset stands for, where nothing else is asked for. */
+static const struct preset {
+    const char *name;
+    double temperature;
+    uint32_t max_tokens;
+} presets[] = {{"factual", 0.2, 500}, {"creative", 0.9, 1000}};
+
+static enum rc parse_preset(struct str value, void *field, struct err *err)
+{
+    for (size_t i = 0; i < TABLE_COUNT(presets); i++)
+        if (str_eq_c(value, presets[i].name)) {
+            *(const struct preset **)field = &presets[i];
+            return RC_OK;
+        }
+    enum rc rc = err_set(err, RC_INVALID, "\"%.*s\" is no preset", STR_ARG(value));
+    err_hint(err, "factual (temperature 0.2, 500 tokens) or creative (0.9, 1000)");
+    return rc;
+}
+
+static double temperature_of(const struct options *o)
+{
+    return o->temperature_set || !o->preset ? o->temperature : o->preset->temperature;
+}
+
+static uint32_t max_tokens_of(const struct options *o)
+{
+    return o->max_tokens || !o->preset ? o->max_tokens : o->preset->max_tokens;
+}
 
 static enum rc parse_temperature(struct str value, void *field, struct err *err)
 {
@@ -41,6 +73,8 @@ static const struct cli_option options[] = {
      "end the answer after N tokens"},
     {"temperature", 't', CLI_CUSTOM, offsetof(struct options, temperature), "T",
      "0 = always the likeliest token; default: the model's own", parse_temperature},
+    {"preset", 'p', CLI_CUSTOM, offsetof(struct options, preset), "NAME",
+     "factual or creative: temperature and tokens where not given", parse_preset},
     {"url", 'u', CLI_STR, offsetof(struct options, url), "URL",
      "the daemon's HTTP address (default: asks the daemon)"},
     {"quiet", 'q', CLI_FLAG, offsetof(struct options, quiet), NULL, "only the answer, no figures"},
@@ -75,18 +109,12 @@ static enum rc read_prompt(const struct cli_call *call, struct buf *out, struct 
     return RC_OK;
 }
 
-/* A base URL may end in /v1, as clients of the OpenAI API have it. */
-static const char *api_path(const struct client_address *a, const char *path)
-{
-    return str_ends(str_from(a->base), "/v1") ? path + 3 : path;
-}
-
 static enum rc first_model(const struct client_address *a, struct client_request r, char **ret_model,
                            struct err *err)
 {
     yyjson_doc *doc;
     r.method = "GET";
-    r.path = api_path(a, "/v1/models");
+    r.path = control_api_path(a, "/v1/models");
     r.body = STR("");
     r.timeout_ms = CLIENT_TIMEOUT_MS;
     enum rc rc = client_json(a, &r, &doc, err);
@@ -122,10 +150,10 @@ static enum rc make_body(const struct options *o, const char *model, struct str 
     if (o->system)
         add_message(doc, messages, "system", str_from(o->system));
     add_message(doc, messages, "user", prompt);
-    if (o->max_tokens)
-        yyjson_mut_obj_add_uint(doc, root, "max_tokens", o->max_tokens);
-    if (o->temperature_set)
-        yyjson_mut_obj_add_real(doc, root, "temperature", o->temperature);
+    if (max_tokens_of(o))
+        yyjson_mut_obj_add_uint(doc, root, "max_tokens", max_tokens_of(o));
+    if (o->temperature_set || o->preset)
+        yyjson_mut_obj_add_real(doc, root, "temperature", temperature_of(o));
     yyjson_mut_obj_add_bool(doc, root, "stream", true);
     yyjson_mut_val *stream_options = yyjson_mut_obj_add_obj(doc, root, "stream_options");
     yyjson_mut_obj_add_bool(doc, stream_options, "include_usage", true);
@@ -361,7 +389,7 @@ static int ask(struct cli_call *call, struct str prompt, int cancel_fd)
                        .terminal = output_is_terminal(stdout),
                        .color = call->color,
                        .start_us = clock_mono_us()};
-    r.path = api_path(&door, "/v1/chat/completions");
+    r.path = control_api_path(&door, "/v1/chat/completions");
     r.body = buf_str(&body);
     notice_on(&a, model);
     rc = client_stream(&door, &r, on_piece, &a, &err);

@@ -42,6 +42,11 @@ enum rc control_post(const struct cli_call *call, const char *path, yyjson_mut_d
     return rc;
 }
 
+const char *control_api_path(const struct client_address *a, const char *path)
+{
+    return str_ends(str_from(a->base), "/v1") ? path + 3 : path;
+}
+
 yyjson_mut_doc *control_body(const char *model, yyjson_mut_val **ret_root)
 {
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);

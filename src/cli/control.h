@@ -21,6 +21,9 @@ enum rc control_post(const struct cli_call *call, const char *path, yyjson_mut_d
  * default address. */
 enum rc control_door(const struct cli_call *call, const char *url, struct client_address *ret_address,
                      struct err *err);
+/* The path behind the address, whose URL may end in /v1 already, as clients of OpenAI's API have it.
+ * Borrowed. */
+const char *control_api_path(const struct client_address *a, const char *path);
 /* A body {"model": model}; *ret_root for further members. */
 yyjson_mut_doc *control_body(const char *model, yyjson_mut_val **ret_root);
 /* Prints the daemon's answer as it is and frees it. Returns the exit status. */

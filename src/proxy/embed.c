@@ -249,7 +249,7 @@ static void answer(struct embed *r)
 {
     struct conn *c = r->c;
     struct buf doc = {.max = c->s->opt.max_body_bytes}, out = {0};
-    char fields[512];
+    char fields[768];
     struct put w = {fields, fields + sizeof fields - 1, false};
     struct err err;
     c->t_upstream_end = clock_mono_us();

@@ -1,5 +1,6 @@
 """Roles: names for what a model does, loaded together, with a health of their own; with the real llama-server."""
 import base64
+import json
 import os
 import signal
 import struct
@@ -196,4 +197,15 @@ def test_dimensions_are_held_to(embedder):
     assert status == 502 and "gives embeddings of 64 dimensions; the configuration says 1024" in answer["error"]["message"]
     status, answer = embed(d, "one", dimensions=32)
     assert status == 400 and "64 dimensions, not of 32" in answer["error"]["message"], answer
+    d.stop()
+
+
+def test_the_command_embeds(embedder):
+    d = embedder()
+    got = d.cli_json("embed", "one", "two")
+    assert len(got["embeddings"]) == 2 and got["dimensions"] == 64 == len(got["embeddings"][0])
+    assert got["latency_ms"] > 0 and got["tokens_used"] > 0 and got["model"] == "made-embed"
+    lines = d.cli("embed", "-m", "made-embed", "one", check=0).stdout.splitlines()
+    assert len(lines) == 1 and close(json.loads(lines[0]), got["embeddings"][0])
+    assert "there is no text to embed" in d.cli("embed", "-", check=1).stderr
     d.stop()
