@@ -11,8 +11,9 @@ import pytest
 from lib.daemon import Daemon
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-# Lines that go with others of their block: a key made before, a daemon with TLS. Their tests are in test_keys, test_tls.
-ELSEWHERE = ("$KEY", "--cacert")
+# Lines that go with others of their block: a key made before, a daemon with TLS, a server elsewhere. Their tests are in
+# test_keys, test_tls and test_upstreams.
+ELSEWHERE = ("$KEY", "--cacert", "claude/")
 # Streams without an end.
 ENDLESS = ("/models/sse", "/logs/stream")
 
