@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,9 @@ sys.path.insert(0, str(HERE))
 
 from lib import tinygguf  # noqa: E402
 from lib.daemon import Daemon  # noqa: E402
+
+# Started in the background of a shell, interrupts are ignored, and children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
