@@ -32,11 +32,6 @@ double plan_resident_cost(const struct plan_resident *r)
     return reload * wanted * weight;
 }
 
-/* ---- classes of answers: lower is better ---- */
-
-enum { ON_DEVICES, SHARED, ON_HOST, PLACES, NOWHERE = PLACES * (PLAN_MAX_ALTERNATIVES + 1) };
-typedef uint32_t answer; /* a place, plus PLACES for every smaller file that was passed over */
-
 struct packing {
     const struct model *m;
     const struct plan_policy *policy;
@@ -46,9 +41,8 @@ struct packing {
     uint32_t can[PLAN_MAX_RESIDENTS]; /* evictable, cheapest first */
     double cost[PLAN_MAX_RESIDENTS];  /* of can[i] */
     uint32_t n_can;
-    struct plan *plan; /* the latest answer */
     struct placer placer;
-    struct err err;
+    struct err *err;
 };
 
 static uint64_t plus(uint64_t a, uint64_t b, uint64_t limit)
@@ -59,36 +53,26 @@ static uint64_t plus(uint64_t a, uint64_t b, uint64_t limit)
     return sum;
 }
 
-static answer classify(const struct plan *p, const struct plan_machine *machine)
+/* The machine with the set's memory given back. */
+static void without(const struct packing *k, uint64_t set, struct plan_machine *ret)
 {
-    if (!p->fits)
-        return NOWHERE;
-    answer file = (answer)(p->smaller - PLAN_AS_ASKED) * PLACES;
-    if (machine->n_devices == 0)
-        return file + ON_DEVICES;
-    if (p->n_used == 0)
-        return file + ON_HOST;
-    return file + (p->estimate.layers_cpu || p->estimate.params.n_cpu_moe ? SHARED : ON_DEVICES);
-}
-
-/* The answer with the set's memory given back. RC_NO_FIT is an answer; anything else is an error. */
-static enum rc answer_with(struct packing *k, uint64_t set, answer *ret)
-{
-    struct plan_machine machine = *k->machine;
+    *ret = *k->machine;
     for (uint32_t i = 0; i < k->n_can; i++) {
         if (!(set >> i & 1))
             continue;
         const struct plan_resident *r = &k->residents[k->can[i]];
-        for (size_t d = 0; d < machine.n_devices; d++)
-            machine.devices[d].free_bytes =
-                plus(machine.devices[d].free_bytes, r->device_bytes[d], machine.devices[d].total_bytes);
-        machine.host.free_bytes = plus(machine.host.free_bytes, r->host_bytes, machine.host.total_bytes);
+        for (size_t d = 0; d < ret->n_devices; d++)
+            ret->devices[d].free_bytes =
+                plus(ret->devices[d].free_bytes, r->device_bytes[d], ret->devices[d].total_bytes);
+        ret->host.free_bytes = plus(ret->host.free_bytes, r->host_bytes, ret->host.total_bytes);
     }
-    enum rc rc = placer_place(&k->placer, k->m, k->policy, &machine, k->plan, &k->err);
-    if (rc && rc != RC_NO_FIT)
-        return rc;
-    *ret = rc ? NOWHERE : classify(k->plan, &machine);
-    return RC_OK;
+}
+
+static enum rc class_with(struct packing *k, uint64_t set, answer_class worst, answer_class *ret)
+{
+    struct plan_machine machine;
+    without(k, set, &machine);
+    return placer_class(&k->placer, k->m, k->policy, &machine, worst, ret, k->err);
 }
 
 static void collect(struct packing *k)
@@ -108,19 +92,6 @@ static void collect(struct packing *k)
 }
 
 /* ---- sets in the order of their cost ---- */
-
-struct set_cost {
-    uint64_t set;
-    double cost;
-};
-
-static int by_cost(const void *a, const void *b)
-{
-    const struct set_cost *x = a, *y = b;
-    if (x->cost != y->cost)
-        return x->cost < y->cost ? -1 : 1;
-    return x->set < y->set ? -1 : x->set > y->set;
-}
 
 struct freed {
     uint64_t bytes[PLAN_MAX_DEVICES + 1];
@@ -175,29 +146,87 @@ static void refuse(struct refused *r, const struct freed *f)
     r->list[r->n++] = *f;
 }
 
-static enum rc cheapest_exact(struct packing *k, answer goal, uint64_t *ret_set)
+static double cost_of(const struct packing *k, uint64_t set)
 {
-    size_t n = (size_t)1 << k->n_can;
-    struct set_cost *sets = mem_try_array(n, sizeof *sets);
-    if (!sets)
-        return err_set(&k->err, RC_NOMEM, "no memory to choose what to unload");
-    for (size_t s = 0; s < n; s++) {
-        sets[s].set = s;
-        for (uint32_t i = 0; i < k->n_can; i++)
-            sets[s].cost += s >> i & 1 ? k->cost[i] : 0;
+    double sum = 0;
+    for (uint32_t i = 0; i < k->n_can; i++)
+        sum += set >> i & 1 ? k->cost[i] : 0;
+    return sum;
+}
+
+struct set_cost {
+    uint32_t set;
+    double cost;
+};
+
+/* Every set once, cheapest first, made as they are asked for: each is followed by itself with the instance
+ * next to its dearest, beside that one or in its place, neither of which is cheaper. A heap. */
+struct by_cost {
+    struct set_cost heap[1 << EXACT]; /* each set taken leaves two for one: never more than there are */
+    uint32_t n;
+};
+
+static bool cheaper(const struct set_cost *x, const struct set_cost *y)
+{
+    return x->cost < y->cost || (!(y->cost < x->cost) && x->set < y->set);
+}
+
+static void heap_add(struct by_cost *h, struct set_cost new)
+{
+    uint32_t at = h->n++;
+    for (; at > 0 && cheaper(&new, &h->heap[(at - 1) / 2]); at = (at - 1) / 2)
+        h->heap[at] = h->heap[(at - 1) / 2];
+    h->heap[at] = new;
+}
+
+static struct set_cost heap_take(struct by_cost *h)
+{
+    struct set_cost first = h->heap[0], last = h->heap[--h->n];
+    uint32_t at = 0;
+    for (uint32_t child; (child = 2 * at + 1) < h->n; at = child) {
+        if (child + 1 < h->n && cheaper(&h->heap[child + 1], &h->heap[child]))
+            child++;
+        if (!cheaper(&h->heap[child], &last))
+            break;
+        h->heap[at] = h->heap[child];
     }
-    qsort(sets, n, sizeof *sets, by_cost);
+    h->heap[at] = last;
+    return first;
+}
+
+static uint32_t next_set(const struct packing *k, struct by_cost *h)
+{
+    uint32_t set = heap_take(h).set, top = set ? 32 - (uint32_t)__builtin_clz(set) : 0;
+    if (top < k->n_can) {
+        uint32_t more = set | 1u << top;
+        heap_add(h, (struct set_cost){more, cost_of(k, more)});
+        if (set) {
+            uint32_t instead = more & ~(1u << (top - 1));
+            heap_add(h, (struct set_cost){instead, cost_of(k, instead)});
+        }
+    }
+    return set;
+}
+
+static enum rc cheapest_exact(struct packing *k, answer_class goal, uint64_t *ret_set)
+{
+    struct by_cost *sets = mem_try_array(1, sizeof *sets);
+    if (!sets)
+        return err_set(k->err, RC_NOMEM, "no memory to choose what to unload");
+    sets->n = 0;
+    heap_add(sets, (struct set_cost){0, 0});
     struct refused refused = {0};
     enum rc rc = RC_OK;
-    for (size_t i = 0; i < n && !rc; i++) {
+    while (sets->n > 0 && !rc) {
+        uint32_t set = next_set(k, sets);
         struct freed f;
-        freed_by(k, sets[i].set, &f);
+        freed_by(k, set, &f);
         if (is_refused(&refused, &f))
             continue;
-        answer got;
-        rc = answer_with(k, sets[i].set, &got);
+        answer_class got;
+        rc = class_with(k, set, goal, &got);
         if (!rc && got <= goal) {
-            *ret_set = sets[i].set;
+            *ret_set = set;
             break;
         }
         refuse(&refused, &f);
@@ -207,60 +236,48 @@ static enum rc cheapest_exact(struct packing *k, answer goal, uint64_t *ret_set)
     return rc;
 }
 
-static enum rc cheapest_greedy(struct packing *k, answer goal, uint64_t *ret_set)
+static enum rc cheapest_greedy(struct packing *k, answer_class goal, uint64_t *ret_set)
 {
     uint64_t set = 0;
-    answer got = NOWHERE;
-    for (uint32_t i = 0; i < k->n_can; i++) {
+    answer_class got = NOWHERE;
+    enum rc rc = class_with(k, 0, goal, &got);
+    for (uint32_t i = 0; i < k->n_can && !rc && got > goal; i++) {
         set |= 1ull << i;
-        enum rc rc = answer_with(k, set, &got);
-        if (rc)
-            return rc;
-        if (got <= goal)
-            break;
+        rc = class_with(k, set, goal, &got);
     }
-    for (uint32_t i = k->n_can; i-- > 0;) {
+    for (uint32_t i = k->n_can; i-- > 0 && !rc;) {
         if (!(set >> i & 1))
             continue;
-        enum rc rc = answer_with(k, set & ~(1ull << i), &got);
-        if (rc)
-            return rc;
-        if (got <= goal)
+        rc = class_with(k, set & ~(1ull << i), goal, &got);
+        if (!rc && got <= goal)
             set &= ~(1ull << i);
     }
     *ret_set = set;
-    return answer_with(k, set, &got);
+    return rc;
 }
 
+/* The cheapest set that reaches the class which all together would: none, where that is no better. */
 static enum rc choose(struct packing *k, uint64_t *ret_set)
 {
-    answer now, goal;
     uint64_t all = k->n_can == 64 ? UINT64_MAX : (1ull << k->n_can) - 1;
+    answer_class goal;
     *ret_set = 0;
-    enum rc rc = answer_with(k, 0, &now);
-    if (rc || now == ON_DEVICES || k->n_can == 0)
+    if (k->n_can == 0)
+        return RC_OK;
+    enum rc rc = class_with(k, all, NOWHERE, &goal);
+    if (rc || goal == NOWHERE)
         return rc;
-    rc = answer_with(k, all, &goal);
-    if (rc)
-        return rc;
-    if (goal >= now) /* stopping them all would not help */
-        return answer_with(k, 0, &now);
-    if (k->n_can > EXACT)
-        return cheapest_greedy(k, goal, ret_set);
-    return cheapest_exact(k, goal, ret_set);
+    return k->n_can > EXACT ? cheapest_greedy(k, goal, ret_set) : cheapest_exact(k, goal, ret_set);
 }
 
-static enum rc blocked(struct packing *k, struct err *err)
+static void tell_blocked(const struct packing *k)
 {
     size_t busy = 0;
     for (size_t i = 0; i < k->n; i++)
         busy += !k->residents[i].evictable;
-    if (err)
-        *err = k->err;
-    if (k->n && err)
-        err_hint(err, "%zu loaded model%s cannot be stopped now (busy, loading or pinned)%s", busy,
+    if (k->n)
+        err_hint(k->err, "%zu loaded model%s cannot be stopped now (busy, loading or pinned)%s", busy,
                  busy == 1 ? "" : "s", k->n_can ? "; stopping the others would not make enough room" : "");
-    return RC_NO_FIT;
 }
 
 enum rc plan_pack(const struct model *m, const struct plan_policy *policy, const struct plan_machine *machine,
@@ -270,30 +287,29 @@ enum rc plan_pack(const struct model *m, const struct plan_policy *policy, const
     if (n_residents > PLAN_MAX_RESIDENTS)
         return err_set(err, RC_LIMIT, "%zu loaded models: at most %d can be weighed", n_residents,
                        PLAN_MAX_RESIDENTS);
+    struct err unread;
     struct packing *k = mem_calloc(1, sizeof *k);
     *k = (struct packing){.m = m,
                           .policy = policy,
                           .machine = machine,
                           .residents = residents,
                           .n = n_residents,
-                          .plan = mem_calloc(1, sizeof *ret_plan)};
+                          .err = err ? err : &unread};
     collect(k);
     uint64_t set = 0;
     enum rc rc = choose(k, &set);
-    if (rc) {
-        if (err)
-            *err = k->err;
-    } else {
-        *ret_plan = *k->plan;
-        if (!k->plan->fits)
-            rc = blocked(k, err);
+    if (!rc) {
+        struct plan_machine freed;
+        without(k, set, &freed);
+        rc = placer_place(&k->placer, m, policy, &freed, ret_plan, k->err);
+        if (rc == RC_NO_FIT)
+            tell_blocked(k);
         ret_victims->n = 0;
         for (uint32_t i = 0; i < k->n_can && !rc; i++)
             if (set >> i & 1)
                 ret_victims->index[ret_victims->n++] = k->can[i];
     }
     placer_release(&k->placer);
-    free(k->plan);
     free(k);
     return rc;
 }

@@ -209,8 +209,8 @@ static enum rc check_draft_device(const struct search *s, struct err *err)
     return rc;
 }
 
-/* Takes *steps down; leaves in it what could not be taken. */
-static enum rc run(struct search *s, uint32_t *steps, struct err *err)
+/* What every search begins with. */
+static enum rc begin(struct search *s, struct err *err)
 {
     resolve(s);
     enum rc rc = sets_candidates(s, err);
@@ -224,7 +224,13 @@ static enum rc run(struct search *s, uint32_t *steps, struct err *err)
     p.ctx = s->least_ctx;
     p.type_k = s->kv[0].k;
     p.type_v = s->kv[0].v;
-    rc = estimator_run(s->est, &p, NULL, 0, false, &probe, err);
+    return estimator_run(s->est, &p, NULL, 0, false, &probe, err);
+}
+
+/* Takes *steps down; leaves in it what could not be taken. */
+static enum rc run(struct search *s, uint32_t *steps, struct err *err)
+{
+    enum rc rc = begin(s, err);
     if (rc)
         return rc;
     struct attempt *a = mem_calloc(1, sizeof *a);
@@ -320,6 +326,72 @@ enum rc placer_place(struct placer *k, const struct model *m, const struct plan_
                    policy->smaller[n_smaller]->quantization, bits_per_weight(policy->smaller[n_smaller]),
                    policy->least_bpw);
     return rc;
+}
+
+/* ---- the class of the answer ---- */
+
+static answer_class class_of(const struct plan_machine *machine, const struct plan_estimate *e,
+                             uint32_t n_used)
+{
+    if (machine->n_devices == 0)
+        return ON_DEVICES;
+    if (n_used == 0)
+        return ON_HOST;
+    return e->layers_cpu || e->params.n_cpu_moe ? SHARED : ON_DEVICES;
+}
+
+static enum rc class_in_file(struct placer *k, const struct model *m, const struct plan_policy *policy,
+                             const struct plan_machine *machine, bool only_devices, answer_class *ret,
+                             struct err *err)
+{
+    struct plan unread = {.fits = false}; /* reasons */
+    struct search s = {.m = m,
+                       .policy = policy,
+                       .machine = machine,
+                       .any = true,
+                       .only_devices = only_devices,
+                       .out = &unread};
+    struct attempt a;
+    enum rc rc = estimator_of(k, m, &s.est, err);
+    if (!rc)
+        rc = begin(&s, err);
+    if (!rc)
+        *ret = search_best(&s, &a) ? class_of(machine, &a.estimate, a.n_used) : NOWHERE;
+    return rc;
+}
+
+/* After failed loads the class is that of what the ladder leaves, so that it must be descended. */
+static enum rc class_on_ladder(struct placer *k, const struct model *m, const struct plan_policy *policy,
+                               const struct plan_machine *machine, answer_class *ret, struct err *err)
+{
+    struct plan *p = mem_calloc(1, sizeof *p);
+    enum rc rc = placer_place(k, m, policy, machine, p, err);
+    if (!rc || rc == RC_NO_FIT)
+        *ret = rc ? NOWHERE
+                  : (answer_class)(p->smaller - PLAN_AS_ASKED) * PLACES +
+                        class_of(machine, &p->estimate, p->n_used);
+    free(p);
+    return rc == RC_NO_FIT ? RC_OK : rc;
+}
+
+enum rc placer_class(struct placer *k, const struct model *m, const struct plan_policy *policy,
+                     const struct plan_machine *machine, answer_class worst, answer_class *ret_class,
+                     struct err *err)
+{
+    if (policy->ladder)
+        return class_on_ladder(k, m, policy, machine, ret_class, err);
+    uint32_t n_files = 1 + good_enough(policy);
+    answer_class got = NOWHERE, passed = 0;
+    for (uint32_t i = 0; i < n_files && got == NOWHERE && passed <= worst; i++, passed += PLACES) {
+        const struct model *file = i ? policy->smaller[i - 1] : m;
+        enum rc rc = class_in_file(k, file, policy, machine, passed + ON_DEVICES == worst, &got, err);
+        if (rc)
+            return rc;
+        if (got != NOWHERE)
+            got += passed;
+    }
+    *ret_class = got <= worst ? got : NOWHERE;
+    return RC_OK;
 }
 
 enum rc plan_place(const struct model *m, const struct plan_policy *policy,

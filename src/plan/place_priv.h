@@ -54,6 +54,15 @@ enum rc placer_place(struct placer *k, const struct model *m, const struct plan_
                      const struct plan_machine *machine, struct plan *ret_plan, struct err *err);
 void placer_release(struct placer *k);
 
+/* What an answer gives up; lower is better: its place, plus PLACES for every file that was passed over. */
+enum { ON_DEVICES, SHARED, ON_HOST, PLACES, NOWHERE = PLACES * (PLAN_MAX_ALTERNATIVES + 1) };
+typedef uint32_t answer_class;
+/* Sets the class that the answer of placer_place would have, or NOWHERE if that is worse than `worst` (or
+ * nothing fits): the first point of a class is enough, so that this costs a part of a placement. */
+enum rc placer_class(struct placer *k, const struct model *m, const struct plan_policy *policy,
+                     const struct plan_machine *machine, answer_class worst, answer_class *ret_class,
+                     struct err *err);
+
 struct search {
     const struct model *m;
     const struct plan_policy *policy;
@@ -75,6 +84,8 @@ struct search {
     uint64_t weights_bytes; /* least that all layers take on devices; 0 = no bound known */
     bool keep_devices;      /* the ladder does not end on the host: a smaller file comes first */
     int32_t least_pace;     /* slower points do not fit; INT32_MIN = none */
+    bool any;               /* the first point of a step is as good as the best */
+    bool only_devices;      /* no step leaves anything to the host */
     uint32_t evaluations;   /* estimates made */
     /* what came nearest to fitting in this step, for the messages */
     char shortfall[224];
@@ -128,6 +139,8 @@ bool try_may_fit(struct search *s, const struct attempt *a);
 /* Where the line through two ends of a range meets zero, strictly between them; the middle if that is asked
  * or they say nothing. */
 uint32_t try_cross(uint32_t lo, uint32_t hi, int64_t at_lo, int64_t at_hi, bool middle);
+/* The first context from lo on, short of hi, that fits *a; false if that is not lo or one next to it. */
+bool try_least(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi);
 /* The longest context in [lo, hi] that fits *a as it stands otherwise; false if lo does not. */
 bool try_reach(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi);
 void try_speed(struct search *s, struct attempt *a);

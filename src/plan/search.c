@@ -186,12 +186,33 @@ static bool fastest(struct search *s, uint32_t from, uint32_t to, struct attempt
     return false;
 }
 
+/* Any point at all: of each number of devices first those with the most room, then the others. */
+static bool any_full(struct search *s, uint32_t from, uint32_t to, uint32_t hi, struct attempt *ret)
+{
+    struct device_set sets[PLACE_MAX_SETS];
+    for (unsigned others = 0; others < 2; others++) {
+        for (uint32_t n = from; n <= to; n++) {
+            uint32_t n_sets = sets_of(s, n, sets);
+            for (uint32_t i = others; i < (others ? n_sets : 1); i++) {
+                for (uint32_t kv = s->n_kv; kv-- > 0 && !hopeless(s, &sets[i]);) {
+                    try_start(s, &sets[i], kv, ret);
+                    if (try_least(s, ret, s->least_ctx, hi))
+                        return true;
+                }
+            }
+        }
+    }
+    return false;
+}
+
 /* All layers (or as many as the policy fixes) on `from` to `to` devices. */
 static bool full(struct search *s, uint32_t from, uint32_t to, struct attempt *ret)
 {
     bool by_length = s->policy->strategy == PLAN_MAX_CONTEXT;
     /* the host is not filled with cache that nobody asked for */
     uint32_t hi = to > 0 || s->ctx_given || by_length ? s->want_ctx : s->comfort_ctx;
+    if (s->any)
+        return any_full(s, from, to, hi, ret);
     if (!by_length) {
         bool found = s->policy->strategy == PLAN_MAX_PERFORMANCE && to > 0
                          ? fastest(s, from, to, ret)
@@ -256,7 +277,7 @@ bool search_best(struct search *s, struct attempt *ret)
     }
     if (fixed && !on_host)
         return false;
-    if (!s->policy->allow_cpu)
+    if (!s->policy->allow_cpu || s->only_devices)
         return false;
     step_over(s);
     if (s->n_order == 0 || on_host) {

@@ -198,12 +198,18 @@ static bool share_at(struct search *s, uint32_t ctx, struct attempt *ret)
 {
     struct device_set sets[PLACE_MAX_SETS];
     bool found = false;
+    if (s->any) /* is any share better than that? */
+        on_host(s, ctx, ret, &found);
     for (uint32_t n = sets_limit(s); n > 0; n--) {
         uint32_t n_sets = sets_of(s, n, sets);
-        for (uint32_t i = 0; i < n_sets; i++)
+        for (uint32_t i = 0; i < n_sets; i++) {
             share_on(s, &sets[i], ctx, ret, &found);
+            if (s->any && found && ret->n_used)
+                return true;
+        }
     }
-    on_host(s, ctx, ret, &found);
+    if (!s->any)
+        on_host(s, ctx, ret, &found);
     return found;
 }
 

@@ -296,6 +296,12 @@ static void narrow(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi
     look_beyond(s, a, hi, end, at_hi);
 }
 
+bool try_least(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi)
+{
+    a->params.ctx = lo;
+    return try_fits(s, a) || climb(s, a, lo, hi);
+}
+
 bool try_reach(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi)
 {
     struct attempt over = *a;
@@ -304,8 +310,7 @@ bool try_reach(struct search *s, struct attempt *a, uint32_t lo, uint32_t hi)
         *a = over;
         return true;
     }
-    a->params.ctx = lo;
-    if (lo >= hi || (!try_fits(s, a) && !climb(s, a, lo, hi)))
+    if (lo >= hi || !try_least(s, a, lo, hi))
         return false;
     narrow(s, a, a->params.ctx / PLACE_CTX_STEP, (hi + PLACE_CTX_STEP - 1) / PLACE_CTX_STEP, over.slack);
     return true;
