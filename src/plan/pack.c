@@ -68,11 +68,12 @@ static void without(const struct packing *k, uint64_t set, struct plan_machine *
     }
 }
 
-static enum rc class_with(struct packing *k, uint64_t set, answer_class worst, answer_class *ret)
+static enum rc class_with(struct packing *k, uint64_t set, answer_class worst, answer_class *ret,
+                          uint64_t *ret_short_bytes)
 {
     struct plan_machine machine;
     without(k, set, &machine);
-    return placer_class(&k->placer, k->m, k->policy, &machine, worst, ret, k->err);
+    return placer_class(&k->placer, k->m, k->policy, &machine, worst, ret, ret_short_bytes, k->err);
 }
 
 static void collect(struct packing *k)
@@ -122,18 +123,31 @@ static bool no_more_than(const struct freed *a, const struct freed *b)
 struct refused {
     struct freed *list;
     size_t n, cap;
+    uint64_t least_bytes; /* what frees less of all devices together is refused */
 };
+
+static uint64_t of_devices(const struct freed *f)
+{
+    uint64_t sum = 0;
+    for (size_t d = 0; d < PLAN_MAX_DEVICES; d++)
+        sum = plus(sum, f->bytes[d], 0);
+    return sum;
+}
 
 static bool is_refused(const struct refused *r, const struct freed *f)
 {
+    if (of_devices(f) < r->least_bytes)
+        return true;
     for (size_t i = 0; i < r->n; i++)
         if (no_more_than(f, &r->list[i]))
             return true;
     return false;
 }
 
-static void refuse(struct refused *r, const struct freed *f)
+static void refuse(struct refused *r, const struct freed *f, uint64_t short_bytes)
 {
+    uint64_t least = short_bytes ? plus(of_devices(f), short_bytes, 0) : 0;
+    r->least_bytes = least > r->least_bytes ? least : r->least_bytes;
     size_t n = 0;
     for (size_t i = 0; i < r->n; i++)
         if (!no_more_than(&r->list[i], f))
@@ -224,12 +238,14 @@ static enum rc cheapest_exact(struct packing *k, answer_class goal, uint64_t *re
         if (is_refused(&refused, &f))
             continue;
         answer_class got;
-        rc = class_with(k, set, goal, &got);
+        uint64_t short_bytes;
+        rc = class_with(k, set, goal, &got, &short_bytes);
         if (!rc && got <= goal) {
             *ret_set = set;
             break;
         }
-        refuse(&refused, &f);
+        if (!rc)
+            refuse(&refused, &f, goal == ON_DEVICES ? short_bytes : 0);
     }
     free(refused.list);
     free(sets);
@@ -240,15 +256,16 @@ static enum rc cheapest_greedy(struct packing *k, answer_class goal, uint64_t *r
 {
     uint64_t set = 0;
     answer_class got = NOWHERE;
-    enum rc rc = class_with(k, 0, goal, &got);
+    uint64_t unused;
+    enum rc rc = class_with(k, 0, goal, &got, &unused);
     for (uint32_t i = 0; i < k->n_can && !rc && got > goal; i++) {
         set |= 1ull << i;
-        rc = class_with(k, set, goal, &got);
+        rc = class_with(k, set, goal, &got, &unused);
     }
     for (uint32_t i = k->n_can; i-- > 0 && !rc;) {
         if (!(set >> i & 1))
             continue;
-        rc = class_with(k, set & ~(1ull << i), goal, &got);
+        rc = class_with(k, set & ~(1ull << i), goal, &got, &unused);
         if (!rc && got <= goal)
             set &= ~(1ull << i);
     }
@@ -261,10 +278,11 @@ static enum rc choose(struct packing *k, uint64_t *ret_set)
 {
     uint64_t all = k->n_can == 64 ? UINT64_MAX : (1ull << k->n_can) - 1;
     answer_class goal;
+    uint64_t unused;
     *ret_set = 0;
     if (k->n_can == 0)
         return RC_OK;
-    enum rc rc = class_with(k, all, NOWHERE, &goal);
+    enum rc rc = class_with(k, all, NOWHERE, &goal, &unused);
     if (rc || goal == NOWHERE)
         return rc;
     return k->n_can > EXACT ? cheapest_greedy(k, goal, ret_set) : cheapest_exact(k, goal, ret_set);

@@ -88,16 +88,6 @@ static void resolve_kv(struct search *s)
             s->kv[s->n_kv++] = (struct kv_choice){types[i], types[i]};
 }
 
-/* Bytes of the weights that devices hold when all layers are theirs. */
-static uint64_t device_weights(const struct facts *f)
-{
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < f->n_weights; i++)
-        if (f->weights[i].layer >= 0 && !f->weights[i].per_layer_copy)
-            sum += f->weights[i].t->bytes;
-    return sum;
-}
-
 static void resolve(struct search *s)
 {
     const struct plan_policy *p = s->policy;
@@ -113,7 +103,6 @@ static void resolve(struct search *s)
         plan_params_default(&s->base);
     s->base.gpu_layers = p->gpu_layers_fixed ? p->gpu_layers : PLAN_ALL_LAYERS;
     s->base.n_tensor_split = 0;
-    s->weights_bytes = p->gpu_layers_fixed || s->base.n_overrides ? 0 : device_weights(&s->est->facts);
     s->least_pace = INT32_MIN;
     s->base.parallel = p->parallel ? p->parallel : 4;
     s->base.batch = p->batch ? p->batch : 2048;
@@ -209,6 +198,22 @@ static enum rc check_draft_device(const struct search *s, struct err *err)
     return rc;
 }
 
+/* What one device would hold: several never hold less. */
+static uint64_t least_bytes(struct search *s)
+{
+    struct plan_estimate e;
+    struct plan_params p = s->base;
+    if (s->policy->gpu_layers_fixed || p.n_overrides || p.extras || s->n_order == 0)
+        return 0;
+    p.ctx = s->least_ctx;
+    p.ubatch = least(p.ubatch, PLACE_UB_LEAST);
+    p.type_k = s->kv[s->n_kv - 1].k;
+    p.type_v = s->kv[s->n_kv - 1].v;
+    if (estimator_sizes(s->est, &p, &s->machine->devices[s->order[0]], 1, &e, NULL) != RC_OK)
+        return 0;
+    return e.parts[0].model_bytes + e.parts[0].context_bytes;
+}
+
 /* What every search begins with. */
 static enum rc begin(struct search *s, struct err *err)
 {
@@ -224,7 +229,10 @@ static enum rc begin(struct search *s, struct err *err)
     p.ctx = s->least_ctx;
     p.type_k = s->kv[0].k;
     p.type_v = s->kv[0].v;
-    return estimator_run(s->est, &p, NULL, 0, false, &probe, err);
+    rc = estimator_run(s->est, &p, NULL, 0, false, &probe, err);
+    if (!rc)
+        s->least_bytes = least_bytes(s);
+    return rc;
 }
 
 /* Takes *steps down; leaves in it what could not be taken. */
@@ -342,7 +350,7 @@ static answer_class class_of(const struct plan_machine *machine, const struct pl
 
 static enum rc class_in_file(struct placer *k, const struct model *m, const struct plan_policy *policy,
                              const struct plan_machine *machine, bool only_devices, answer_class *ret,
-                             struct err *err)
+                             uint64_t *ret_short_bytes, struct err *err)
 {
     struct plan unread = {.fits = false}; /* reasons */
     struct search s = {.m = m,
@@ -357,6 +365,8 @@ static enum rc class_in_file(struct placer *k, const struct model *m, const stru
         rc = begin(&s, err);
     if (!rc)
         *ret = search_best(&s, &a) ? class_of(machine, &a.estimate, a.n_used) : NOWHERE;
+    if (!rc)
+        *ret_short_bytes = search_short_bytes(&s);
     return rc;
 }
 
@@ -376,17 +386,22 @@ static enum rc class_on_ladder(struct placer *k, const struct model *m, const st
 
 enum rc placer_class(struct placer *k, const struct model *m, const struct plan_policy *policy,
                      const struct plan_machine *machine, answer_class worst, answer_class *ret_class,
-                     struct err *err)
+                     uint64_t *ret_short_bytes, struct err *err)
 {
+    *ret_short_bytes = 0;
     if (policy->ladder)
         return class_on_ladder(k, m, policy, machine, ret_class, err);
     uint32_t n_files = 1 + good_enough(policy);
     answer_class got = NOWHERE, passed = 0;
     for (uint32_t i = 0; i < n_files && got == NOWHERE && passed <= worst; i++, passed += PLACES) {
         const struct model *file = i ? policy->smaller[i - 1] : m;
-        enum rc rc = class_in_file(k, file, policy, machine, passed + ON_DEVICES == worst, &got, err);
+        uint64_t short_bytes;
+        enum rc rc =
+            class_in_file(k, file, policy, machine, passed + ON_DEVICES == worst, &got, &short_bytes, err);
         if (rc)
             return rc;
+        if (i == 0)
+            *ret_short_bytes = short_bytes;
         if (got != NOWHERE)
             got += passed;
     }

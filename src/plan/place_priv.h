@@ -58,10 +58,11 @@ void placer_release(struct placer *k);
 enum { ON_DEVICES, SHARED, ON_HOST, PLACES, NOWHERE = PLACES * (PLAN_MAX_ALTERNATIVES + 1) };
 typedef uint32_t answer_class;
 /* Sets the class that the answer of placer_place would have, or NOWHERE if that is worse than `worst` (or
- * nothing fits): the first point of a class is enough, so that this costs a part of a placement. */
+ * nothing fits): the first point of a class is enough, so that this costs a part of a placement. Where it is
+ * not ON_DEVICES, *ret_short_bytes is what the devices must have more, together, before it can be; else 0. */
 enum rc placer_class(struct placer *k, const struct model *m, const struct plan_policy *policy,
                      const struct plan_machine *machine, answer_class worst, answer_class *ret_class,
-                     struct err *err);
+                     uint64_t *ret_short_bytes, struct err *err);
 
 struct search {
     const struct model *m;
@@ -81,12 +82,12 @@ struct search {
     uint32_t order[PLAN_MAX_DEVICES]; /* candidates, most suitable first */
     uint32_t rank[PLAN_MAX_DEVICES];  /* of a device in it */
     uint32_t n_order;
-    uint64_t weights_bytes; /* least that all layers take on devices; 0 = no bound known */
-    bool keep_devices;      /* the ladder does not end on the host: a smaller file comes first */
-    int32_t least_pace;     /* slower points do not fit; INT32_MIN = none */
-    bool any;               /* the first point of a step is as good as the best */
-    bool only_devices;      /* no step leaves anything to the host */
-    uint32_t evaluations;   /* estimates made */
+    uint64_t least_bytes; /* that all layers and their cache take on devices; 0 = no bound known */
+    bool keep_devices;    /* the ladder does not end on the host: a smaller file comes first */
+    int32_t least_pace;   /* slower points do not fit; INT32_MIN = none */
+    bool any;             /* the first point of a step is as good as the best */
+    bool only_devices;    /* no step leaves anything to the host */
+    uint32_t evaluations; /* estimates made */
     /* what came nearest to fitting in this step, for the messages */
     char shortfall[224];
     uint64_t short_by;
@@ -164,6 +165,9 @@ bool split_matters(const struct search *s, const struct attempt *a);
 /* ---- search.c ---- */
 /* The best point; false when there is none. Reasons for steps that came to nothing go to s->out. */
 bool search_best(struct search *s, struct attempt *ret);
+/* What all candidates together lack for the least that all layers take; 0 where that is not known to be so.
+ */
+uint64_t search_short_bytes(const struct search *s);
 
 /* ---- share.c ---- */
 /* The best point with layers or experts on the host. */

@@ -12,21 +12,31 @@
 
 /* ---- everything on devices ---- */
 
-/* A lower bound by the weights alone, where devices take all of them. */
-static bool hopeless(const struct search *s, const struct device_set *set)
+/* What n devices lack, by a lower bound, where they take all layers. */
+static uint64_t short_bytes(const struct search *s, const uint32_t *devices, uint32_t n)
 {
     uint64_t room = 0;
-    if (set->n == 0 || !s->weights_bytes)
-        return false;
-    for (uint32_t i = 0; i < set->n; i++) {
-        const struct plan_device *d = &s->machine->devices[set->used[i]];
+    if (n == 0)
+        return 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct plan_device *d = &s->machine->devices[devices[i]];
         const struct backend_traits *b = backend_traits(d->backend);
         if (b->max_tensor != UINT64_MAX ||
             (b->refuses && s->est->facts.ssm_inner)) /* weights may stay behind */
-            return false;
-        room += minus(try_room(s, set->used[i]), d->overhead_bytes);
+            return 0;
+        room += minus(try_room(s, devices[i]), d->overhead_bytes);
     }
-    return s->weights_bytes > (room < s->vram_limit ? room : s->vram_limit);
+    return minus(s->least_bytes, room < s->vram_limit ? room : s->vram_limit);
+}
+
+uint64_t search_short_bytes(const struct search *s)
+{
+    return short_bytes(s, s->order, s->n_order);
+}
+
+static bool hopeless(const struct search *s, const struct device_set *set)
+{
+    return short_bytes(s, set->used, set->n) > 0;
 }
 
 static uint32_t rank_of(const struct search *s, const struct attempt *a)
@@ -255,8 +265,9 @@ static void tell_full(struct search *s)
         uint64_t room = 0;
         for (uint32_t i = 0; i < s->n_order; i++)
             room += try_room(s, s->order[i]);
-        snprintf(s->shortfall, sizeof s->shortfall, "the weights alone take %s, and there is room for %s",
-                 str_human_bytes(s->weights_bytes, need, sizeof need),
+        snprintf(s->shortfall, sizeof s->shortfall,
+                 "the weights and the smallest cache take %s, and there is room for %s",
+                 str_human_bytes(s->least_bytes, need, sizeof need),
                  str_human_bytes(room < s->vram_limit ? room : s->vram_limit, have, sizeof have));
     }
     if (s->policy->gpu_layers_fixed)
@@ -271,7 +282,7 @@ bool search_best(struct search *s, struct attempt *ret)
 {
     bool fixed = s->policy->gpu_layers_fixed, on_host = fixed && s->policy->gpu_layers == 0;
     if (s->n_order && !on_host) {
-        if (full_or_small(s, 1, sets_limit(s), ret))
+        if (!search_short_bytes(s) && full_or_small(s, 1, sets_limit(s), ret))
             return true;
         tell_full(s);
     }
