@@ -69,7 +69,8 @@ struct config_entry {
 struct config_role {
     const char *name;
     unsigned line;
-    const char *model;     /* id or path, as it was written */
+    const char *model;     /* id or path, as it was written; with host the name there */
+    const char *host;      /* "" = none */
     uint32_t dimensions;   /* 0 = not told */
     struct config_model m; /* of it only what was given here */
     uint64_t set;          /* bit i: key i of config_role_keys was given */
@@ -81,6 +82,7 @@ struct config_role {
 struct config_upstream { /* see upstreams.def */
     const char *name;
     unsigned line;
+    const char *role; /* the role whose host it is; NULL = it stands under upstreams */
     const char *url, *dialect, *key_env, *key_file, *ca_file; /* "" = none */
     struct config_list models;                                /* NAME, or NAME=REMOTE */
     uint64_t timeout;                                         /* ms; 0 = none of its own */
@@ -176,7 +178,7 @@ void config_free(struct config *c); /* NULL is fine */
 
 /* Is it a path of a model's file, not an id? */
 bool config_is_model_path(struct str text);
-/* Whether it is UPSTREAM/MODEL, a model that one of the upstreams lists. */
+/* Whether it is UPSTREAM/MODEL, a model that one of the upstreams lists, or a role that such a one plays. */
 bool config_is_upstream_model(const struct config *c, struct str id);
 /* Settings of a model: its own entry's, or the defaults. Borrowed from c. */
 const struct config_model *config_model_for(const struct config *c, struct str id);

@@ -6,6 +6,8 @@
  * the file said stays in `written`. */
 #include "daemon/config_priv.h"
 
+#include "daemon/url.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -59,7 +61,7 @@ enum rc config_role_add(struct config *c, struct str name, unsigned line, struct
     if (!c->roles || !copy)
         return err_set(err, RC_LIMIT, "the configuration is too large");
     struct config_role *r = *ret_role = &c->roles[c->n_roles++];
-    *r = (struct config_role){.name = copy, .line = line, .model = ""};
+    *r = (struct config_role){.name = copy, .line = line, .model = "", .host = ""};
     return RC_OK;
 }
 
@@ -123,16 +125,15 @@ static bool is_named(const struct config_entry *e, const char *name)
     return strcmp(e->id, name) == 0;
 }
 
-/* The entry of the role's model, made if there is none. */
-static size_t entry_of(struct join *j, const struct config_role *r)
+/* The entry of the model that plays the role, made if there is none; path: it is a file's. */
+static size_t entry_of(struct join *j, const struct config_role *r, const char *model, bool path)
 {
-    bool path = config_is_model_path(str_from(r->model));
     for (size_t i = 0; i < j->n && !path; i++)
-        if (is_named(&j->entries[i], r->model))
+        if (is_named(&j->entries[i], model))
             return i;
     struct config_entry *e = &j->entries[j->n];
-    *e = (struct config_entry){.id = path ? r->name : r->model, .line = r->line, .role = r->name};
-    e->m.path = path ? r->model : "";
+    *e = (struct config_entry){.id = path ? r->name : model, .line = r->line, .role = r->name};
+    e->m.path = path ? model : "";
     e->m.mmproj = e->m.draft = "";
     return j->n++;
 }
@@ -194,23 +195,96 @@ static enum rc fill(struct join *j, struct config_model *m, const struct config_
     return RC_OK;
 }
 
+/* ---- hosts ---- */
+
+/* The server as an upstream of the role's name; *ret_model is what its model is called here. */
+static enum rc add_host(struct join *j, const struct config_role *r, const char **ret_model)
+{
+    struct config *c = j->c;
+    struct config_upstream *u = NULL;
+    struct url url;
+    struct arena *a = &c->arena;
+    for (size_t i = 0; i < c->n_upstreams; i++)
+        if (strcmp(c->upstreams[i].name, r->name) == 0) {
+            (void)err_set(j->err, RC_INVALID, "an upstream is called %s too", r->name);
+            err_hint(j->err, "write roles.%s.model: %s/MODEL and no host, or rename the upstream", r->name,
+                     r->name);
+            return RC_INVALID;
+        }
+    enum rc rc = config_upstream_add(c, str_from(r->name), r->line, &u, j->err);
+    if (rc != RC_OK)
+        return rc;
+    const char **models = arena_array(a, 1, sizeof *models);
+    u->role = r->name;
+    u->url = arena_printf(a, "%s%s", strstr(r->host, "://") ? "" : "http://", r->host);
+    *ret_model = arena_printf(a, "%s/%s", r->name, r->model);
+    if (!models || !u->url || !*ret_model)
+        return err_set(j->err, RC_LIMIT, "the configuration is too large");
+    models[0] = r->model;
+    u->models = (struct config_list){models, 1};
+    return url_parse(str_from(u->url), &url, j->err);
+}
+
+/* What a role may ask of a server that others run: how long and how many at a time. The rest of its settings
+ * are told to be in vain. */
+static void set_host(struct join *j, const struct config_role *r, const struct config_model *m)
+{
+    static const char *const heeded[] = {"timeout", "parallel", "fallback", "preload", "embedding"};
+    struct config_upstream *u = &j->c->upstreams[j->c->n_upstreams - 1];
+    struct buf vain = {0};
+    u->timeout = m->timeout;
+    for (size_t i = 0; i < config_n_model_keys; i++) {
+        const char *key = config_model_keys[i].path;
+        bool heeds = false;
+        for (size_t k = 0; k < TABLE_COUNT(heeded); k++)
+            heeds |= strcmp(key, heeded[k]) == 0;
+        if (!(r->m.set & 1ull << i))
+            continue;
+        if (strcmp(key, "parallel") == 0)
+            u->max_concurrency = m->parallel;
+        if (!heeds)
+            (void)buf_printf(&vain, "%s%s", vain.n ? ", " : "", key);
+    }
+    if (vain.n)
+        config_note(j->c, "roles.%s: no effect of %s, for %s serves it", r->name, vain.data, u->url);
+    buf_release(&vain);
+}
+
+/* ---- a role ---- */
+
+static enum rc nobody(struct join *j, const struct config_role *r)
+{
+    enum rc rc = err_set(j->err, RC_INVALID, "%s:%u:1: nobody plays the role %s", j->file, r->line, r->name);
+    if (r->host[0])
+        err_hint(j->err, "set roles.%s.model to the name that %s has for its model", r->name, r->host);
+    else
+        err_hint(j->err, "set roles.%s.model to a model's id, or to the path of its file", r->name);
+    return rc;
+}
+
 static enum rc join_role(struct join *j, struct config_role *r)
 {
-    if (!r->model[0]) {
-        enum rc rc =
-            err_set(j->err, RC_INVALID, "%s:%u:1: nobody plays the role %s", j->file, r->line, r->name);
-        err_hint(j->err, "set roles.%s.model to a model's id, or to the path of its file", r->name);
+    const char *model = r->model;
+    if (!model[0])
+        return nobody(j, r);
+    enum rc rc = r->host[0] ? add_host(j, r, &model) : RC_OK;
+    if (rc != RC_OK) {
+        err_prefix(j->err, "%s:%u:1: roles.%s.host", j->file, r->line, r->name);
         return rc;
     }
-    size_t at = entry_of(j, r);
+    size_t at = entry_of(j, r, model, !r->host[0] && config_is_model_path(str_from(model)));
     struct config_entry *e = &j->entries[at];
     r->id = e->id;
     if (!j->players[at])
         j->players[at] = r;
-    enum rc rc = add_name(j, e, r->name);
+    rc = add_name(j, e, r->name);
     if (rc == RC_OK)
         rc = take_settings(j, at, r);
-    return rc == RC_OK ? fill(j, &e->m, r) : rc;
+    if (rc == RC_OK)
+        rc = fill(j, &e->m, r);
+    if (rc == RC_OK && r->host[0])
+        set_host(j, r, &e->m);
+    return rc;
 }
 
 enum rc config_roles_join(struct config *c, const char *file, struct err *err)

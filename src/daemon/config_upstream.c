@@ -135,6 +135,9 @@ enum rc config_upstream_check(const struct config_upstream *u, struct err *err)
 
 bool config_is_upstream_model(const struct config *c, struct str id)
 {
+    const struct config_role *role = config_role(c, id);
+    if (role)
+        id = str_from(role->id);
     for (size_t i = 0; i < c->n_upstreams; i++) {
         const struct config_upstream *u = &c->upstreams[i];
         size_t n = strlen(u->name);
@@ -154,6 +157,8 @@ yyjson_mut_val *config_upstreams_json(const struct config *c, yyjson_mut_doc *do
     yyjson_mut_val *all = yyjson_mut_obj(doc);
     for (size_t i = 0; i < c->n_upstreams; i++) {
         const struct config_upstream *u = &c->upstreams[i];
+        if (u->role)
+            continue;
         yyjson_mut_val *o = yyjson_mut_obj(doc);
         for (size_t k = 0; k < config_n_upstream_keys; k++)
             if (u->set & 1ull << k)

@@ -416,6 +416,7 @@ static void close_handles(struct daemon *d)
     uv_close((uv_handle_t *)&d->on_hup, NULL);
     uv_close((uv_handle_t *)&d->stop_timer, NULL);
     watchdog_stop(d);
+    remote_set_stop(d->remotes);
     sampler_stop(d->sampler);
 }
 

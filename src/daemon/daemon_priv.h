@@ -13,7 +13,8 @@
  *   listeners.c clients that listen to decisions, to models' states or to logs
  *   background.c answers that the work pool makes
  *   telemetry.c metrics and the joined status
- *   remote.c    servers elsewhere: leases on them; remote_set.c which there are, remote_views.c shows them
+ *   remote.c    servers elsewhere: leases on them; remote_set.c which there are, remote_health.c how they
+ *               are, remote_views.c shows them
  *   watchdog.c  turns of the loop that take too long; the service manager's watchdog */
 #ifndef DAEMON_DAEMON_PRIV_H
 #define DAEMON_DAEMON_PRIV_H

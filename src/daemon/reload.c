@@ -134,6 +134,7 @@ static void apply(struct reload *r)
     d->set = take_ptr(r->set);
     d->remotes = take_ptr(r->remotes);
     remote_set_start(d->remotes, d->loop, old_remotes);
+    d->roles_stale = true;
     for (size_t i = 0; !old_remotes && i < r->n_spent; i++)
         remote_restore(d->remotes, r->spent[i].name, &r->spent[i].sums);
     d->catalog = take_ptr(r->catalog);

@@ -75,13 +75,6 @@ static enum rc check(const struct remote *r, uint32_t *ret_s, struct err *err)
 
 /* ---- addresses ---- */
 
-static bool address_known(const struct remote *r)
-{
-    const struct remote_state *s = r->state;
-    return s->n_addresses && clock_mono_ms() - s->known_ms < REMOTE_ADDRESS_MS &&
-           strcmp(s->asked_host, r->url.host) == 0;
-}
-
 static bool take_numeric(struct remote *r)
 {
     unsigned char bytes[16];
@@ -93,6 +86,14 @@ static bool take_numeric(struct remote *r)
     s->n_addresses = 1;
     s->known_ms = clock_mono_ms();
     return true;
+}
+
+bool remote_address_known(struct remote *r)
+{
+    const struct remote_state *s = r->state;
+    bool fresh = s->n_addresses && clock_mono_ms() - s->known_ms < REMOTE_ADDRESS_MS &&
+                 strcmp(s->asked_host, r->url.host) == 0;
+    return fresh || take_numeric(r);
 }
 
 static void take_addresses(struct remote_state *s, const struct addrinfo *list)
@@ -123,6 +124,8 @@ static void refuse_all(struct remote_state *s, const struct err *err)
 {
     s->failures++;
     s->last_error = *err;
+    s->fare = REMOTE_ILL;
+    (void)snprintf(s->ill, sizeof s->ill, "%.199s", err->message);
     for (uint32_t n = s->n_waiting; n > 0 && s->first; n--) {
         struct remote_wait *w = pop(s);
         struct remote *r = w->model->of;
@@ -141,6 +144,7 @@ static void on_addresses(uv_getaddrinfo_t *question, int status, struct addrinfo
         take_addresses(s, list);
     uv_freeaddrinfo(list);
     if (status == 0 && s->n_addresses) {
+        s->check_due_ms = 0;
         pump(s);
     } else {
         s->n_addresses = 0;
@@ -152,12 +156,12 @@ static void on_addresses(uv_getaddrinfo_t *question, int status, struct addrinfo
     remote_state_drop(s);
 }
 
-static bool ask_address(struct remote *r, struct err *err)
+enum rc remote_address_ask(struct remote *r, struct err *err)
 {
     struct remote_state *s = r->state;
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
     if (s->asking)
-        return true;
+        return RC_OK;
     (void)snprintf(s->asked_host, sizeof s->asked_host, "%s", r->url.host);
     s->n_addresses = 0;
     s->question.data = s;
@@ -165,11 +169,10 @@ static bool ask_address(struct remote *r, struct err *err)
     if (e == 0) {
         s->asking = true;
         s->refs++;
-        return true;
+        return RC_OK;
     }
-    (void)err_set(err, RC_BACKEND, "upstream %s: cannot ask for the address of %s: %s", r->name, r->url.host,
-                  uv_strerror(e));
-    return false;
+    return err_set(err, RC_BACKEND, "upstream %s: cannot ask for the address of %s: %s", r->name, r->url.host,
+                   uv_strerror(e));
 }
 
 /* ---- leases ---- */
@@ -222,8 +225,8 @@ static void pump(struct remote_state *s)
         uint32_t retry_after_s = 0;
         if (!has_room(r))
             return;
-        if (!address_known(r) && !take_numeric(r)) {
-            if (!ask_address(r, &err))
+        if (!remote_address_known(r)) {
+            if (remote_address_ask(r, &err) != RC_OK)
                 refuse_all(s, &err);
             return;
         }
@@ -261,7 +264,7 @@ enum pool_answer remote_acquire(const struct remote_model *m, remote_cb cb, void
     *ret_retry_after_s = 0;
     if (check(r, ret_retry_after_s, err) != RC_OK)
         return POOL_REFUSED;
-    if (!s->first && has_room(r) && (address_known(r) || take_numeric(r))) {
+    if (!s->first && has_room(r) && remote_address_known(r)) {
         *ret_lease = lease_new(m);
         return POOL_GRANTED;
     }
@@ -272,7 +275,7 @@ enum pool_answer remote_acquire(const struct remote_model *m, remote_cb cb, void
         err_hint(err, "ask again later, or raise upstreams.%s.max_concurrency", r->name);
         return POOL_REFUSED;
     }
-    if (has_room(r) && !ask_address(r, err))
+    if (has_room(r) && remote_address_ask(r, err) != RC_OK)
         return POOL_REFUSED;
     return wait_for(m, cb, arg, ret_wait);
 }
@@ -309,8 +312,10 @@ void remote_release(struct remote_lease *l, enum route_end end, uint32_t rest_s)
     (void)breaker_ended(&s->breaker, rest_s ? BREAKER_NOTHING : ends[end], now_ms, s->requests);
     if (rest_s && now_ms + rest_s * 1000ull > s->rest_until_ms)
         s->rest_until_ms = now_ms + rest_s * 1000ull;
-    if (end == ROUTE_END_BROKEN)
+    if (end == ROUTE_END_BROKEN) {
         s->n_addresses = 0; /* it may have moved */
+        s->check_due_ms = 0;
+    }
     free(l);
     s->refs++;
     pump(s);

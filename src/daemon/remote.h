@@ -19,9 +19,10 @@ struct remote_set;
 struct remote_wait;
 
 struct remote_model {
-    const char *id;     /* "openai/fast": by which it is known here */
-    const char *name;   /* "fast" */
-    const char *remote; /* "gpt-4o-mini": what it is called there */
+    const char *id;           /* "openai/fast": by which it is known here */
+    const char *name;         /* "fast" */
+    const char *remote;       /* "gpt-4o-mini": what it is called there */
+    struct config_list roles; /* that it plays: names of it too */
     struct remote *of;
 };
 
@@ -36,13 +37,25 @@ void remote_set_free(struct remote_set *s); /* NULL is fine; leases may outlive 
 
 size_t remote_set_models(const struct remote_set *s);
 const struct remote_model *remote_set_model(const struct remote_set *s, size_t i);
-/* By id, letter by letter; NULL if there is none. */
+/* By id or role, letter by letter; NULL if there is none. */
 const struct remote_model *remote_find(const struct remote_set *s, struct str id);
 /* By the name alone, of the first server that has it. */
 const struct remote_model *remote_find_name(const struct remote_set *s, struct str name);
 /* Why one of its servers cannot be used now, for the i-th server; NULL = it can. */
 const struct err *remote_problem(const struct remote_set *s, size_t i);
 size_t remote_set_n(const struct remote_set *s);
+
+/* ---- how one is ---- */
+
+enum remote_fare { REMOTE_UNKNOWN, REMOTE_WELL, REMOTE_ILL };
+/* How the server of a model is, and why it is ill (*ret_why, borrowed until the next turn). It is asked for
+ * GET /health, or for its models where it has no such page, by who calls this every few seconds: 5xx and no
+ * answer are ill. One with TLS is judged by the requests that it gets, as is one whose breaker is open. */
+enum remote_fare remote_watch(const struct remote_model *m, const char **ret_why);
+/* The address as it was configured. */
+const char *remote_url(const struct remote_model *m);
+/* No question of any server goes on; before the loop ends. NULL is fine. */
+void remote_set_stop(struct remote_set *s);
 
 /* ---- leases ---- */
 

@@ -6,9 +6,11 @@
 
 #include "daemon/url.h"
 #include "pool/breaker.h"
+#include "pool/health.h"
 #include "proxy/tls.h"
 
 #define REMOTE_ADDRESS_MS 60000u /* how long an address is believed */
+#define REMOTE_CHECK_MS   2000u  /* a server that plays a role is asked how it is so often */
 
 /* What goes on over reloads; counted by servers, leases and the question for an address. */
 struct remote_state {
@@ -29,6 +31,15 @@ struct remote_state {
     uint64_t known_ms;    /* when they were told; 0 = never */
     char address[ROUTE_ADDRESSES][46];
     uint32_t n_addresses;
+    /* how it is, for who watches it */
+    enum remote_fare fare;
+    uint64_t check_due_ms;
+    struct health *check; /* the question under way */
+    uint32_t check_at;    /* the address that is asked */
+    uint16_t check_port;
+    char check_path[176]; /* of the list of models */
+    bool check_models;    /* that is asked for, for /health says nothing */
+    char ill[200];        /* why it is not well */
 };
 
 struct remote {
@@ -57,5 +68,11 @@ struct remote_set {
 struct remote *remote_hold(struct remote *r);
 void remote_drop(struct remote *r);
 void remote_state_drop(struct remote_state *s);
+
+/* remote.c: addresses. Whether one is known; asks for it, and when they come the waiting requests go on. */
+bool remote_address_known(struct remote *r);
+enum rc remote_address_ask(struct remote *r, struct err *err);
+/* remote_health.c: no question is under way any more, and the next one is due. */
+void remote_check_end(struct remote_state *s);
 
 #endif

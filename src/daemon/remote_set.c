@@ -78,8 +78,10 @@ struct remote *remote_hold(struct remote *r)
 
 void remote_state_drop(struct remote_state *s)
 {
-    if (s && --s->refs == 0)
-        free(s);
+    if (!s || --s->refs > 0)
+        return;
+    remote_check_end(s);
+    free(s);
 }
 
 void remote_drop(struct remote *r)
@@ -111,14 +113,27 @@ static bool add_model(struct remote *r, struct str item)
     return true;
 }
 
-static bool fill(struct remote *r, const struct config_upstream *u)
+/* The roles that the model plays. */
+static bool add_roles(struct remote *r, struct remote_model *m, const struct config *c)
+{
+    const char **names = arena_array(&r->arena, c->n_roles + 1, sizeof *names);
+    size_t n = 0;
+    for (size_t i = 0; names && i < c->n_roles; i++)
+        if (strcmp(c->roles[i].id, m->id) == 0)
+            if (!(names[n++] = arena_strndup(&r->arena, c->roles[i].name, strlen(c->roles[i].name))))
+                return false;
+    m->roles = (struct config_list){names, n};
+    return names != NULL;
+}
+
+static bool fill(struct remote *r, const struct config_upstream *u, const struct config *c)
 {
     r->name = arena_strndup(&r->arena, u->name, strlen(u->name));
     r->shown_url = arena_strndup(&r->arena, u->url, strlen(u->url));
     r->models = arena_array(&r->arena, u->models.n ? u->models.n : 1, sizeof *r->models);
     bool fine = r->name && r->shown_url && r->models;
     for (size_t i = 0; fine && i < u->models.n; i++)
-        fine = add_model(r, str_from(u->models.items[i]));
+        fine = add_model(r, str_from(u->models.items[i])) && add_roles(r, &r->models[i], c);
     r->timeout_ms = (uint32_t)u->timeout;
     r->max_running = u->max_concurrency;
     r->limits = (struct spend_limits){u->spend_per_day, u->spend_per_month};
@@ -132,7 +147,8 @@ static const char *plain_getenv(const char *name)
     return getenv(name);
 }
 
-static struct remote *server_new(const struct config_upstream *u, const char *(*get)(const char *name))
+static struct remote *server_new(const struct config *c, const struct config_upstream *u,
+                                 const char *(*get)(const char *name))
 {
     struct remote *r = mem_new(struct remote);
     enum dialect_id dialect = dialect_find(str_from(u->dialect));
@@ -143,7 +159,7 @@ static struct remote *server_new(const struct config_upstream *u, const char *(*
     r->state = mem_new(struct remote_state);
     r->state->refs = 1;
     snprintf(r->state->name, sizeof r->state->name, "%s", u->name);
-    if (!fill(r, u)) {
+    if (!fill(r, u, c)) {
         remote_drop(r);
         return NULL;
     }
@@ -165,7 +181,7 @@ enum rc remote_set_build(const struct config *c, const char *(*getenv_fn)(const 
     struct remote_set *s = mem_new(struct remote_set);
     s->servers = mem_calloc(c->n_upstreams + 1, sizeof(*s->servers));
     for (size_t i = 0; i < c->n_upstreams; i++) {
-        struct remote *r = server_new(&c->upstreams[i], getenv_fn ? getenv_fn : plain_getenv);
+        struct remote *r = server_new(c, &c->upstreams[i], getenv_fn ? getenv_fn : plain_getenv);
         if (!r) {
             remote_set_free(s);
             return err_set(err, RC_NOMEM, "memory is short for the models of upstream %s",
@@ -190,6 +206,7 @@ void remote_set_start(struct remote_set *s, uv_loop_t *loop, struct remote_set *
             before->refs++;
             remote_state_drop(r->state);
             r->state = before;
+            remote_check_end(before); /* its address may be another one now */
         }
         r->state->loop = loop;
     }
@@ -222,10 +239,18 @@ const struct remote_model *remote_set_model(const struct remote_set *s, size_t i
     return NULL;
 }
 
+static bool is_called(const struct remote_model *m, struct str name)
+{
+    for (size_t i = 0; i < m->roles.n; i++)
+        if (str_eq_c(name, m->roles.items[i]))
+            return true;
+    return str_eq_c(name, m->id);
+}
+
 const struct remote_model *remote_find(const struct remote_set *s, struct str id)
 {
     for (size_t i = 0; i < s->n_models; i++)
-        if (str_eq_c(id, remote_set_model(s, i)->id))
+        if (is_called(remote_set_model(s, i), id))
             return remote_set_model(s, i);
     return NULL;
 }

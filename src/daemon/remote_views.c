@@ -69,5 +69,7 @@ yyjson_mut_val *remote_model_json(const struct remote_model *m, yyjson_mut_doc *
     yyjson_mut_obj_add_strcpy(doc, o, "owned_by", m->of->name);
     yyjson_mut_val *aliases = yyjson_mut_obj_add_arr(doc, o, "aliases");
     yyjson_mut_arr_add_strcpy(doc, aliases, m->name);
+    for (size_t i = 0; i < m->roles.n; i++)
+        yyjson_mut_arr_add_strcpy(doc, aliases, m->roles.items[i]);
     return o;
 }

@@ -2,7 +2,8 @@
  * their limits of memory go together. Layer daemon; loop thread.
  *
  * Who plays a role is one model; of its instances the one that fares best counts. A model that is loaded on
- * demand only (preload: false) can be asked while it is not loaded. */
+ * demand only (preload: false) can be asked while it is not loaded. One that a server elsewhere has fares as
+ * that server does, and takes nothing of a GPU here. */
 #include "daemon/daemon_priv.h"
 
 #include "base/clock.h"
@@ -18,7 +19,9 @@ static const char *const state_words[] = {"healthy", "healthy", "degraded", "dow
 
 struct player {
     const struct config_role *role;
-    const char *model; /* NULL = there is no such */
+    const char *model;                 /* NULL = there is no such */
+    const struct remote_model *remote; /* NULL = it is one of ours */
+    const char *ill;                   /* why the server elsewhere is not well */
     enum fare fare;
     uint32_t instances, ready;
     bool on_demand;
@@ -52,8 +55,20 @@ static void take_instance(void *arg, const struct pool_view *v)
         snprintf(p->failed, sizeof p->failed, "%s", v->instance);
 }
 
+static struct player player_elsewhere(const struct config_role *role, const struct remote_model *m)
+{
+    static const enum fare fares[] = {
+        [REMOTE_UNKNOWN] = FARE_LOADING, [REMOTE_WELL] = FARE_HEALTHY, [REMOTE_ILL] = FARE_UNHEALTHY};
+    struct player p = {.role = role, .model = m->id, .remote = m};
+    p.fare = fares[remote_watch(m, &p.ill)];
+    return p;
+}
+
 static struct player player_of(struct daemon *d, const struct config_role *role)
 {
+    const struct remote_model *elsewhere = remote_find(d->remotes, str_from(role->id));
+    if (elsewhere)
+        return player_elsewhere(role, elsewhere);
     const struct model_group *g = model_set_group(d->set, str_from(role->id));
     const char *model = pool_resolve(d->pool, str_from(g && g->members->n ? g->members->items[0] : role->id));
     struct player p = {.role = role, .model = model, .fare = model ? FARE_UNLOADED : FARE_UNHEALTHY};
@@ -89,6 +104,8 @@ static const char *why(struct daemon *d, const struct player *p, yyjson_mut_doc 
 {
     size_t i, n;
     yyjson_mut_val *v;
+    if (p->remote)
+        return p->ill;
     if (!p->model)
         return "no model of that name is served";
     yyjson_mut_arr_foreach(pool_json(d->pool, doc), i, n, v)
@@ -109,12 +126,16 @@ static yyjson_mut_val *player_json(struct daemon *d, const struct player *p, yyj
     yyjson_mut_obj_add_bool(doc, o, "healthy", can_be_asked(p));
     yyjson_mut_obj_add_strcpy(doc, o, "role", p->role->name);
     yyjson_mut_obj_add_strcpy(doc, o, "model", p->model ? p->model : p->role->id);
-    yyjson_mut_obj_add_uint(doc, o, "instances", p->instances);
-    yyjson_mut_obj_add_uint(doc, o, "ready", p->ready);
-    if (m->device[0])
-        yyjson_mut_obj_add_strcpy(doc, o, "device", m->device);
-    if (m->vram_limit != UINT64_MAX)
-        yyjson_mut_obj_add_uint(doc, o, "vram_limit_bytes", m->vram_limit);
+    if (p->remote) {
+        yyjson_mut_obj_add_strcpy(doc, o, "host", remote_url(p->remote));
+    } else {
+        yyjson_mut_obj_add_uint(doc, o, "instances", p->instances);
+        yyjson_mut_obj_add_uint(doc, o, "ready", p->ready);
+        if (m->device[0])
+            yyjson_mut_obj_add_strcpy(doc, o, "device", m->device);
+        if (m->vram_limit != UINT64_MAX)
+            yyjson_mut_obj_add_uint(doc, o, "vram_limit_bytes", m->vram_limit);
+    }
     if (p->role->dimensions)
         yyjson_mut_obj_add_uint(doc, o, "dimensions", p->role->dimensions);
     if (p->fare == FARE_UNHEALTHY)
@@ -130,7 +151,7 @@ enum roles_state roles_health(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_
 #define ROLE_HEALTH(role, member) {role, member},
 #include "daemon/roles.def"
     };
-    struct player players[CONFIG_MAX_ROLES];
+    struct player players[CONFIG_MAX_ROLES] = {0};
     size_t n = all_players(d, players);
     enum roles_state state = state_of(players, n);
     yyjson_mut_obj_add_str(doc, o, "status", state_words[state]);
@@ -189,7 +210,7 @@ static void tell(struct daemon *d, enum roles_state state, const struct player *
 
 void roles_look(struct daemon *d)
 {
-    struct player players[CONFIG_MAX_ROLES];
+    struct player players[CONFIG_MAX_ROLES] = {0};
     d->roles_stale = false;
     if (!d->config->n_roles || !d->pool || d->stopping)
         return;
@@ -208,9 +229,11 @@ void roles_look(struct daemon *d)
 
 /* ---- limits ---- */
 
-static bool is_device(const struct hw_device *g, const char *name)
+static bool is_on(const struct config *c, const struct config_role *role, const struct hw_device *g)
 {
-    return name[0] && (strcmp(g->name, name) == 0 || ((g->valid & HW_UUID) && strcmp(g->uuid, name) == 0));
+    const char *name = config_model_for(c, str_from(role->id))->device;
+    return name[0] && !config_is_upstream_model(c, str_from(role->id)) &&
+           (strcmp(g->name, name) == 0 || ((g->valid & HW_UUID) && strcmp(g->uuid, name) == 0));
 }
 
 /* Several roles of one model have one limit. */
@@ -230,7 +253,7 @@ static enum rc check_device(const struct config *c, const struct hw_device *g, s
     enum rc rc = RC_OK;
     for (size_t i = 0; i < c->n_roles; i++) {
         const struct config_model *m = config_model_for(c, str_from(c->roles[i].id));
-        if (!is_device(g, m->device) || m->vram_limit == UINT64_MAX || is_repeated(c, i))
+        if (!is_on(c, &c->roles[i], g) || m->vram_limit == UINT64_MAX || is_repeated(c, i))
             continue;
         sum += (double)m->vram_limit;
         buf_printf(&who, "%s%s", who.n ? " and " : "", c->roles[i].name);
@@ -267,7 +290,7 @@ yyjson_mut_val *roles_machine_json(const struct config *c, const struct hw_inven
     {
         yyjson_mut_val *names = yyjson_mut_obj_add_arr(doc, g, "roles");
         for (size_t i = 0; i < c->n_roles; i++)
-            if (is_device(&inv->devices[k], config_model_for(c, str_from(c->roles[i].id))->device))
+            if (is_on(c, &c->roles[i], &inv->devices[k]))
                 yyjson_mut_arr_add_strcpy(doc, names, c->roles[i].name);
     }
     return o;

@@ -108,7 +108,7 @@ static void fill_local(const struct daemon *d, const struct pool_lease *from, st
 
 /* Where tokens cost money, streams are asked for their usage too: behind the answer, so no event is dropped.
  */
-static void fill_remote(const struct remote_lease *from, struct route_lease *ret)
+static void fill_remote(const struct daemon *d, const struct remote_lease *from, struct route_lease *ret)
 {
     *ret = (struct route_lease){
         .remote = &from->out, .speaks = from->speaks, .timeout_ms = from->timeout_ms, .replace_model = true};
@@ -116,6 +116,7 @@ static void fill_remote(const struct remote_lease *from, struct route_lease *ret
         ret->wake_member = ",\"stream_options\":{\"include_usage\":true}";
         ret->wake_event = "\n"; /* which no event has */
     }
+    ret->dimensions = config_dimensions(d->config, str_from(from->model->id));
     snprintf(ret->model, sizeof ret->model, "%.191s", from->model->id);
     snprintf(ret->instance, sizeof ret->instance, "%.95s", from->name);
 }
@@ -125,7 +126,7 @@ static void lease_from(const struct waiting *w, const struct grant *from, struct
     struct held *own = mem_new(struct held);
     *own = (struct held){.grant = *from, .keep = w->keep};
     if (from->remote)
-        fill_remote(from->remote, ret);
+        fill_remote(w->d, from->remote, ret);
     else
         fill_local(w->d, &from->lease, str_from(w->asked), ret);
     ret->ref = own;

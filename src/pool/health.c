@@ -1,6 +1,5 @@
-/* GET /health of a server of ours, on the loop, and a free port for the next one: see pool_priv.h. Judged by
- * the status code alone. Each question is a connection of its own that ends by answer, error or
- * POOL_HEALTH_MS. */
+/* GET /health of a server, on the loop (see health.h), and a free port for the next one of ours (see
+ * pool_priv.h). */
 #include "pool/pool_priv.h"
 
 #include <errno.h>
@@ -20,7 +19,7 @@ struct health {
     int late;     /* what the timer tells */
     health_cb cb; /* NULL once told or cancelled */
     void *arg;
-    char request[192];
+    char request[320];
     char reply[64]; /* the status line is all that is looked at */
     size_t reply_n;
 };
@@ -97,26 +96,30 @@ static void on_connected(uv_connect_t *c, int status)
         finish(q, -1);
 }
 
-struct health *health_get(uv_loop_t *loop, const char *host, uint16_t port, const char *path, health_cb cb,
+struct health *health_get(uv_loop_t *loop, const char *address, uint16_t port, const char *path, health_cb cb,
                           void *arg)
 {
     struct health *q = mem_new(struct health);
     q->cb = cb;
     q->arg = arg;
-    snprintf(q->request, sizeof q->request, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path,
-             host);
+    bool v6 = strchr(address, ':') != NULL;
+    snprintf(q->request, sizeof q->request,
+             "GET %.200s HTTP/1.1\r\nHost: %s%s%s\r\nConnection: close\r\n\r\n", path, v6 ? "[" : "", address,
+             v6 ? "]" : "");
     uv_tcp_init(loop, &q->tcp);
     uv_timer_init(loop, &q->timer);
     q->handles = 2;
     q->tcp.data = q->timer.data = q->connect.data = q;
-    struct sockaddr_in to;
+    struct sockaddr_in to4;
+    struct sockaddr_in6 to6;
     /* What fails at once is told by the timer: never a callback inside this call. */
-    int r = uv_ip4_addr(host, port, &to);
+    const struct sockaddr *to = v6 ? (const struct sockaddr *)&to6 : (const struct sockaddr *)&to4;
+    int r = v6 ? uv_ip6_addr(address, port, &to6) : uv_ip4_addr(address, port, &to4);
     if (r == 0)
-        r = uv_tcp_connect(&q->connect, &q->tcp, (const struct sockaddr *)&to, on_connected);
+        r = uv_tcp_connect(&q->connect, &q->tcp, to, on_connected);
     bool ours = r == UV_EMFILE || r == UV_ENFILE || r == UV_ENOMEM || r == UV_ENOBUFS;
     q->late = ours ? HEALTH_UNASKED : -1;
-    uv_timer_start(&q->timer, on_timeout, r < 0 ? 0 : POOL_HEALTH_MS, 0);
+    uv_timer_start(&q->timer, on_timeout, r < 0 ? 0 : HEALTH_LIMIT_MS, 0);
     return q;
 }
 

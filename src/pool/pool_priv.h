@@ -14,7 +14,7 @@
  *   wait.c      callers that wait for a model
  *   line.c, breaker.c, prefix.c   fairness, broken backends, prompts' beginnings: pure
  *   keep.c      how long an instance stays, looks that do not count as use
- *   health.c    GET /health on the loop, and free ports
+ *   health.c    GET /health on the loop (health.h), and free ports
  *   views.c     JSON, counters, decisions
  *   dryrun.c    the question of a load without the load
  *   rebalance.c would loaded models be better placed elsewhere
@@ -30,6 +30,7 @@
 #include "base/mem.h"
 #include "plan/reuse.h"
 #include "pool/breaker.h"
+#include "pool/health.h"
 #include "pool/pool.h"
 #include "pool/prefix.h"
 
@@ -44,7 +45,6 @@
 #define POOL_CHECK_MS     500u
 #define POOL_VICTIM_MS                                                                                       \
     2000u /* a busy instance that leaves for a waiting load is asked for its health so often */
-#define POOL_HEALTH_MS     2000u /* one GET /health */
 #define POOL_PROBE_MIN_MS  50u
 #define POOL_PROBE_MAX_MS  250u
 #define POOL_PROBE_SOON_MS 5u
@@ -463,12 +463,6 @@ void pool_retime(struct pool *p);                        /* timer on or off */
 void pool_gone(struct pool *p, struct pool_instance *i); /* its process is over */
 
 /* health.c */
-struct health;
-#define HEALTH_UNASKED (-2) /* the question could not be put: we are short of descriptors or memory */
-typedef void (*health_cb)(void *arg, int http_status); /* -1: no answer */
-struct health *health_get(uv_loop_t *loop, const char *host, uint16_t port, const char *path, health_cb cb,
-                          void *arg);
-void health_cancel(struct health *h); /* no callback; NULL is fine */
 enum rc port_choose(const char *host, uint16_t *ret_port, struct err *err);
 
 /* views.c */

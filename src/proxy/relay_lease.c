@@ -73,7 +73,7 @@ static void granted(struct conn *c)
         progress_tell(c);
     if (c->phase == PHASE_CLOSED)
         return;
-    if (c->lease.remote && (c->forwarded || !c->call)) {
+    if (c->lease.remote && (c->forwarded || !(c->call || made_translated(c)))) {
         (void)err_set(&err, RC_UNSUPPORTED, "requests to %.*s are not passed on to upstreams",
                       (int)(c->path.n < 100 ? c->path.n : 100), c->path.p);
         err_hint(&err, "ask a model of this machine, or at /v1/chat/completions");

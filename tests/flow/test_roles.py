@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from lib.toy_upstream import Upstream
 from lib.wire import wait_for
 
 
@@ -82,6 +83,44 @@ def test_a_role_that_nobody_can_play_is_down(make_daemon, folder, tiny):
     seen = roles_health(d)
     assert seen["status"] == "down" and "no model of that name" in seen["details"]["reasoning_llm"]["error"]
     assert "nobody plays the role reasoning: no model is called tiny-z" in d.log()
+    d.stop()
+
+
+@pytest.fixture
+def host():
+    up = Upstream("openai")
+    yield up
+    up.close()
+
+
+def test_a_role_that_another_server_plays(make_daemon, folder, tiny, host):
+    roles = {"reasoning": {"host": f"localhost:{host.port}", "model": "org/coder-33b", "fallback": ["tiny-a"]}}
+    env = {"ARRIERO_EMBEDDING_LLM_HOST": host.url, "ARRIERO_EMBEDDING_LLM_MODEL": "bge-m3"}
+    d = make_daemon([folder(tiny)], config={"roles": roles}, env=env).start()
+    wait_for(lambda: roles_health(d)["status"] == "healthy", 30, 0.02, "both servers to be asked")
+    seen = roles_health(d)["details"]["reasoning_llm"]
+    assert seen["model"] == "reasoning/org/coder-33b" and seen["host"] == f"http://localhost:{host.port}", seen
+    r = d.openai().chat.completions.create(model="reasoning", messages=[{"role": "user", "content": "hello"}])
+    assert r.choices[0].message.content == "from afar"
+    assert [len(v.embedding) for v in d.openai().embeddings.create(model="embedding", input=["one", "two"]).data] == [2, 2]
+    asked = {(path, body["model"]) for path, _, body in host.asked}
+    assert asked == {("/v1/chat/completions", "org/coder-33b"), ("/v1/embeddings", "bge-m3")}
+    assert d.get_json("/status")[1]["instances"] == []  # nothing of ours was loaded for them
+    listed = {m["id"]: m["aliases"] for m in d.get_json("/v1/models")[1]["data"]}
+    assert "reasoning" in listed["reasoning/org/coder-33b"]
+    host.health = 503
+    wait_for(lambda: roles_health(d)["status"] == "down", 30, 0.05, "the health of the roles to change")
+    seen = roles_health(d)
+    assert seen["reasoning_llm_healthy"] is False
+    assert "GET /health with status 503" in seen["details"]["reasoning_llm"]["error"]
+    wait_for(lambda: "llm_degraded" in d.log(), 10, 0.02, "the event")
+    host.health = 404  # it has no such page, but then it has no models either: 404 is an answer
+    wait_for(lambda: roles_health(d)["status"] == "healthy", 30, 0.05, "the health of the roles to recover")
+    wait_for(lambda: "llm_healthy" in d.log(), 10, 0.02, "the event of the recovery")
+    host.server.shutdown()
+    host.server.server_close()
+    wait_for(lambda: roles_health(d)["status"] == "down", 30, 0.05, "the server to be missed")
+    assert d.chat("reasoning")[0] == 200  # the stand-in
     d.stop()
 
 

@@ -29,6 +29,13 @@ def openai_answer(body):
     return "text/event-stream", sse(*events, "[DONE]")
 
 
+def embeddings_answer(body):
+    texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+    return "application/json", json.dumps({
+        "object": "list", "model": body["model"], "usage": {"prompt_tokens": 3 * len(texts), "total_tokens": 3 * len(texts)},
+        "data": [{"object": "embedding", "index": i, "embedding": [float(len(t)), 1.0]} for i, t in enumerate(texts)]})
+
+
 def anthropic_answer(body):
     usage = {"input_tokens": 1000, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "content": [],
@@ -52,10 +59,14 @@ def anthropic_answer(body):
 class Upstream:
     def __init__(self, dialect="openai", cert=None):
         self.dialect, self.asked, self.faults, self.lock = dialect, [], [], threading.Lock()
+        self.health = 200
         up = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                self.answer(up.health if self.path == "/health" else 404, "application/json", "{}", {})
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -66,7 +77,7 @@ class Upstream:
                     status, headers, text = fault
                     self.answer(status, "application/json", text, headers)
                     return
-                answer = openai_answer if up.dialect == "openai" else anthropic_answer
+                answer = embeddings_answer if self.path.endswith("/embeddings") else openai_answer if up.dialect == "openai" else anthropic_answer
                 kind, text = answer(body)
                 self.answer(200, kind, text, {"Set-Cookie": "secret=1", "openai-organization": "acct"})
 

@@ -101,6 +101,42 @@ static void contradictions_are_refused(void **state)
     refused("roles: {'': {model: m}}", "1 to 64 characters", "");
 }
 
+static void a_host_is_an_upstream_of_the_role(void **state)
+{
+    (void)state;
+    struct config *c = parse(
+        "upstreams: {cloud: {url: 'https://h', models: [big]}}\n"
+        "roles:\n"
+        "  reasoning: {host: '127.0.0.1:8000', model: org/coder-33b, max_concurrency: 2, fallback: [small]}\n"
+        "  embedding: {host: 'http://10.0.0.7:8001/v1', model: /data/bge-m3, timeout: 5s, device: CUDA0}\n"
+        "  titles: {model: cloud/big}\n");
+    const struct config_upstream *u = c->upstreams;
+    assert_int_equal(c->n_upstreams, 3);
+    assert_string_equal(u[1].name, "reasoning");
+    assert_string_equal(u[1].url, "http://127.0.0.1:8000");
+    assert_string_equal(u[1].models.items[0], "org/coder-33b");
+    assert_int_equal(u[1].max_concurrency, 2);
+    assert_int_equal(u[1].timeout, 300000);
+    assert_string_equal(u[2].url, "http://10.0.0.7:8001/v1");
+    assert_int_equal(u[2].timeout, 5000);
+    assert_int_equal(u[2].max_concurrency, 0);
+    assert_string_equal(config_role(c, STR("reasoning"))->id, "reasoning/org/coder-33b");
+    assert_string_equal(config_role(c, STR("embedding"))->id, "embedding//data/bge-m3");
+    assert_string_equal(config_model_for(c, STR("reasoning/org/coder-33b"))->fallback.items[0], "small");
+    assert_true(config_is_upstream_model(c, STR("reasoning")));
+    assert_true(config_is_upstream_model(c, STR("titles")));
+    assert_int_equal(c->n_notes, 1);
+    assert_non_null(
+        strstr(c->notes[0], "roles.embedding: no effect of device, for http://10.0.0.7:8001/v1 serves it"));
+    config_free(c);
+    refused("roles: {reasoning: {host: 'h:1'}}", "nobody plays the role reasoning", "the name that h:1 has");
+    refused("roles: {reasoning: {host: 'ftp://h', model: m}}", "roles.reasoning.host: ", "");
+    refused("roles: {reasoning: {host: 'h:0', model: m}}", "roles.reasoning.host: ", "");
+    refused("roles: {'a b': {host: 'h:1', model: m}}", "roles.a b.host: an upstream's name has", "");
+    refused("upstreams: {a: {url: 'https://h', models: [m]}}\nroles: {a: {host: 'h:1', model: m}}",
+            "roles.a.host: an upstream is called a too", "roles.a.model: a/MODEL");
+}
+
 static const char *test_env(void *arg, const char *name)
 {
     for (const char *const *p = arg; *p; p += 2)
@@ -126,6 +162,8 @@ static void the_environment_has_names_of_its_own(void **state)
                                       "cuda:1",
                                       "NEURALCURSOR_VRAM_LIMIT_REASONING_GB",
                                       "20",
+                                      "NEURALCURSOR_EMBEDDING_LLM_HOST",
+                                      "http://localhost:8001",
                                       "ARRIERO_VRAM_LIMIT_EMBEDDING_GB",
                                       "4",
                                       NULL};
@@ -135,7 +173,9 @@ static void the_environment_has_names_of_its_own(void **state)
     struct config_request req = {.no_file = true, .getenv = test_env, .arg = (void *)(uintptr_t)env};
     assert_int_equal(config_load(&req, &c, &err), RC_OK);
     const struct config_model *r = config_model_for(c, STR("deepseek-coder-33b")),
-                              *e = config_model_for(c, STR("bge-m3"));
+                              *e = config_model_for(c, STR("embedding/bge-m3"));
+    assert_int_equal(c->n_upstreams, 1);
+    assert_string_equal(c->upstreams[0].url, "http://localhost:8001");
     assert_string_equal(r->device, "CUDA0");
     assert_string_equal(e->device, "CUDA1");
     assert_true(r->vram_limit == 20ull << 30 && e->vram_limit == 4ull << 30);
@@ -150,15 +190,17 @@ static void what_is_printed_is_read_back(void **state)
 {
     (void)state;
     struct config *c =
-        parse("roles: {embedding: {model: m, dimensions: 8, device: CUDA1}, chat: {model: /m/x.gguf}}\n"
+        parse("roles: {embedding: {model: m, dimensions: 8, device: CUDA1}, chat: {model: /m/x.gguf},\n"
+              "        far: {model: big, host: 'h:1'}}\n"
               "models: {m: {ttl: 5m}}\n");
     struct buf text = {0}, again = {0};
     assert_int_equal(config_yaml(c, &text, NULL), RC_OK);
     struct config *d = parse(text.data);
     assert_int_equal(config_yaml(d, &again, NULL), RC_OK);
     assert_string_equal(text.data, again.data);
-    assert_int_equal(d->n_models, 2);
+    assert_int_equal(d->n_models, 3);
     assert_int_equal(d->n_written, 1);
+    assert_int_equal(d->n_upstreams, 1);
     assert_int_equal(config_role(d, STR("embedding"))->dimensions, 8);
     buf_release(&text);
     buf_release(&again);
@@ -199,6 +241,10 @@ static void limits_must_leave_room_on_a_gpu(void **state)
                      RC_OK);
     assert_int_equal(
         check_limits("roles: {a: {model: m, device: CUDA0, vram_limit: 19GiB}, b: {model: m}}", &err), RC_OK);
+    assert_int_equal(check_limits("roles: {a: {model: a, device: CUDA0, vram_limit: 19GiB},"
+                                  " b: {model: b, host: 'h:1', device: CUDA0, vram_limit: 19GiB}}",
+                                  &err),
+                     RC_OK); /* what others serve takes nothing of it */
 }
 
 int main(void)
@@ -207,6 +253,7 @@ int main(void)
         cmocka_unit_test(a_role_names_a_model_and_sets_it),
         cmocka_unit_test(a_model_keeps_what_it_says_of_itself),
         cmocka_unit_test(contradictions_are_refused),
+        cmocka_unit_test(a_host_is_an_upstream_of_the_role),
         cmocka_unit_test(the_environment_has_names_of_its_own),
         cmocka_unit_test(what_is_printed_is_read_back),
         cmocka_unit_test(limits_must_leave_room_on_a_gpu),

@@ -236,6 +236,156 @@ static void test_a_breaker_opens(void **state)
     remote_set_free(s);
 }
 
+/* ---- how one is ---- */
+
+/* A server on the loop that answers with the status of the path that it is asked for. */
+struct toy {
+    uv_loop_t loop;
+    uv_tcp_t listener;
+    uint16_t port;
+    int health, models;
+};
+
+struct visitor {
+    uv_tcp_t tcp;
+    uv_write_t write;
+    char in[512], out[64];
+    size_t n;
+};
+
+static void on_gone(uv_handle_t *h)
+{
+    free(h->data);
+}
+
+static void on_sent(uv_write_t *w, int status)
+{
+    (void)status;
+    uv_close((uv_handle_t *)w->handle, on_gone);
+}
+
+static void on_room(uv_handle_t *h, size_t n, uv_buf_t *b)
+{
+    struct visitor *v = h->data;
+    (void)n;
+    *b = uv_buf_init(v->in + v->n, (unsigned)(sizeof v->in - 1 - v->n));
+}
+
+static void on_words(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
+{
+    struct visitor *v = s->data;
+    const struct toy *t = s->loop->data;
+    (void)b;
+    if (n < 0) {
+        uv_close((uv_handle_t *)s, on_gone);
+        return;
+    }
+    v->n += (size_t)n;
+    if (!strstr(v->in, "\r\n\r\n"))
+        return;
+    int status = strncmp(v->in, "GET /health ", 12) == 0      ? t->health
+                 : strncmp(v->in, "GET /v1/models ", 15) == 0 ? t->models
+                                                              : 500;
+    (void)snprintf(v->out, sizeof v->out, "HTTP/1.1 %d -\r\nContent-Length: 0\r\n\r\n", status);
+    uv_buf_t out = uv_buf_init(v->out, (unsigned)strlen(v->out));
+    uv_read_stop(s);
+    uv_write(&v->write, s, &out, 1, on_sent);
+}
+
+static void on_visitor(uv_stream_t *listener, int status)
+{
+    struct visitor *v = mem_new(struct visitor);
+    assert_int_equal(status, 0);
+    uv_tcp_init(listener->loop, &v->tcp);
+    v->tcp.data = v;
+    assert_int_equal(uv_accept(listener, (uv_stream_t *)&v->tcp), 0);
+    uv_read_start((uv_stream_t *)&v->tcp, on_room, on_words);
+}
+
+static void toy_start(struct toy *t)
+{
+    struct sockaddr_in at;
+    int n = sizeof at;
+    uv_loop_init(&t->loop);
+    t->loop.data = t;
+    uv_tcp_init(&t->loop, &t->listener);
+    uv_ip4_addr("127.0.0.1", 0, &at);
+    assert_int_equal(uv_tcp_bind(&t->listener, (struct sockaddr *)&at, 0), 0);
+    assert_int_equal(uv_listen((uv_stream_t *)&t->listener, 8, on_visitor), 0);
+    assert_int_equal(uv_tcp_getsockname(&t->listener, (struct sockaddr *)&at, &n), 0);
+    t->port = ntohs(at.sin_port);
+}
+
+static struct remote_set *toy_set(struct toy *t, const char *host)
+{
+    char text[160];
+    (void)snprintf(text, sizeof text, "roles: {reasoning: {model: m, host: '%s:%u'}}", host, t->port);
+    struct remote_set *s = set_of(text);
+    remote_set_start(s, &t->loop, NULL);
+    return s;
+}
+
+/* The set is new, so what it says is what the server has just said. */
+static void expect_fare(struct toy *t, const char *host, enum remote_fare fare, const char *says)
+{
+    struct remote_set *s = toy_set(t, host);
+    const struct remote_model *m = remote_find(s, STR("reasoning"));
+    const char *why = "";
+    enum remote_fare now;
+    assert_non_null(m);
+    while ((now = remote_watch(m, &why)) == REMOTE_UNKNOWN)
+        uv_run(&t->loop, UV_RUN_ONCE);
+    if (now != fare || !strstr(why, says))
+        fail_msg("%d %d at %s: %d (%s)", t->health, t->models, host, now, why);
+    remote_set_free(s);
+}
+
+static void test_how_one_is(void **state)
+{
+    (void)state;
+    static const struct {
+        int health, models;
+        enum remote_fare fare;
+        const char *says;
+    } rows[] = {{200, 500, REMOTE_WELL, ""},
+                {204, 500, REMOTE_WELL, ""},
+                {503, 200, REMOTE_ILL, "it answers GET /health with status 503"},
+                {404, 200, REMOTE_WELL, ""},
+                {401, 401, REMOTE_WELL, ""}, /* it is there, and wants a key */
+                {404, 502, REMOTE_ILL, "it answers GET /v1/models with status 502"}};
+    struct toy t = {.port = 0};
+    toy_start(&t);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        t.health = rows[i].health;
+        t.models = rows[i].models;
+        expect_fare(&t, "127.0.0.1", rows[i].fare, rows[i].says);
+        expect_fare(&t, "http://localhost", rows[i].fare, rows[i].says); /* whichever address it has */
+    }
+    struct remote_set *s = toy_set(&t, "127.0.0.1");
+    const char *why;
+    assert_int_equal(remote_watch(remote_set_model(s, 0), &why), REMOTE_UNKNOWN);
+    remote_set_free(s); /* while it is being asked */
+    uv_close((uv_handle_t *)&t.listener, NULL);
+    uv_run(&t.loop, UV_RUN_DEFAULT);
+    expect_fare(&t, "127.0.0.1", REMOTE_ILL, "does not answer");
+    uv_run(&t.loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&t.loop), 0);
+}
+
+static void test_a_role_is_a_name_of_it(void **state)
+{
+    (void)state;
+    struct remote_set *s =
+        set_of("upstreams: {cloud: {url: 'http://localhost', models: [m]}}\n"
+               "roles: {a: {model: cloud/m}, b: {model: cloud/m}, c: {model: x, host: 'h:1'}}\n");
+    assert_string_equal(remote_find(s, STR("a"))->id, "cloud/m");
+    assert_string_equal(remote_find(s, STR("b"))->id, "cloud/m");
+    assert_string_equal(remote_find(s, STR("c"))->remote, "x");
+    assert_string_equal(remote_url(remote_find(s, STR("c"))), "http://h:1");
+    assert_null(remote_find(s, STR("d")));
+    remote_set_free(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +396,8 @@ int main(void)
         cmocka_unit_test(test_keys_that_cannot_be_used),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_a_breaker_opens),
+        cmocka_unit_test(test_how_one_is),
+        cmocka_unit_test(test_a_role_is_a_name_of_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
