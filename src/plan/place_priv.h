@@ -18,12 +18,13 @@
 #include "plan/memory.h"
 #include "plan/speed.h"
 
-#define MAX_KV_CHOICES 4
-#define PLACE_CTX_STEP 256
-#define PLACE_UB_SMALL 128  /* the micro-batch when nothing else fits */
-#define PLACE_UB_LEAST 64   /* … and no layer may leave its device */
-#define PLACE_UB_LARGE 2048 /* the largest that max-performance tries */
-#define PLACE_MAX_SETS 128  /* of one size */
+#define MAX_KV_CHOICES   4
+#define PLACE_CTX_STEP   256
+#define PLACE_UB_SMALL   128  /* the micro-batch when nothing else fits */
+#define PLACE_UB_LEAST   64   /* … and no layer may leave its device */
+#define PLACE_UB_LARGE   2048 /* the largest that max-performance tries */
+#define PLACE_MAX_SETS   128  /* of one size */
+#define PLACE_GRAPH_SURE 0.9  /* neighbours' graphs are never smaller than this share of each other */
 
 struct kv_choice {
     uint32_t k, v;

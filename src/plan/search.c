@@ -196,6 +196,35 @@ static bool fastest(struct search *s, uint32_t from, uint32_t to, struct attempt
     return false;
 }
 
+/* Could *a fit with graphs hardly smaller than those of a neighbour on the same devices? */
+static bool may_fit_like(struct search *s, const struct attempt *like, struct attempt *a)
+{
+    a->params.ctx = s->least_ctx;
+    if (!try_sizes(s, a))
+        return false;
+    for (size_t i = 0; i < a->estimate.n_parts; i++)
+        a->estimate.parts[i].compute_bytes =
+            (uint64_t)(PLACE_GRAPH_SURE * (double)like->estimate.parts[i].compute_bytes);
+    return try_slack(s, a) >= 0;
+}
+
+/* Any cache with the least context, the smallest first. */
+static bool any_kv(struct search *s, const struct device_set *set, uint32_t hi, struct attempt *ret)
+{
+    struct attempt smallest;
+    for (uint32_t kv = s->n_kv; kv-- > 0;) {
+        bool first = kv == s->n_kv - 1;
+        try_start(s, set, kv, ret);
+        if (!first && !may_fit_like(s, &smallest, ret))
+            continue;
+        if (try_least(s, ret, s->least_ctx, hi))
+            return true;
+        if (first)
+            smallest = *ret;
+    }
+    return false;
+}
+
 /* Any point at all: of each number of devices first those with the most room, then the others. */
 static bool any_full(struct search *s, uint32_t from, uint32_t to, uint32_t hi, struct attempt *ret)
 {
@@ -203,13 +232,9 @@ static bool any_full(struct search *s, uint32_t from, uint32_t to, uint32_t hi, 
     for (unsigned others = 0; others < 2; others++) {
         for (uint32_t n = from; n <= to; n++) {
             uint32_t n_sets = sets_of(s, n, sets);
-            for (uint32_t i = others; i < (others ? n_sets : 1); i++) {
-                for (uint32_t kv = s->n_kv; kv-- > 0 && !hopeless(s, &sets[i]);) {
-                    try_start(s, &sets[i], kv, ret);
-                    if (try_least(s, ret, s->least_ctx, hi))
-                        return true;
-                }
-            }
+            for (uint32_t i = others; i < (others ? n_sets : 1); i++)
+                if (!hopeless(s, &sets[i]) && any_kv(s, &sets[i], hi, ret))
+                    return true;
         }
     }
     return false;
@@ -233,16 +258,19 @@ static bool full(struct search *s, uint32_t from, uint32_t to, struct attempt *r
     return longest(s, from, to, s->least_ctx, hi, ret);
 }
 
+/* The usual micro-batch, else smaller ones. If any point will do, the smallest alone is asked: what fits with
+ * a larger one fits with it. */
 static bool full_or_small(struct search *s, uint32_t from, uint32_t to, struct attempt *ret)
 {
     const uint32_t small[] = {PLACE_UB_SMALL, PLACE_UB_LEAST};
     bool last_resort = !s->policy->allow_cpu && from > 0;
-    uint32_t usual = s->base.ubatch;
-    bool found = full(s, from, to, ret);
-    for (size_t i = 0; !found && !s->policy->ubatch && i < (last_resort ? 2u : 1u); i++) {
-        if (usual <= small[i])
-            continue;
-        s->base.ubatch = small[i];
+    uint32_t usual = s->base.ubatch, tries[1 + TABLE_COUNT(small)] = {usual}, n = 1;
+    for (size_t i = 0; !s->policy->ubatch && i < (last_resort ? 2u : 1u); i++)
+        if (usual > small[i])
+            tries[n++] = small[i];
+    bool found = false;
+    for (uint32_t i = s->any ? n - 1 : 0; i < n && !found; i++) {
+        s->base.ubatch = tries[i];
         found = full(s, from, to, ret);
     }
     s->base.ubatch = usual;

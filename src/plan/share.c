@@ -16,7 +16,6 @@
 #define GPU_WORTH      1.05
 #define GPU_WORTH_WATT 0.95
 #define HOST_WORTH     0.9 /* and leaving the devices idle */
-#define GRAPH_SURE     0.9 /* neighbours' graphs are never smaller than this */
 
 /* What goes to the host: the experts of leading layers; all experts and leading layers whole; leading layers
  * whole. Without experts only the last. */
@@ -134,7 +133,7 @@ static enum outcome most_of(struct chain_search *c, struct attempt *ret, uint32_
             found = FOUND;
         }
         lo = n + 1; /* less would leave the host more */
-        if (lo < hi && slack_like(c, &next, lo, GRAPH_SURE) < 0)
+        if (lo < hi && slack_like(c, &next, lo, PLACE_GRAPH_SURE) < 0)
             break;
     }
     return found;
