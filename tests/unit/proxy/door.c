@@ -408,6 +408,7 @@ static void fill_routes(struct door *d)
         {"/v1/responses", HTTP_M_POST, NULL, NULL, false, false},
         {"/api/generate", HTTP_M_POST, NULL, NULL, false, false},
         {"/completion", HTTP_M_POST, NULL, NULL, false, false},
+        {"/v1/embeddings", HTTP_M_POST, NULL, NULL, false, false},
     };
     _Static_assert(sizeof routes <= sizeof d->routes, "room for all");
     memcpy(d->routes, routes, sizeof routes);
