@@ -189,12 +189,13 @@ static bool closed_piece(const struct chooser *c, struct piece a)
     return true;
 }
 
-/* Between two other devices. The first device is none of them: it may compute for the host. */
+/* Between two other devices, behind a layer of which nothing runs elsewhere: the first operations of a piece
+ * else follow the host. The first device is none of them: it may compute for the host. */
 static bool in_the_middle(const struct chooser *c, struct piece a)
 {
     const int8_t *device = c->b->l->layer_device;
     return device[a.from] > 0 && a.from > 0 && a.from + a.n < c->n &&
-           device[a.from] != layout_host(c->b->l) && device[a.from - 1] != layout_host(c->b->l);
+           device[a.from] != layout_host(c->b->l) && is_pure(c, a.from - 1);
 }
 
 /* Of several devices in the middle of the row with equal pieces, the first one stands for all: the layers of

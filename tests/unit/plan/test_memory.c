@@ -181,6 +181,30 @@ static void test_short_equals_whole(void **state)
     }
 }
 
+/* Also where the last layer whose experts are in RAM lies at the end of a device: the next one's first
+ * operations follow the host, and it stands for no other device. */
+static void test_experts_up_to_a_device(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_qwen3_30b);
+    struct estimator est;
+    assert_int_equal(estimator_init(&est, m, NULL), RC_OK);
+    for (uint32_t k = 0; k < 2 * m->n_layer; k++) {
+        const struct plan_device d[] = {device("CUDA0", 8000), device("CUDA1", 8000), device("CUDA2", 8000),
+                                        device("CUDA3", 8000)};
+        struct plan_params p = tool_params(2048);
+        p.n_cpu_moe = k / 2;
+        p.batch = p.ubatch = k % 2 ? 1 : 64;
+        struct plan_estimate a, b;
+        assert_int_equal(estimator_run(&est, &p, d, 4, false, &a, NULL), RC_OK);
+        assert_int_equal(estimator_run(&est, &p, d, 4, true, &b, NULL), RC_OK);
+        for (size_t i = 0; i < a.n_parts; i++)
+            assert_int_equal(a.parts[i].compute_bytes, b.parts[i].compute_bytes);
+    }
+    estimator_release(&est);
+    model_unref(m);
+}
+
 static struct plan_estimate estimate_ok(const struct model *m, const struct plan_params *p,
                                         const struct plan_device *d, size_t n)
 {
@@ -483,6 +507,7 @@ int main(void)
         cmocka_unit_test(test_goldens_layout),
         cmocka_unit_test(test_goldens_families),
         cmocka_unit_test(test_short_equals_whole),
+        cmocka_unit_test(test_experts_up_to_a_device),
         cmocka_unit_test(test_context_rules),
         cmocka_unit_test(test_cache_types),
         cmocka_unit_test(test_layers),
