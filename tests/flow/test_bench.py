@@ -28,11 +28,12 @@ def plan(daemon, model):
 
 
 def test_loads_and_requests_teach_the_planner(make_daemon, folder, tiny):
-    daemon = make_daemon([folder(tiny)])
+    # one thread: on a busy machine two that wait for each other take a hundred times as long, which teaches nothing
+    daemon = make_daemon([folder(tiny)], config={"defaults": {"extra_args": ["--threads", "1"]}})
     daemon.start()
     before = plan(daemon, tiny)
     assert before["speed"]["decode_samples"] == 0 and before["devices"][-1]["overhead_loads"] == 0
-    for i in range(12):  # what took a hundred times as long as predicted teaches nothing
+    for i in range(12):
         daemon.post_json("/v1/completions", {"model": "tiny-a", "prompt": f"{i} {PROMPT}", "max_tokens": 12,
                                              "ignore_eos": True, "cache_prompt": False})
     daemon.stop()  # writes what is queued
