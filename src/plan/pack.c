@@ -4,17 +4,16 @@
  * wanted (reuse.h) and by its priority. A set is worth its cost only if it lifts the answer
  * a class: from not fitting, or a smaller file, or from the host, or from a shared placement, to a better
  * one. Sets are asked in the order of their cost, so the first that reaches the class that all evictable
- * instances together would give is the cheapest. A set that frees no more anywhere than one already refused
- * is refused without asking. Beyond EXACT evictable instances the cheapest ones are added until the class is
+ * instances together would give is the cheapest; only the class is asked for, the chosen set alone is placed.
+ * A set that frees no more anywhere than one already refused, or less in all than one lacked by the sums, is
+ * refused without asking. Beyond EXACT evictable instances the cheapest ones are added until the class is
  * reached and then taken back one by one, dearest first. */
 #include "plan/place_priv.h"
 #include "plan/reuse.h"
 
 #include "base/mem.h"
 
-#include <float.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define EXACT   16
 #define START_S 10.0 /* beside the reload: see plan_resident_cost */
