@@ -396,8 +396,8 @@ enum rc placer_class(struct placer *k, const struct model *m, const struct plan_
     for (uint32_t i = 0; i < n_files && got == NOWHERE && passed <= worst; i++, passed += PLACES) {
         const struct model *file = i ? policy->smaller[i - 1] : m;
         uint64_t short_bytes;
-        enum rc rc =
-            class_in_file(k, file, policy, machine, passed + ON_DEVICES == worst, &got, &short_bytes, err);
+        bool only_devices = machine->n_devices > 0 && passed + ON_DEVICES == worst;
+        enum rc rc = class_in_file(k, file, policy, machine, only_devices, &got, &short_bytes, err);
         if (rc)
             return rc;
         if (i == 0)

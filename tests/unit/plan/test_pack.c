@@ -226,6 +226,8 @@ static int class_of(const struct model *m, const struct plan_policy *pol, const 
     for (uint32_t i = 0; i < n; i++)
         for (size_t d = 0; d < with.n_devices && set >> i & 1; d++)
             with.devices[d].free_bytes += r[i].device_bytes[d];
+    for (uint32_t i = 0; i < n; i++)
+        with.host.free_bytes += set >> i & 1 ? r[i].host_bytes : 0;
     if (plan_place(m, pol, &with, p, NULL) != RC_OK)
         return 3;
     return p->n_used == 0 ? 2 : p->estimate.layers_cpu || p->estimate.params.n_cpu_moe ? 1 : 0;
@@ -237,20 +239,24 @@ static void test_random_sets(void **state)
     (void)state;
     struct model *m = shape_model(&shape_llama_8b);
     struct plan *p = mem_calloc(1, sizeof *p);
-    unsigned with_victims = 0, for_a_share = 0;
-    for (unsigned round = 0; round < 100; round++) {
-        uint32_t gpus = 1 + (uint32_t)rnd(2), n = 1 + (uint32_t)rnd(5), best_set = 0;
+    unsigned with_victims = 0, for_a_share = 0, in_ram = 0;
+    for (unsigned round = 0; round < 120; round++) {
+        uint32_t gpus = (uint32_t)rnd(3), n = 1 + (uint32_t)rnd(5), best_set = 0;
         struct plan_machine mach = machine(gpus, 12000, 500 + rnd(3000));
         struct plan_policy pol = on_gpu(4096);
         struct plan_resident r[8];
         pol.allow_cpu = rnd(3) != 0;
-        bool small = rnd(3) == 0; /* no more than a share of the layers has its place */
-        if (small)
+        bool small = gpus && rnd(3) == 0; /* no more than a share of the layers has its place */
+        if (small || !gpus)
             mach.host.free_bytes = (1500 + rnd(2500)) * MIB;
         for (uint32_t i = 0; i < n; i++) {
-            r[i] = resident("r", rnd(gpus), small ? 200 + rnd(900) : 800 + rnd(3500), rnd(4000),
+            r[i] = resident("r", gpus ? rnd(gpus) : 0, small ? 200 + rnd(900) : 800 + rnd(3500), rnd(4000),
                             1 + (double)rnd(40), rnd(5) != 0);
             r[i].priority = (int)rnd(3);
+            if (!gpus) {
+                r[i].host_bytes = r[i].device_bytes[0];
+                r[i].device_bytes[0] = 0;
+            }
         }
         uint32_t all = 0;
         for (uint32_t i = 0; i < n; i++)
@@ -280,10 +286,12 @@ static void test_random_sets(void **state)
         }
         with_victims++;
         for_a_share += goal == 1;
+        in_ram += !gpus;
         assert_true(best_set != 0 && paid <= best * (1 + 1e-9));
     }
-    print_message("%u with victims, %u of them for a share\n", with_victims, for_a_share);
-    assert_true(with_victims > 10 && for_a_share > 3);
+    print_message("%u with victims, %u of them for a share, %u in RAM alone\n", with_victims, for_a_share,
+                  in_ram);
+    assert_true(with_victims > 10 && for_a_share > 3 && in_ram > 3);
     free(p);
     model_unref(m);
 }
