@@ -19,8 +19,8 @@ work='' daemon='' step=0 step_start=0 once=${DEMO_ONCE:-}
 [[ -t 1 ]] || once=1
 
 stop_daemon() {
-  [[ -n $daemon ]] || return 0
-  local pid=$daemon
+  local pid=${daemon:-$(jobs -p)}
+  [[ -n $pid ]] || return 0
   daemon=''
   kill -TERM "$pid" 2>/dev/null || true
   # A daemon that does not end by itself is ended, and takes its children with it.
@@ -30,7 +30,7 @@ stop_daemon() {
 
 cleanup() {
   local rc=$?
-  trap '' INT TERM HUP
+  trap '' INT TERM HUP USR1
   stop_daemon
   if [[ -n $work ]]; then
     if ((rc != 0 && rc != 130)) && [[ -s $work/daemon.log ]]; then
@@ -42,7 +42,13 @@ cleanup() {
   exit "$rc"
 }
 trap cleanup EXIT
-trap 'echo; echo "Stopping what this demo started."; exit 130' INT
+interrupted() {
+  trap '' INT USR1
+  echo
+  echo "Stopping what this demo started."
+  exit 130
+}
+trap interrupted INT USR1
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 
@@ -53,60 +59,73 @@ begin() {
 }
 end() { printf '  %s(%s s)%s\n' "$LIB_DIM" "$(seconds_since "$step_start")" "$LIB_OFF"; }
 
-total_start=$(now_ms)
-begin "Packages that the build needs"
-"$here/deps.sh" demo
-end
+# Here and in main: bash forgets a Ctrl-C that comes while it starts or reaps a command, and reads a script that is
+# interrupted meanwhile wrongly. So all is read before it runs, and a watcher says it again in other words.
+watch() {
+  trap 'kill -USR1 $$' INT
+  read -r _ || true
+}
 
-begin "Building arriero"
-# Its output is shown only when it fails.
-[[ -n ${DEMO_ARRIERO:-} ]] || task "compiling with $(nproc) jobs" make --no-print-directory build ||
-  die "the build failed" "make build shows all of it; make clean starts from scratch"
-end
+main() {
+  local id model port rc server tmp total_start tries url waited
+  exec {alive}> >(watch)
+  total_start=$(now_ms)
+  begin "Packages that the build needs"
+  "$here/deps.sh" demo
+  end
 
-begin "A llama-server to run models with"
-server=$("$here/llama-bundle.sh")
-end
+  begin "Building arriero"
+  # Its output is shown only when it fails.
+  [[ -n ${DEMO_ARRIERO:-} ]] || task "compiling with $(nproc) jobs" make --no-print-directory build ||
+    die "the build failed" "make build shows all of it; make clean starts from scratch"
+  end
 
-begin "A small real model"
-model=$("$here/fetch-model.sh")
-end
+  begin "A llama-server to run models with"
+  server=$("$here/llama-bundle.sh")
+  end
 
-begin "Starting the daemon on loopback"
-tmp=${TMPDIR:-/tmp}
-((${#tmp} <= 60)) || tmp=/tmp # a Unix socket's path has at most 107 bytes
-work=$(mktemp -d "$tmp/arriero-demo.XXXXXX")
-mkdir -p "$work"/{run,state,cache,config,models}
-chmod 700 "$work/run"
-taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-port=${DEMO_PORT:-11435}
-tries=0
-while taken "$port"; do
-  echo "  port $port is in use, trying the next"
-  port=$((port + 1)) tries=$((tries + 1))
-  ((tries < 50)) || die "no free port between 11435 and $port" "DEMO_PORT=port make demo"
-done
-url=http://127.0.0.1:$port
-# Its own folders, so that it shares nothing with a daemon that already runs.
-export ARRIERO_SOCKET=$work/run/arriero.sock
-export XDG_RUNTIME_DIR=$work/run XDG_STATE_HOME=$work/state XDG_CACHE_HOME=$work/cache XDG_CONFIG_HOME=$work/config
-command=("$arriero" serve --listen "127.0.0.1:$port" --models "$(dirname "$model")" --runtime "$server"
-  --socket "$ARRIERO_SOCKET" --state-dir "$work/state")
-echo "  ${command[*]/#$PWD\//}" | fold -s -w 100 | sed '2,$s/^/      /'
-"${command[@]}" >"$work/daemon.log" 2>&1 </dev/null &
-daemon=$!
-waited=0
-until "$arriero" status >/dev/null 2>&1; do
-  kill -0 "$daemon" 2>/dev/null || die "the daemon ended at once" "its log is below"
-  ((waited < 300)) || die "the daemon did not answer within 30 s" "its log is below"
-  waited=$((waited + 1))
-  sleep 0.1
-done
-end
+  begin "A small real model"
+  model=$("$here/fetch-model.sh")
+  end
 
-begin "Asking: $question"
-# The daemon's own name for the file, by its path.
-id=$("$arriero" models --json 2>/dev/null | python3 -c '
+  begin "Starting the daemon on loopback"
+  tmp=${TMPDIR:-/tmp}
+  ((${#tmp} <= 60)) || tmp=/tmp # a Unix socket's path has at most 107 bytes
+  work=$tmp/arriero-demo.$$-$RANDOM # named before it is made, so that nothing is left of it
+  mkdir -m 700 "$work" 2>/dev/null || {
+    tmp=$work work=''
+    die "$tmp cannot be made" "TMPDIR=/another/folder make demo"
+  }
+  mkdir -p "$work"/{run,state,cache,config,models}
+  taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+  port=${DEMO_PORT:-11435}
+  tries=0
+  while taken "$port"; do
+    echo "  port $port is in use, trying the next"
+    port=$((port + 1)) tries=$((tries + 1))
+    ((tries < 50)) || die "no free port between 11435 and $port" "DEMO_PORT=port make demo"
+  done
+  url=http://127.0.0.1:$port
+  # Its own folders, so that it shares nothing with a daemon that already runs.
+  export ARRIERO_SOCKET=$work/run/arriero.sock
+  export XDG_RUNTIME_DIR=$work/run XDG_STATE_HOME=$work/state XDG_CACHE_HOME=$work/cache XDG_CONFIG_HOME=$work/config
+  command=("$arriero" serve --listen "127.0.0.1:$port" --models "$(dirname "$model")" --runtime "$server"
+    --socket "$ARRIERO_SOCKET" --state-dir "$work/state")
+  echo "  ${command[*]/#$PWD\//}" | fold -s -w 100 | sed '2,$s/^/      /'
+  "${command[@]}" >"$work/daemon.log" 2>&1 </dev/null {alive}>&- &
+  daemon=$!
+  waited=0
+  until "$arriero" status >/dev/null 2>&1; do
+    kill -0 "$daemon" 2>/dev/null || die "the daemon ended at once" "its log is below"
+    ((waited < 300)) || die "the daemon did not answer within 30 s" "its log is below"
+    waited=$((waited + 1))
+    sleep 0.1
+  done
+  end
+
+  begin "Asking: $question"
+  # The daemon's own name for the file, by its path.
+  id=$("$arriero" models --json 2>/dev/null | python3 -c '
 import json, os, sys
 want = os.path.realpath(sys.argv[1])
 def walk(x):
@@ -117,30 +136,30 @@ def walk(x):
     if not isinstance(x, (str, int, float, bool, type(None))):
         for y in x: walk(y)
 walk(json.load(sys.stdin))' "$model" 2>/dev/null || true)
-[[ -n $id ]] || { id=${model##*/}; id=${id%.gguf}; }
-echo "  model: $id (loaded by this question)"
-echo
-"$arriero" ask --url "$url" --model "$id" "$question" || die "no answer" "the daemon's log is below"
-echo
-end
+  [[ -n $id ]] || { id=${model##*/}; id=${id%.gguf}; }
+  echo "  model: $id (loaded by this question)"
+  echo
+  "$arriero" ask --url "$url" --model "$id" "$question" || die "no answer" "the daemon's log is below"
+  echo
+  end
 
-begin "What was placed where, and why"
-"$arriero" ps || true
-echo
-"$arriero" why "$id" || true
-end
+  begin "What was placed where, and why"
+  "$arriero" ps || true
+  echo
+  "$arriero" why "$id" || true
+  end
 
-spent=$(seconds_since "$total_start")
-if [[ -n $once ]]; then
-  stop_daemon
-  cat <<TEXT
+  spent=$(seconds_since "$total_start")
+  if [[ -n $once ]]; then
+    stop_daemon
+    cat <<TEXT
 
 Done in $spent s; the daemon is stopped. On a terminal, make demo leaves it up until Ctrl-C, and any
 OpenAI client can ask it at $url/v1.
 TEXT
-  exit 0
-fi
-cat <<TEXT
+    exit 0
+  fi
+  cat <<TEXT
 
 Done in $spent s. Any OpenAI client can now ask ${LIB_BOLD}$url/v1${LIB_OFF}, for example:
 
@@ -153,7 +172,10 @@ To look at it from another terminal:
 
 ${LIB_BOLD}Press Ctrl-C to stop it.${LIB_OFF}
 TEXT
-rc=0
-wait "$daemon" || rc=$?
-daemon=''
-die "the daemon ended by itself (status $rc)" "its log is below"
+  rc=0
+  wait "$daemon" || rc=$?
+  daemon=''
+  die "the daemon ended by itself (status $rc)" "its log is below"
+}
+
+main "$@"

@@ -151,7 +151,7 @@ def test_commands_against_a_daemon(make_daemon, folder, tiny):
 
 def test_ask(make_daemon, folder, tiny):
     d = make_daemon([folder(tiny)]).start()
-    r = d.cli("ask", "--url", d.url, "--model", "tiny-a", "hello there", timeout=120)
+    r = d.cli("ask", "--url", d.url, "--model", "tiny-a", "--max-tokens", "40", "hello there", timeout=120)
     assert r.returncode == 0 and r.stdout.strip(), r.stderr
     r = d.cli("ask", "--url", d.url, "--model", "nothing", "hello there")
     assert r.returncode == 1 and r.stderr.strip()
