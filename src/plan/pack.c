@@ -14,6 +14,7 @@
 #include "base/mem.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define EXACT   16
 #define START_S 10.0 /* beside the reload: see plan_resident_cost */
@@ -94,62 +95,59 @@ static void collect(struct packing *k)
 /* ---- sets in the order of their cost ---- */
 
 struct freed {
-    uint64_t bytes[PLAN_MAX_DEVICES + 1];
+    uint64_t bytes[PLAN_MAX_DEVICES + 1]; /* by device, then of the host */
+    uint64_t of_devices;                  /* together */
 };
 
 static void freed_by(const struct packing *k, uint64_t set, struct freed *ret)
 {
-    *ret = (struct freed){0};
-    for (uint32_t i = 0; i < k->n_can; i++) {
-        if (!(set >> i & 1))
-            continue;
-        const struct plan_resident *r = &k->residents[k->can[i]];
-        for (size_t d = 0; d < k->machine->n_devices; d++)
+    size_t n = k->machine->n_devices;
+    memset(ret->bytes, 0, (n + 1) * sizeof *ret->bytes);
+    ret->of_devices = 0;
+    for (; set; set &= set - 1) {
+        const struct plan_resident *r = &k->residents[k->can[__builtin_ctzll(set)]];
+        for (size_t d = 0; d < n; d++)
             ret->bytes[d] = plus(ret->bytes[d], r->device_bytes[d], 0);
-        ret->bytes[PLAN_MAX_DEVICES] = plus(ret->bytes[PLAN_MAX_DEVICES], r->host_bytes, 0);
+        ret->bytes[n] = plus(ret->bytes[n], r->host_bytes, 0);
     }
-}
-
-static bool no_more_than(const struct freed *a, const struct freed *b)
-{
-    for (size_t d = 0; d <= PLAN_MAX_DEVICES; d++)
-        if (a->bytes[d] > b->bytes[d])
-            return false;
-    return true;
+    for (size_t d = 0; d < n; d++)
+        ret->of_devices = plus(ret->of_devices, ret->bytes[d], 0);
 }
 
 /* Refused sets, as what they freed; only those that no other covers are kept. */
 struct refused {
     struct freed *list;
-    size_t n, cap;
-    uint64_t least_bytes; /* what frees less of all devices together is refused */
+    size_t n, cap, places; /* devices and the host */
+    uint64_t least_bytes;  /* what frees less of all devices together is refused */
 };
 
-static uint64_t of_devices(const struct freed *f)
+static bool no_more_than(const struct refused *r, const struct freed *a, const struct freed *b)
 {
-    uint64_t sum = 0;
-    for (size_t d = 0; d < PLAN_MAX_DEVICES; d++)
-        sum = plus(sum, f->bytes[d], 0);
-    return sum;
+    if (a->of_devices > b->of_devices)
+        return false;
+    for (size_t i = 0; i < r->places; i++)
+        if (a->bytes[i] > b->bytes[i])
+            return false;
+    return true;
 }
 
 static bool is_refused(const struct refused *r, const struct freed *f)
 {
-    if (of_devices(f) < r->least_bytes)
+    if (f->of_devices < r->least_bytes)
         return true;
     for (size_t i = 0; i < r->n; i++)
-        if (no_more_than(f, &r->list[i]))
+        if (no_more_than(r, f, &r->list[i]))
             return true;
     return false;
 }
 
 static void refuse(struct refused *r, const struct freed *f, uint64_t short_bytes)
 {
-    uint64_t least = short_bytes ? plus(of_devices(f), short_bytes, 0) : 0;
+    uint64_t least = short_bytes ? plus(f->of_devices, short_bytes, 0) : 0;
     r->least_bytes = least > r->least_bytes ? least : r->least_bytes;
     size_t n = 0;
     for (size_t i = 0; i < r->n; i++)
-        if (!no_more_than(&r->list[i], f))
+        if (!no_more_than(r, &r->list[i], f))
             r->list[n++] = r->list[i];
     r->n = n;
     if (r->n == r->cap) {
@@ -162,8 +160,8 @@ static void refuse(struct refused *r, const struct freed *f, uint64_t short_byte
 static double cost_of(const struct packing *k, uint64_t set)
 {
     double sum = 0;
-    for (uint32_t i = 0; i < k->n_can; i++)
-        sum += set >> i & 1 ? k->cost[i] : 0;
+    for (; set; set &= set - 1)
+        sum += k->cost[__builtin_ctzll(set)];
     return sum;
 }
 
@@ -228,7 +226,7 @@ static enum rc cheapest_exact(struct packing *k, answer_class goal, uint64_t *re
         return err_set(k->err, RC_NOMEM, "no memory to choose what to unload");
     sets->n = 0;
     heap_add(sets, (struct set_cost){0, 0});
-    struct refused refused = {0};
+    struct refused refused = {.places = k->machine->n_devices + 1};
     enum rc rc = RC_OK;
     while (sets->n > 0 && !rc) {
         uint32_t set = next_set(k, sets);

@@ -202,14 +202,15 @@ static enum rc check_draft_device(const struct search *s, struct err *err)
 static uint64_t least_bytes(struct search *s)
 {
     struct plan_estimate e;
-    struct plan_params p = s->base;
-    if (s->policy->gpu_layers_fixed || p.n_overrides || p.extras || s->n_order == 0)
+    struct plan_params *p = &s->slim;
+    *p = s->base;
+    if (s->policy->gpu_layers_fixed || p->n_overrides || p->extras || s->n_order == 0)
         return 0;
-    p.ctx = s->least_ctx;
-    p.ubatch = least(p.ubatch, PLACE_UB_LEAST);
-    p.type_k = s->kv[s->n_kv - 1].k;
-    p.type_v = s->kv[s->n_kv - 1].v;
-    if (estimator_sizes(s->est, &p, &s->machine->devices[s->order[0]], 1, &e, NULL) != RC_OK)
+    p->ctx = s->least_ctx;
+    p->ubatch = least(p->ubatch, PLACE_UB_LEAST);
+    p->type_k = s->kv[s->n_kv - 1].k;
+    p->type_v = s->kv[s->n_kv - 1].v;
+    if (estimator_sizes(s->est, p, &s->machine->devices[s->order[0]], 1, &e, NULL) != RC_OK)
         return 0;
     return e.parts[0].model_bytes + e.parts[0].context_bytes;
 }
@@ -262,28 +263,32 @@ void placer_release(struct placer *k)
     for (uint32_t i = 0; i < k->n; i++) {
         estimator_release(k->files[i].est);
         free(k->files[i].est);
+        free(k->files[i].cuts);
     }
     k->n = 0;
 }
 
-static enum rc estimator_of(struct placer *k, const struct model *m, struct estimator **ret, struct err *err)
+/* Gives the search what the placer knows of the file. */
+static enum rc lend(struct placer *k, struct search *s, struct err *err)
 {
-    for (uint32_t i = 0; i < k->n; i++) {
-        if (k->files[i].m == m) {
-            *ret = k->files[i].est;
-            return RC_OK;
-        }
-    }
-    if (k->n == TABLE_COUNT(k->files)) /* a policy names no more */
+    uint32_t i = 0;
+    while (i < k->n && k->files[i].m != s->m)
+        i++;
+    if (i == TABLE_COUNT(k->files)) /* a policy names no more */
         return err_set(err, RC_LIMIT, "more than %d files of one model", PLAN_MAX_ALTERNATIVES);
-    struct estimator *e = mem_new(struct estimator);
-    enum rc rc = estimator_init(e, m, err);
-    if (rc) {
-        free(e);
-        return rc;
+    if (i == k->n) {
+        struct estimator *e = mem_new(struct estimator);
+        enum rc rc = estimator_init(e, s->m, err);
+        if (rc) {
+            free(e);
+            return rc;
+        }
+        k->files[k->n].m = s->m;
+        k->files[k->n].cuts = mem_calloc(MAX_KV_CHOICES + 1, sizeof *k->files[k->n].cuts);
+        k->files[k->n++].est = e;
     }
-    k->files[k->n].m = m;
-    *ret = k->files[k->n++].est = e;
+    s->est = k->files[i].est;
+    s->cuts = k->files[i].cuts;
     return RC_OK;
 }
 
@@ -294,7 +299,7 @@ static enum rc place_file(struct placer *k, const struct model *m, const struct 
     struct search *s = mem_calloc(1, sizeof *s);
     *s =
         (struct search){.m = m, .policy = policy, .machine = machine, .keep_devices = !last, .out = ret_plan};
-    enum rc rc = estimator_of(k, m, &s->est, err);
+    enum rc rc = lend(k, s, err);
     if (!rc)
         rc = run(s, steps, err);
     free(s);
@@ -360,7 +365,7 @@ static enum rc class_in_file(struct placer *k, const struct model *m, const stru
                        .only_devices = only_devices,
                        .out = &unread};
     struct attempt a;
-    enum rc rc = estimator_of(k, m, &s.est, err);
+    enum rc rc = lend(k, &s, err);
     if (!rc)
         rc = begin(&s, err);
     if (!rc)

@@ -19,6 +19,7 @@
 #include "plan/speed.h"
 
 #define MAX_KV_CHOICES   4
+#define CUT_SLIM         MAX_KV_CHOICES /* index into search.cuts */
 #define PLACE_CTX_STEP   256
 #define PLACE_UB_SMALL   128  /* the micro-batch when nothing else fits */
 #define PLACE_UB_LEAST   64   /* … and no layer may leave its device */
@@ -33,8 +34,9 @@ struct kv_choice {
 /* Bytes of each offloaded layer, for the split: see split.c. */
 struct layer_sizes {
     uint32_t n; /* 0 = nothing is known yet */
+    bool timed; /* seconds are known, too */
     int32_t gpu_layers;
-    uint32_t n_cpu_moe, ctx, ubatch, kv; /* what they are of */
+    uint32_t n_cpu_moe, ctx, ubatch, type_k, type_v; /* what they are of */
     enum plan_backend backend;
     uint64_t bytes[FACTS_MAX_LAYERS + 2]; /* sums: of the layers before this one */
     double seconds[FACTS_MAX_LAYERS + 2]; /* as bytes; of one token on the device measured with */
@@ -46,7 +48,8 @@ struct layer_sizes {
 struct placer {
     struct {
         const struct model *m;
-        struct estimator *est; /* owned */
+        struct estimator *est;    /* owned */
+        struct layer_sizes *cuts; /* owned: see struct search */
     } files[1 + PLAN_MAX_ALTERNATIVES];
     uint32_t n;
 };
@@ -69,7 +72,9 @@ struct search {
     const struct model *m;
     const struct plan_policy *policy;
     const struct plan_machine *machine;
-    struct estimator *est; /* the placer's */
+    struct estimator *est;    /* the placer's, and … */
+    struct layer_sizes *cuts; /* … so are these, which bounds are taken from: one for each cache, and one with
+                               * the least of everything (slim) */
     /* resolved from the policy */
     uint32_t want_ctx;    /* the wish: given, or the trained length */
     uint32_t comfort_ctx; /* below this, more devices are preferred to a shorter context */
@@ -83,12 +88,13 @@ struct search {
     uint32_t order[PLAN_MAX_DEVICES]; /* candidates, most suitable first */
     uint32_t rank[PLAN_MAX_DEVICES];  /* of a device in it */
     uint32_t n_order;
-    uint64_t least_bytes; /* that all layers and their cache take on devices; 0 = no bound known */
-    bool keep_devices;    /* the ladder does not end on the host: a smaller file comes first */
-    int32_t least_pace;   /* slower points do not fit; INT32_MIN = none */
-    bool any;             /* the first point of a step is as good as the best */
-    bool only_devices;    /* no step leaves anything to the host */
-    uint32_t evaluations; /* estimates made */
+    uint64_t least_bytes;    /* that all layers and their cache take on devices; 0 = no bound known */
+    struct plan_params slim; /* that these are of */
+    bool keep_devices;       /* the ladder does not end on the host: a smaller file comes first */
+    int32_t least_pace;      /* slower points do not fit; INT32_MIN = none */
+    bool any;                /* the first point of a step is as good as the best */
+    bool only_devices;       /* no step leaves anything to the host */
+    uint32_t evaluations;    /* estimates made */
     /* what came nearest to fitting in this step, for the messages */
     char shortfall[224];
     uint64_t short_by;
@@ -116,6 +122,8 @@ struct device_set {
 /* Orders the devices that the policy allows; RC_NOT_FOUND when it pins one that is not here. */
 enum rc sets_candidates(struct search *s, struct err *err);
 uint32_t sets_limit(const struct search *s); /* most devices of a set */
+/* All candidates in the machine's order, which is that of the layers; returns how many. */
+uint32_t sets_all(const struct search *s, uint32_t ret[PLAN_MAX_DEVICES]);
 /* The sets of n devices of which no other has more of everything in every place; returns how many. */
 uint32_t sets_of(const struct search *s, uint32_t n, struct device_set ret[PLACE_MAX_SETS]);
 /* GB/s, given or the backend's, as far as requests have shown that it is reached. */
@@ -160,6 +168,15 @@ bool has_experts(const struct search *s);
 bool split_best(struct search *s, struct attempt *a);
 /* Could another split fit, going by the sums? */
 bool split_may_help(const struct attempt *a);
+/* Makes *t the bytes of each layer with these parameters on devices like that one, and, if asked, the
+ * seconds; false if they are refused. */
+bool split_measure(struct search *s, const struct plan_params *params, uint32_t device, bool timed,
+                   struct layer_sizes *t);
+/* Could these devices, of one backend, hold the layers in order, each its overhead and none a graph? Some may
+ * stay empty.
+ */
+bool split_could_fit(const struct search *s, const struct layer_sizes *t, const uint32_t *devices,
+                     uint32_t n);
 /* Do the devices differ so much that the split decides the speed? */
 bool split_matters(const struct search *s, const struct attempt *a);
 

@@ -12,20 +12,26 @@
 
 /* ---- everything on devices ---- */
 
+/* Is it known what n devices must hold, where they take all layers? */
+static bool is_bounded(const struct search *s, const uint32_t *devices, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const struct backend_traits *b = backend_traits(s->machine->devices[devices[i]].backend);
+        if (b->max_tensor != UINT64_MAX ||
+            (b->refuses && s->est->facts.ssm_inner)) /* weights may stay behind */
+            return false;
+    }
+    return n > 0 && s->least_bytes > 0;
+}
+
 /* What n devices lack, by a lower bound, where they take all layers. */
 static uint64_t short_bytes(const struct search *s, const uint32_t *devices, uint32_t n)
 {
     uint64_t room = 0;
-    if (n == 0)
+    if (!is_bounded(s, devices, n))
         return 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const struct plan_device *d = &s->machine->devices[devices[i]];
-        const struct backend_traits *b = backend_traits(d->backend);
-        if (b->max_tensor != UINT64_MAX ||
-            (b->refuses && s->est->facts.ssm_inner)) /* weights may stay behind */
-            return 0;
-        room += minus(try_room(s, devices[i]), d->overhead_bytes);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        room += minus(try_room(s, devices[i]), s->machine->devices[devices[i]].overhead_bytes);
     return minus(s->least_bytes, room < s->vram_limit ? room : s->vram_limit);
 }
 
@@ -34,9 +40,36 @@ uint64_t search_short_bytes(const struct search *s)
     return short_bytes(s, s->order, s->n_order);
 }
 
-static bool hopeless(const struct search *s, const struct device_set *set)
+/* No cut of the row of layers gives each device, or some of them, what it has room for. The slot is of
+ * search.cuts. */
+static bool no_cut(struct search *s, const struct plan_params *p, uint32_t slot, const uint32_t *devices,
+                   uint32_t n)
 {
-    return short_bytes(s, set->used, set->n) > 0;
+    if (!is_bounded(s, devices, n))
+        return false;
+    for (uint32_t i = 1; i < n; i++)
+        if (s->machine->devices[devices[i]].backend != s->machine->devices[devices[0]].backend)
+            return false;
+    return split_measure(s, p, devices[0], false, &s->cuts[slot]) &&
+           !split_could_fit(s, &s->cuts[slot], devices, n);
+}
+
+/* The same for a point before it is estimated. */
+static bool too_much(struct search *s, const struct attempt *a)
+{
+    return a->n_used > 1 && no_cut(s, &a->params, a->kv, a->used, a->n_used);
+}
+
+static bool hopeless(struct search *s, const struct device_set *set)
+{
+    return short_bytes(s, set->used, set->n) > 0 || no_cut(s, &s->slim, CUT_SLIM, set->used, set->n);
+}
+
+/* Not even all candidates together can take all layers. */
+static bool all_hopeless(struct search *s)
+{
+    uint32_t devices[PLAN_MAX_DEVICES], n = sets_all(s, devices);
+    return search_short_bytes(s) > 0 || no_cut(s, &s->slim, CUT_SLIM, devices, n);
 }
 
 static uint32_t rank_of(const struct search *s, const struct attempt *a)
@@ -70,7 +103,8 @@ static bool plainest(struct search *s, const struct device_set *set, uint32_t lo
 {
     for (uint32_t kv = 0; kv < s->n_kv; kv++) {
         try_start(s, set, kv, ret);
-        if (try_reach(s, ret, lo, hi)) {
+        ret->params.ctx = lo;
+        if (!too_much(s, ret) && try_reach(s, ret, lo, hi)) {
             try_decode(s, ret);
             return true;
         }
@@ -78,7 +112,7 @@ static bool plainest(struct search *s, const struct device_set *set, uint32_t lo
             struct attempt last;
             try_start(s, set, s->n_kv - 1, &last);
             last.params.ctx = lo;
-            if (!try_fits(s, &last))
+            if (too_much(s, &last) || !try_fits(s, &last))
                 return false;
         }
     }
@@ -120,7 +154,8 @@ static bool longest(struct search *s, uint32_t from, uint32_t to, uint32_t lo, u
             for (uint32_t kv = s->n_kv; kv-- > 0 && most < hi && !hopeless(s, &sets[i]);) {
                 uint32_t more = most ? (most / PLACE_CTX_STEP + 1) * PLACE_CTX_STEP : lo;
                 try_start(s, &sets[i], kv, &next);
-                if (try_reach(s, &next, more < hi ? more : hi, hi))
+                next.params.ctx = more < hi ? more : hi;
+                if (!too_much(s, &next) && try_reach(s, &next, next.params.ctx, hi))
                     most = next.params.ctx;
             }
         }
@@ -132,7 +167,7 @@ static bool longest(struct search *s, uint32_t from, uint32_t to, uint32_t lo, u
             for (uint32_t i = 0; i < n_sets; i++) {
                 try_start(s, &sets[i], kv, &next);
                 next.params.ctx = most;
-                if (hopeless(s, &sets[i]) || !try_fits(s, &next))
+                if (hopeless(s, &sets[i]) || too_much(s, &next) || !try_fits(s, &next))
                     continue;
                 try_decode(s, &next);
                 if (!found || better_full(s, &next, ret))
@@ -182,7 +217,7 @@ static bool fastest(struct search *s, uint32_t from, uint32_t to, struct attempt
             for (uint32_t i = 0; i < n_sets; i++) {
                 try_start(s, &sets[i], kv, &next);
                 next.params.ctx = s->comfort_ctx;
-                if (hopeless(s, &sets[i]) || !try_fits(s, &next))
+                if (hopeless(s, &sets[i]) || too_much(s, &next) || !try_fits(s, &next))
                     continue;
                 try_decode(s, &next);
                 if (!found || try_pace(&next) > try_pace(ret))
@@ -293,9 +328,9 @@ static void tell_full(struct search *s)
         uint64_t room = 0;
         for (uint32_t i = 0; i < s->n_order; i++)
             room += try_room(s, s->order[i]);
-        snprintf(s->shortfall, sizeof s->shortfall,
-                 "the weights and the smallest cache take %s, and there is room for %s",
+        snprintf(s->shortfall, sizeof s->shortfall, "the weights and the smallest cache take %s, and %s %s",
                  str_human_bytes(s->least_bytes, need, sizeof need),
+                 search_short_bytes(s) ? "there is room for" : "whole layers cannot fill all of the",
                  str_human_bytes(room < s->vram_limit ? room : s->vram_limit, have, sizeof have));
     }
     if (s->policy->gpu_layers_fixed)
@@ -310,7 +345,7 @@ bool search_best(struct search *s, struct attempt *ret)
 {
     bool fixed = s->policy->gpu_layers_fixed, on_host = fixed && s->policy->gpu_layers == 0;
     if (s->n_order && !on_host) {
-        if (!search_short_bytes(s) && full_or_small(s, 1, sets_limit(s), ret))
+        if (!all_hopeless(s) && full_or_small(s, 1, sets_limit(s), ret))
             return true;
         tell_full(s);
     }

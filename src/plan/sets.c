@@ -66,6 +66,16 @@ enum rc sets_candidates(struct search *s, struct err *err)
     return RC_OK;
 }
 
+uint32_t sets_all(const struct search *s, uint32_t ret[PLAN_MAX_DEVICES])
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->machine->n_devices; i++)
+        for (uint32_t j = 0; j < s->n_order; j++)
+            if (s->order[j] == i)
+                ret[n++] = i;
+    return n;
+}
+
 uint32_t sets_limit(const struct search *s)
 {
     return s->policy->max_gpus && s->policy->max_gpus < s->n_order ? s->policy->max_gpus : s->n_order;
@@ -134,15 +144,12 @@ static void preferred(const struct search *s, uint32_t n, struct device_set *ret
 uint32_t sets_of(const struct search *s, uint32_t n, struct device_set ret[PLACE_MAX_SETS])
 {
     struct device_set set = {.n = n};
-    uint32_t count = 0, walked = 0, pick[PLAN_MAX_DEVICES], sorted[PLAN_MAX_DEVICES], m = 0;
+    uint32_t count = 0, walked = 0, pick[PLAN_MAX_DEVICES], sorted[PLAN_MAX_DEVICES];
     if (n == 0) {
         ret[0] = set;
         return 1;
     }
-    for (uint32_t i = 0; i < s->machine->n_devices; i++)
-        for (uint32_t j = 0; j < s->n_order; j++)
-            if (s->order[j] == i)
-                sorted[m++] = i;
+    uint32_t m = sets_all(s, sorted);
     if (n > m)
         return 0;
     preferred(s, n, &set);

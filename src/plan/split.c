@@ -40,65 +40,91 @@ bool split_may_help(const struct attempt *a)
 
 /* ---- bytes of each layer ---- */
 
-static bool known(const struct search *s, const struct attempt *a)
+static bool known(const struct layer_sizes *t, const struct plan_params *p, enum plan_backend backend,
+                  bool timed)
 {
-    const struct layer_sizes *t = &s->sizes;
-    const struct plan_params *p = &a->params;
-    return t->n > 0 && t->gpu_layers == p->gpu_layers && t->n_cpu_moe == p->n_cpu_moe && t->ctx == p->ctx &&
-           t->ubatch == p->ubatch && t->kv == a->kv && t->backend == s->machine->devices[a->used[0]].backend;
+    return t->n > 0 && (t->timed || !timed) && t->gpu_layers == p->gpu_layers &&
+           t->n_cpu_moe == p->n_cpu_moe && t->ctx == p->ctx && t->ubatch == p->ubatch &&
+           t->type_k == p->type_k && t->type_v == p->type_v && t->backend == backend;
 }
 
 /* A window of layers: all before it on the first device, one on each of the next, all behind it on the last.
  */
-static bool measure_window(struct search *s, const struct attempt *a, uint32_t from, uint32_t n,
-                           struct plan_estimate *ret, struct speed_seconds *ret_token)
+static bool measure_window(struct search *s, const struct layer_sizes *t, const struct plan_params *params,
+                           uint32_t device, uint32_t from, uint32_t n, struct plan_estimate *ret,
+                           struct speed_seconds *ret_token)
 {
     struct plan_device devices[PLAN_MAX_DEVICES];
-    struct plan_params p = a->params;
+    struct plan_params p = *params;
     uint32_t n_devices = n + 2;
     for (uint32_t i = 0; i < n_devices; i++) {
-        devices[i] = s->machine->devices[a->used[0]];
+        devices[i] = s->machine->devices[device];
         p.tensor_split[i] = 1;
     }
     p.n_tensor_split = n_devices;
     p.tensor_split[0] = (float)from;
-    p.tensor_split[n + 1] = (float)(s->sizes.n - from - n);
+    p.tensor_split[n + 1] = (float)(t->n - from - n);
     if (estimator_sizes(s->est, &p, devices, n_devices, ret, NULL) != RC_OK)
         return false;
-    speed_decode(&s->est->layout, s->machine, speed_depth(&s->est->layout), ret_token);
+    if (t->timed)
+        speed_decode(&s->est->layout, s->machine, speed_depth(&s->est->layout), ret_token);
     return true;
 }
 
-static bool measure(struct search *s, const struct attempt *a)
+bool split_measure(struct search *s, const struct plan_params *p, uint32_t device, bool timed,
+                   struct layer_sizes *t)
 {
-    struct layer_sizes *t = &s->sizes;
     struct plan_estimate e;
+    enum plan_backend backend = s->machine->devices[device].backend;
+    if (known(t, p, backend, timed))
+        return true;
     uint32_t layers = s->est->facts.n_layer + 1,
-             n = a->params.gpu_layers == PLAN_ALL_LAYERS || (uint32_t)a->params.gpu_layers > layers
+             n = p->gpu_layers == PLAN_ALL_LAYERS || (uint32_t)p->gpu_layers > layers
                      ? layers
-                     : (uint32_t)a->params.gpu_layers;
+                     : (uint32_t)p->gpu_layers;
     *t = (struct layer_sizes){.n = n,
-                              .gpu_layers = a->params.gpu_layers,
-                              .n_cpu_moe = a->params.n_cpu_moe,
-                              .ctx = a->params.ctx,
-                              .ubatch = a->params.ubatch,
-                              .kv = a->kv,
-                              .backend = s->machine->devices[a->used[0]].backend};
-    struct speed_seconds token;
-    t->bandwidth = sets_bandwidth(&s->machine->devices[a->used[0]]);
+                              .timed = timed,
+                              .gpu_layers = p->gpu_layers,
+                              .n_cpu_moe = p->n_cpu_moe,
+                              .ctx = p->ctx,
+                              .ubatch = p->ubatch,
+                              .type_k = p->type_k,
+                              .type_v = p->type_v,
+                              .backend = backend};
+    struct speed_seconds token = {0};
+    t->bandwidth = sets_bandwidth(&s->machine->devices[device]);
     for (uint32_t from = 0; from < n; from += PLAN_MAX_DEVICES - 2) {
         uint32_t k = n - from < PLAN_MAX_DEVICES - 2 ? n - from : PLAN_MAX_DEVICES - 2;
-        if (!measure_window(s, a, from, k, &e, &token)) {
+        if (!measure_window(s, t, p, device, from, k, &e, &token)) {
             t->n = 0;
             return false;
         }
         for (uint32_t i = 0; i < k; i++) {
-            const struct plan_part *p = &e.parts[i + 1];
-            t->bytes[from + i + 1] = t->bytes[from + i] + p->model_bytes + p->context_bytes;
+            const struct plan_part *part = &e.parts[i + 1];
+            t->bytes[from + i + 1] = t->bytes[from + i] + part->model_bytes + part->context_bytes;
             t->seconds[from + i + 1] = t->seconds[from + i] + token.variable[i + 1];
         }
     }
     return true;
+}
+
+/* Each device takes as many as it can: nothing places more. */
+bool split_could_fit(const struct search *s, const struct layer_sizes *t, const uint32_t *devices, uint32_t n)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < n && at < t->n; i++) {
+        uint64_t room = minus(try_room(s, devices[i]), s->machine->devices[devices[i]].overhead_bytes);
+        uint32_t lo = at, hi = t->n; /* lo is within the room */
+        while (lo < hi) {
+            uint32_t mid = hi - (hi - lo) / 2;
+            if (t->bytes[mid] - t->bytes[at] <= room)
+                lo = mid;
+            else
+                hi = mid - 1;
+        }
+        at = lo;
+    }
+    return at == t->n;
 }
 
 /* ---- the cheapest cut ---- */
@@ -215,7 +241,7 @@ static bool pieces_fit(const struct search *s, const struct attempt *a)
 bool split_best(struct search *s, struct attempt *a)
 {
     struct cut c;
-    if (!known(s, a) && !measure(s, a))
+    if (!split_measure(s, &a->params, a->used[0], true, &s->sizes))
         return false;
     c.n = a->n_used;
     c.n_known = 0;

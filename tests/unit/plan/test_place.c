@@ -241,6 +241,35 @@ static void test_strategies_differ(void **state)
     model_unref(m);
 }
 
+/* Six cards could hold the sum, and none of them a whole number of layers near enough to its room. */
+static void test_whole_layers(void **state)
+{
+    (void)state;
+    struct model *m = shape_model(&shape_llama_70b);
+    struct plan_machine mach = host_only(64000), one = host_only(64000);
+    struct plan_policy pol = policy(4096);
+    static const char *const names[] = {"CUDA0", "CUDA1", "CUDA2", "CUDA3", "CUDA4", "CUDA5"};
+    struct err err = {0};
+    uint64_t whole = 0;
+    add(&one, "CUDA0", 80000);
+    struct plan all = place(m, &pol, &one);
+    for (uint32_t i = 0; i < all.n_used; i++)
+        whole += all.estimate.parts[i].model_bytes + all.estimate.parts[i].overhead_bytes;
+    bool told = false, fits = false;
+    pol.allow_cpu = false;
+    for (uint64_t mib = whole / MIB / 6; mib < whole / MIB / 4 && !fits; mib += 50) {
+        struct plan *p = mem_calloc(1, sizeof *p);
+        mach.n_devices = 0;
+        for (size_t i = 0; i < 6; i++)
+            add(&mach, names[i], mib);
+        fits = plan_place(m, &pol, &mach, p, &err) == RC_OK;
+        told |= !fits && strstr(err.message, "whole layers cannot fill") != NULL;
+        free(p);
+    }
+    assert_true(fits && told);
+    model_unref(m);
+}
+
 static void test_no_fit(void **state)
 {
     (void)state;
@@ -360,6 +389,7 @@ int main(void)
         cmocka_unit_test(test_experts),
         cmocka_unit_test(test_cache_before_context),
         cmocka_unit_test(test_strategies_differ),
+        cmocka_unit_test(test_whole_layers),
         cmocka_unit_test(test_no_fit),
         cmocka_unit_test(test_ladder),
         cmocka_unit_test(test_strategy_words),
