@@ -281,7 +281,7 @@ struct residents {
 
 static bool is_pinned(const struct pool_instance *i)
 {
-    return i->entry && i->entry->pinned;
+    return i->entry && i->entry->lead->pinned;
 }
 
 /* Instances of one model never make room for each other. */

@@ -11,7 +11,7 @@ void pool_keep(struct pool *p, const struct pool_lease *lease, uint64_t ms)
     struct pool_instance *i = p->instances;
     while (i && i->serial != lease->serial)
         i = i->next;
-    if (!i || (ms < i->keep_ms && i->entry && i->entry->pinned))
+    if (!i || (ms < i->keep_ms && i->entry && i->entry->lead->pinned))
         return;
     i->keep_ms = ms;
     i->kept = true;

@@ -57,7 +57,10 @@ static void settings_take(struct entry *e, const struct pool_model *m)
     e->policy = m->policy;
     e->policy.device = e->device;
     e->priority = m->priority;
-    e->pinned = m->pin;
+    if (e->pin !=
+        m->pin) /* else an operator's word holds: a reload that says nothing new does not take it back */
+        e->pinned = m->pin;
+    e->pin = m->pin;
     e->embedding = m->embedding;
     e->ttl_ms = m->ttl_ms;
     e->settings_hash = m->settings_hash;

@@ -170,7 +170,8 @@ struct entry {
     size_t n_aliases, n_extra_args, n_smaller_paths;
     struct plan_policy policy;
     int priority;
-    bool pinned, embedding;
+    bool pinned, pin; /* pinned (lead): what the settings said last, pin, or an operator since */
+    bool embedding;
     uint64_t ttl_ms, settings_hash;
     bool keep;          /* while the set is replaced */
     uint32_t ctx_floor; /* that clients asked for; 0 = none */

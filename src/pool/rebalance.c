@@ -12,7 +12,7 @@ static const char *fixed_by(const struct pool_instance *i)
         return pool_state_word(i->state);
     if (!i->entry)
         return "replaced";
-    if (i->entry->pinned)
+    if (i->entry->lead->pinned)
         return "pinned";
     if (i->entry->binary)
         return "runtime of its own";

@@ -172,6 +172,35 @@ static void test_pinned_ones_stay(void **state)
     assert_int_equal(pool_pin(f->pool, STR("zzz"), true, &err), RC_NOT_FOUND);
 }
 
+/* An operator's word outlives a reload that says nothing new of it, and holds for every instance of the
+ * model. */
+static void test_a_pin_holds(void **state)
+{
+    struct fake *f = *state;
+    struct answer b, c;
+    struct err err;
+    assert_int_equal(pool_pin(f->pool, STR("a"), true, &err), RC_OK);
+    f->settings[0].instances_min = f->settings[0].instances_max = 2;
+    f->settings[0].settings_hash = 2;
+    fake_set_models(f, f->n_models);
+    use_once(f, "a");
+    fake_settle(f);
+    assert_int_equal(f->n_alive, 2);
+    ask(f, "b", &b);
+    until_told(&b);
+    assert_int_equal(b.rc, RC_NO_FIT);
+    f->settings[0].pin = true; /* now the settings say it, too, and then no longer */
+    f->settings[0].settings_hash = 3;
+    fake_set_models(f, f->n_models);
+    f->settings[0].pin = false;
+    f->settings[0].settings_hash = 4;
+    fake_set_models(f, f->n_models);
+    use_once(f, "a");
+    ask(f, "c", &c);
+    must_get(&c);
+    assert_true(decided(f, "evict a"));
+}
+
 static void test_budget_bounds_own_use(void **state)
 {
     struct fake *f = *state;
@@ -436,6 +465,7 @@ int main(void)
         ROOM(test_patience_lets_a_waiting_model_in),
         ROOM(test_no_patience),
         ROOM(test_pinned_ones_stay),
+        ROOM(test_a_pin_holds),
         ROOM(test_budget_bounds_own_use),
         ROOM(test_foreign_memory_is_seen),
         ROOM(test_who_needs_all_waits_for_who_makes_room),
