@@ -188,11 +188,18 @@ void relay_timeout(struct conn *c)
     connect_failed(c, ETIMEDOUT, "");
 }
 
+/* Behind a whole event of a stream that passes through, the client reads one more: the dialect's error. */
+static bool reads_last_words(const struct conn *c)
+{
+    return c->up && c->up->framing == FRAME_CHUNKED && c->streamed && c->status == 200 &&
+           c->method == HTTP_POST && !c->cut_event && c->call && c->call->broken;
+}
+
 /* The client has a part of the answer: an honest end of it. */
 static void break_off(struct conn *c, const char *outcome, const struct err *err)
 {
     c->s->count.upstream_errors++;
-    if (c->made || (c->told && !c->t_body)) {
+    if (c->made || (c->told && !c->t_body) || reads_last_words(c)) {
         made_broken(c, outcome, err);
         return;
     }
