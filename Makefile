@@ -9,7 +9,7 @@ MESON_SETUP = meson setup --buildtype=release --prefix=$(PREFIX)
 SOURCES = $(shell find src tests \( -name '*.c' -o -name '*.h' \) 2>/dev/null | sort)
 
 .DEFAULT_GOAL := build
-.PHONY: help build test demo install uninstall check-format format lint tsan valgrind oracle oom fuzz torture clean-room clean deps
+.PHONY: help build test demo install uninstall check-format format lint tsan valgrind oracle oom fuzz torture chaos clean-room clean deps
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ torture: ## long tests of the relay: every byte, slow clients; H1SPEC=DIR SMUGGL
 
 bench-%: build ## a benchmark, as bench-proxy; also writes build/bench/NAME.json
 	@scripts/bench.sh $*
+
+chaos: ## faults at random for MINUTES (10) while clients ask; SEED=N plays a run again
+	@scripts/chaos.sh
 
 clean-room: ## the README's two commands in fresh Debian chroots (root; SUITES="bookworm trixie")
 	@scripts/clean-room.sh

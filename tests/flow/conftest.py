@@ -44,6 +44,14 @@ def llama_server():
     return path
 
 
+@pytest.fixture(scope="session")
+def bundle():
+    """The folder of llama-server and ggml-rpc-server."""
+    path = subprocess.run([ROOT / "scripts/llama-bundle.sh", "--bundle"], check=True, capture_output=True, text=True).stdout.strip()
+    assert os.access(os.path.dirname(path) + "/ggml-rpc-server", os.X_OK), "the bundle has no ggml-rpc-server"
+    return os.path.dirname(path)
+
+
 class Shelf:
     """A session's models, each in a folder of its own kind; made once, linked into the folders of tests."""
 

@@ -1,5 +1,4 @@
 """Loads that run out of memory on toy GPUs: a handful of `make oom`'s scenarios, and workers as devices."""
-import os
 import pathlib
 import subprocess
 import sys
@@ -19,15 +18,6 @@ from toys import Toy  # noqa: E402
 MIB = 1 << 20
 # a tenant seen too late; one never seen, on two devices; experts on three; all layers on devices; a cache type asked
 SMOKE = [1, 4, 3, 17, 22]
-
-
-@pytest.fixture(scope="module")
-def bundle():
-    """The folder of llama-server and ggml-rpc-server."""
-    path = subprocess.run([oom.HERE.parent.parent.parent / "scripts/llama-bundle.sh", "--bundle"], check=True,
-                          capture_output=True, text=True).stdout.strip()
-    assert os.access(os.path.dirname(path) + "/ggml-rpc-server", os.X_OK), "the bundle has no ggml-rpc-server"
-    return os.path.dirname(path)
 
 
 @pytest.fixture(scope="module")
