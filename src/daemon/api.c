@@ -76,6 +76,7 @@ void api_instances(void *daemon, struct http_exchange *ex)
     yyjson_mut_doc *doc = doc_new(&root);
     d->doing = "GET instances";
     yyjson_mut_obj_add_val(doc, root, "instances", pool_json(d->pool, doc));
+    yyjson_mut_obj_add_val(doc, root, "upstreams", remote_set_json(d->remotes, doc));
     reply_doc(ex, doc);
 }
 

@@ -2,7 +2,7 @@
  *
  * A lease comes with addresses, so that the proxy never resolves a name: a request that needs one waits in
  * the same line as those that wait for their turn. Invariant: whoever waits has either a question under way
- * or requests before it. */
+ * or requests before it (remote_wait.c). */
 #include "daemon/remote_priv.h"
 
 #include "base/clock.h"
@@ -12,14 +12,30 @@
 #include <stdio.h>
 #include <string.h>
 
-struct remote_wait {
-    struct remote_wait *next;
-    const struct remote_model *model;
-    remote_cb cb;
-    void *arg;
-};
-
 /* ---- whether it may be asked ---- */
+
+/* What its API has nothing like is not sent: no answer of the server would say so as clearly. */
+static enum rc check_dialect(const struct remote *r, const struct remote_request *q, struct err *err)
+{
+    if (r->speaks & q->answered_by)
+        return RC_OK;
+    int n = (int)(q->path.n < 100 ? q->path.n : 100);
+    enum rc rc = q->answered_by
+                     ? err_set(err, RC_UNSUPPORTED,
+                               "upstream %s cannot answer %.*s: the API that it speaks, "
+                               "%s, has nothing like it",
+                               r->name, n, q->path.p, r->dialect)
+                     : err_set(err, RC_UNSUPPORTED, "requests to %.*s are not passed on to upstream %s", n,
+                               q->path.p, r->name);
+    if (q->answered_by & DIALECT_BIT(OPENAI))
+        err_hint(err,
+                 "ask a model of this machine, or of an upstream whose dialect is openai; "
+                 "/v1/chat/completions is answered by %s too",
+                 r->name);
+    else
+        err_hint(err, "ask a model of this machine, or %s at /v1/chat/completions", r->name);
+    return rc;
+}
 
 static enum rc check_rest(const struct remote *r, uint64_t now_ms, uint32_t *ret_s, struct err *err)
 {
@@ -109,16 +125,6 @@ static void take_addresses(struct remote_state *s, const struct addrinfo *list)
 
 static void pump(struct remote_state *s);
 
-static struct remote_wait *pop(struct remote_state *s)
-{
-    struct remote_wait *w = s->first;
-    s->first = w->next;
-    if (!s->first)
-        s->last = NULL;
-    s->n_waiting--;
-    return w;
-}
-
 /* All that wait for the name are told; none of them was sent anywhere. */
 static void refuse_all(struct remote_state *s, const struct err *err)
 {
@@ -126,13 +132,8 @@ static void refuse_all(struct remote_state *s, const struct err *err)
     s->last_error = *err;
     s->fare = REMOTE_ILL;
     (void)snprintf(s->ill, sizeof s->ill, "%.199s", err->message);
-    for (uint32_t n = s->n_waiting; n > 0 && s->first; n--) {
-        struct remote_wait *w = pop(s);
-        struct remote *r = w->model->of;
-        w->cb(w->arg, NULL, err, 0);
-        free(w);
-        remote_drop(r);
-    }
+    for (uint32_t n = s->n_waiting; n > 0 && s->first; n--)
+        remote_wait_tell(s->first, NULL, err, 0);
 }
 
 static void on_addresses(uv_getaddrinfo_t *question, int status, struct addrinfo *list)
@@ -211,16 +212,19 @@ static struct remote_lease *lease_new(const struct remote_model *m)
                                    .n_addresses = s->n_addresses};
     fill_host(&r->url, &l->out);
     memcpy(l->out.address, s->address, sizeof l->out.address);
+    l->since_ms = s->used_ms = clock_mono_ms();
     s->running++;
     s->requests++;
-    breaker_sent(&s->breaker, clock_mono_ms());
+    breaker_sent(&s->breaker, l->since_ms);
     return l;
 }
 
 static void pump(struct remote_state *s)
 {
     while (s->first) {
-        struct remote *r = s->first->model->of;
+        struct remote_wait *w = s->first;
+        const struct remote_model *m = remote_wait_model(w);
+        struct remote *r = m->of;
         struct err err;
         uint32_t retry_after_s = 0;
         if (!has_room(r))
@@ -230,46 +234,26 @@ static void pump(struct remote_state *s)
                 refuse_all(s, &err);
             return;
         }
-        struct remote_wait *w = pop(s);
         bool may = check(r, &retry_after_s, &err) == RC_OK;
-        w->cb(w->arg, may ? lease_new(w->model) : NULL, may ? NULL : &err, retry_after_s);
-        free(w);
-        remote_drop(r);
+        remote_wait_tell(w, may ? lease_new(m) : NULL, may ? NULL : &err, retry_after_s);
     }
 }
 
-static enum pool_answer wait_for(const struct remote_model *m, remote_cb cb, void *arg,
-                                 struct remote_wait **ret_wait)
-{
-    struct remote_state *s = m->of->state;
-    struct remote_wait *w = mem_new(struct remote_wait);
-    *w = (struct remote_wait){.model = m, .cb = cb, .arg = arg};
-    (void)remote_hold(m->of);
-    if (s->last)
-        s->last->next = w;
-    else
-        s->first = w;
-    s->last = w;
-    s->n_waiting++;
-    *ret_wait = w;
-    return POOL_WAITING;
-}
-
-enum pool_answer remote_acquire(const struct remote_model *m, remote_cb cb, void *arg,
-                                struct remote_lease **ret_lease, struct remote_wait **ret_wait,
+enum pool_answer remote_acquire(const struct remote_model *m, const struct remote_request *q, remote_cb cb,
+                                void *arg, struct remote_lease **ret_lease, struct remote_wait **ret_wait,
                                 uint32_t *ret_retry_after_s, struct err *err)
 {
     struct remote *r = m->of;
     struct remote_state *s = r->state;
     *ret_retry_after_s = 0;
-    if (check(r, ret_retry_after_s, err) != RC_OK)
+    if (check_dialect(r, q, err) != RC_OK || check(r, ret_retry_after_s, err) != RC_OK)
         return POOL_REFUSED;
     if (!s->first && has_room(r) && remote_address_known(r)) {
         *ret_lease = lease_new(m);
         return POOL_GRANTED;
     }
     if (s->n_waiting >= r->max_waiting) {
-        *ret_retry_after_s = 1;
+        *ret_retry_after_s = remote_retry_after_s(r);
         (void)err_set(err, RC_TOO_MANY, "%u requests wait for upstream %s, and %u are under way there",
                       s->n_waiting, r->name, s->running);
         err_hint(err, "ask again later, or raise upstreams.%s.max_concurrency", r->name);
@@ -277,25 +261,8 @@ enum pool_answer remote_acquire(const struct remote_model *m, remote_cb cb, void
     }
     if (has_room(r) && remote_address_ask(r, err) != RC_OK)
         return POOL_REFUSED;
-    return wait_for(m, cb, arg, ret_wait);
-}
-
-void remote_cancel(struct remote_wait *w)
-{
-    struct remote *r = w->model->of;
-    struct remote_state *s = r->state;
-    struct remote_wait *before = NULL;
-    for (struct remote_wait *at = s->first; at && at != w; at = at->next)
-        before = at;
-    if (before)
-        before->next = w->next;
-    else
-        s->first = w->next;
-    if (s->last == w)
-        s->last = before;
-    s->n_waiting--;
-    free(w);
-    remote_drop(r);
+    *ret_wait = remote_wait_new(m, q->waited_ms, cb, arg);
+    return POOL_WAITING;
 }
 
 void remote_release(struct remote_lease *l, enum route_end end, uint32_t rest_s)
@@ -308,6 +275,11 @@ void remote_release(struct remote_lease *l, enum route_end end, uint32_t rest_s)
     struct remote_state *s = r->state;
     uint64_t now_ms = clock_mono_ms();
     s->running--;
+    s->used_ms = now_ms;
+    if (end == ROUTE_END_FINE) {
+        remote_learn_service(s, now_ms - l->since_ms);
+        s->last_error.message[0] = '\0';
+    }
     s->failures += ends[end] == BREAKER_FAILURE;
     (void)breaker_ended(&s->breaker, rest_s ? BREAKER_NOTHING : ends[end], now_ms, s->requests);
     if (rest_s && now_ms + rest_s * 1000ull > s->rest_until_ms)

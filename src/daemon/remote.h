@@ -66,17 +66,27 @@ struct remote_lease {
     bool priced;      /* its tokens cost something */
     unsigned speaks;
     uint32_t timeout_ms;
+    uint32_t position, expected_ms; /* in line when it came; 0 = there was none */
+    uint64_t since_ms;              /* of clock_mono_ms */
+};
+struct remote_request {
+    unsigned answered_by; /* DIALECT_BITs of APIs that have such a request */
+    struct str path;      /* for messages; borrowed during the call */
+    uint32_t waited_ms;   /* by earlier attempts */
 };
 /* lease NULL: err and retry_after_s tell why. Never called inside remote_acquire. */
 typedef void (*remote_cb)(void *arg, struct remote_lease *lease, const struct err *err,
                           uint32_t retry_after_s);
 /* GRANTED: *ret_lease, to be given back with remote_release. WAITING: for an address or for its turn, until
- * the callback or remote_cancel. REFUSED: RC_BACKEND (no key, breaker, no address), RC_TOO_MANY (it asked for
- * a rest, too many wait, the spending limit is reached: the message has the time of its reset). */
-enum pool_answer remote_acquire(const struct remote_model *m, remote_cb cb, void *arg,
-                                struct remote_lease **ret_lease, struct remote_wait **ret_wait,
+ * the callback or remote_cancel; limits.queue_wait ends it with RC_BUSY. REFUSED: RC_UNSUPPORTED (its API has
+ * no such request), RC_BACKEND (no key, breaker, no address), RC_TOO_MANY (it asked for a rest, too many
+ * wait, the spending limit is reached: the message has the time of its reset). */
+enum pool_answer remote_acquire(const struct remote_model *m, const struct remote_request *q, remote_cb cb,
+                                void *arg, struct remote_lease **ret_lease, struct remote_wait **ret_wait,
                                 uint32_t *ret_retry_after_s, struct err *err);
 void remote_cancel(struct remote_wait *w);
+/* Its place in line, 1 is next (0: it waits for the address only), and how long that is expected to take. */
+void remote_look(const struct remote_wait *w, uint32_t *ret_position, uint64_t *ret_expected_ms);
 /* rest_s: it asked not to be asked again for so long; 0 = it did not. */
 void remote_release(struct remote_lease *l, enum route_end end, uint32_t rest_s);
 
@@ -90,8 +100,9 @@ void remote_restore(struct remote_set *s, const char *name, const struct spend *
 
 /* ---- views ---- */
 
-/* Array of servers: name, url, dialect, models, state ("ready", "unusable"), breaker, running, waiting,
- * requests, failures, spent_day, spent_month, limit_day, limit_month, last_error. Never a key. */
+/* Array of servers: name, url, dialect, models, state ("ready", "resting", "unusable"), breaker, running,
+ * max_concurrency, waiting, requests, failures, idle_ms, spent_day, spent_month, limit_day, limit_month,
+ * last_error (of the time since the last good answer). Never a key. */
 yyjson_mut_val *remote_set_json(const struct remote_set *s, yyjson_mut_doc *doc);
 /* OpenAI's object of a model. */
 yyjson_mut_val *remote_model_json(const struct remote_model *m, yyjson_mut_doc *doc);

@@ -22,7 +22,8 @@ struct remote_state {
     uint64_t rest_until_ms; /* it asked for */
     uint32_t running, n_waiting;
     uint64_t requests, failures;
-    struct err last_error; /* of an answer that never came; message empty = none */
+    uint64_t service_us, used_ms; /* of a request that ended well, learned; 0 = none was seen, never used */
+    struct err last_error;        /* of an answer that never came; message empty = none */
     struct remote_wait *first, *last;
     /* addresses */
     uv_getaddrinfo_t question;
@@ -51,7 +52,7 @@ struct remote {
     struct tls_context *tls; /* NULL = none */
     char *auth;              /* a line of a head with the key, or NULL; cleared before it is freed */
     unsigned speaks;
-    uint32_t timeout_ms, max_running, max_waiting;
+    uint32_t timeout_ms, max_running, max_waiting, queue_wait_ms; /* 0 = no bound; but max_waiting */
     struct spend_limits limits;
     double price_input, price_output;
     struct err problem; /* message empty = it can be used */
@@ -72,6 +73,17 @@ void remote_state_drop(struct remote_state *s);
 /* remote.c: addresses. Whether one is known; asks for it, and when they come the waiting requests go on. */
 bool remote_address_known(struct remote *r);
 enum rc remote_address_ask(struct remote *r, struct err *err);
+/* remote_wait.c. A new one stands at the end of the line; telling one takes it out of the line and frees it.
+ */
+struct remote_wait *remote_wait_new(const struct remote_model *m, uint32_t waited_ms, remote_cb cb,
+                                    void *arg);
+const struct remote_model *remote_wait_model(const struct remote_wait *w);
+void remote_wait_tell(struct remote_wait *w, struct remote_lease *lease, const struct err *err,
+                      uint32_t retry_after_s);
+/* When a place is expected to get free, at least 1. */
+uint32_t remote_retry_after_s(const struct remote *r);
+/* A request took so long from its lease to its good end. */
+void remote_learn_service(struct remote_state *s, uint64_t ms);
 /* remote_health.c: no question is under way any more, and the next one is due. */
 void remote_check_end(struct remote_state *s);
 

@@ -188,6 +188,7 @@ enum rc remote_set_build(const struct config *c, const char *(*getenv_fn)(const 
                            c->upstreams[i].name);
         }
         r->max_waiting = c->max_waiting;
+        r->queue_wait_ms = (uint32_t)c->queue_wait; /* bounded to a day */
         s->servers[s->n++] = r;
         s->n_models += r->n_models;
     }

@@ -22,6 +22,14 @@ static void add_limit(yyjson_mut_doc *doc, yyjson_mut_val *o, const char *name, 
         yyjson_mut_obj_add_null(doc, o, name);
 }
 
+static void add_uint(yyjson_mut_doc *doc, yyjson_mut_val *o, const char *name, bool known, uint64_t value)
+{
+    if (known)
+        yyjson_mut_obj_add_uint(doc, o, name, value);
+    else
+        yyjson_mut_obj_add_null(doc, o, name);
+}
+
 static yyjson_mut_val *server_json(const struct remote *r, yyjson_mut_doc *doc)
 {
     struct remote_state *s = r->state;
@@ -41,9 +49,11 @@ static yyjson_mut_val *server_json(const struct remote *r, yyjson_mut_doc *doc)
                                                        : "ready");
     yyjson_mut_obj_add_str(doc, o, "breaker", breaker_state_word(breaker_state(&s->breaker, now_ms)));
     yyjson_mut_obj_add_uint(doc, o, "running", s->running);
+    add_uint(doc, o, "max_concurrency", r->max_running > 0, r->max_running);
     yyjson_mut_obj_add_uint(doc, o, "waiting", s->n_waiting);
     yyjson_mut_obj_add_uint(doc, o, "requests", s->requests);
     yyjson_mut_obj_add_uint(doc, o, "failures", s->failures);
+    add_uint(doc, o, "idle_ms", s->used_ms > 0 && !s->running, now_ms - s->used_ms);
     yyjson_mut_obj_add_real(doc, o, "spent_day", sums.in_day);
     yyjson_mut_obj_add_real(doc, o, "spent_month", sums.in_month);
     add_limit(doc, o, "limit_day", r->limits.per_day);

@@ -42,6 +42,8 @@ struct waiting {
     struct keep keep;
     char asked[256];          /* the client's spelling, to tell whether it must be replaced */
     struct pool_request what; /* its texts are gone once the request waits */
+    char path[104];           /* for messages */
+    unsigned answered_by;     /* see route_request */
     uint64_t since_ms;
     uint32_t choice;    /* see route_lease */
     struct chain *next; /* who is asked if this one fails; NULL = nobody */
@@ -110,8 +112,12 @@ static void fill_local(const struct daemon *d, const struct pool_lease *from, st
  */
 static void fill_remote(const struct daemon *d, const struct remote_lease *from, struct route_lease *ret)
 {
-    *ret = (struct route_lease){
-        .remote = &from->out, .speaks = from->speaks, .timeout_ms = from->timeout_ms, .replace_model = true};
+    *ret = (struct route_lease){.remote = &from->out,
+                                .speaks = from->speaks,
+                                .timeout_ms = from->timeout_ms,
+                                .queue_position = from->position,
+                                .queue_expected_ms = from->expected_ms,
+                                .replace_model = true};
     if (from->priced && from->speaks & DIALECT_BIT(OPENAI)) {
         ret->wake_member = ",\"stream_options\":{\"include_usage\":true}";
         ret->wake_event = "\n"; /* which no event has */
@@ -249,8 +255,10 @@ static enum pool_answer ask_one(struct waiting *w, struct grant *ret, struct rou
     w->remote_wait = NULL;
     w->elsewhere = m != NULL;
     ret->remote = NULL;
+    const struct remote_request elsewhere_asked = {w->answered_by, str_from(w->path), w->what.waited_ms};
     if (m)
-        return remote_acquire(m, on_remote, w, &ret->remote, &w->remote_wait, &r->retry_after_s, &r->err);
+        return remote_acquire(m, &elsewhere_asked, on_remote, w, &ret->remote, &w->remote_wait,
+                              &r->retry_after_s, &r->err);
     return pool_acquire(w->d->pool, &w->what, on_acquired, w, &ret->lease, &w->wait, &r->retry_after_s,
                         &r->err);
 }
@@ -378,8 +386,14 @@ static enum route_answer acquire(void *ctx, const struct route_request *req, rou
     struct grant grant;
     d->doing = "a request's route";
     struct waiting *w = mem_new(struct waiting);
-    *w = (struct waiting){.d = d, .cb = cb, .arg = arg, .keep = keep_of(req->wish), .what = request_of(req)};
+    *w = (struct waiting){.d = d,
+                          .cb = cb,
+                          .arg = arg,
+                          .keep = keep_of(req->wish),
+                          .what = request_of(req),
+                          .answered_by = req->answered_by};
     snprintf(w->asked, sizeof w->asked, "%.*s", STR_ARG(req->model));
+    snprintf(w->path, sizeof w->path, "%.*s", (int)(req->path.n < 100 ? req->path.n : 100), req->path.p);
     struct route_refusal refusal = {.retry_after_s = 0};
     enum pool_answer answer = POOL_REFUSED;
     bool chosen = choose(d, w, req->tried, &w->what.model, &refusal.err) == RC_OK;
@@ -429,6 +443,10 @@ static void look(void *ctx, void *wait, struct route_view *ret)
     const struct waiting *w = wait;
     struct pool_look now;
     (void)ctx;
+    if (w->remote_wait) {
+        ret->expected_known = true;
+        remote_look(w->remote_wait, &ret->position, &ret->expected_ms);
+    }
     if (!w->wait)
         return;
     pool_look(w->wait, &now);

@@ -75,6 +75,7 @@ static const struct dialect_call calls[] = {
      .stream_type = "text/event-stream; charset=utf-8",
      .plain_type = "application/json",
      .ask = anthropic_ask,
+     .into = "/v1/chat/completions",
      .delta = anthropic_delta,
      .end = anthropic_end,
      .broken = anthropic_broken,
@@ -85,6 +86,7 @@ static const struct dialect_call calls[] = {
      .light = true,
      .plain_type = "application/json",
      .ask = anthropic_ask_count,
+     .into = "/apply-template",
      .document = count_document,
      .free = free_state},
 };

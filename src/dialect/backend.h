@@ -11,6 +11,7 @@
 
 struct dialect_backend {
     enum dialect_id id;
+    const char *path;    /* static: OpenAI's, of the only requests that it has a counterpart of */
     const char *members; /* static: what goes in front of the body, behind the model's name */
     /* ask->path and ask->body, of OpenAI's form, become the backend's. RC_INVALID names the member that has
      * no counterpart; RC_UNSUPPORTED: it has none of such calls; RC_NOMEM. */

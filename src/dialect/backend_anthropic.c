@@ -250,6 +250,7 @@ static void close_reading(void *state)
 }
 
 const struct dialect_backend dialect_anthropic_backend = {.id = DIALECT_ANTHROPIC,
+                                                          .path = "/v1/chat/completions",
                                                           .members = "\"stream\":true,",
                                                           .ask = backend_anthropic_ask,
                                                           .open = open_reading,

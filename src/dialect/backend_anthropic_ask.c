@@ -378,7 +378,7 @@ enum rc backend_anthropic_ask(struct dialect_ask *ask, struct err *err)
     struct rewrite w;
     if (ask->reply == DIALECT_NOTHING)
         return RC_OK;
-    if (ask->reply != DIALECT_EVENTS || strcmp(ask->path, "/v1/chat/completions") != 0) {
+    if (ask->reply != DIALECT_EVENTS || strcmp(ask->path, dialect_anthropic_backend.path) != 0) {
         enum rc rc = err_set(err, RC_UNSUPPORTED, "a backend of Anthropic's API answers chats only");
         err_hint(err, "ask a model of another backend; GET /v1/models lists what there is");
         return rc;

@@ -104,6 +104,9 @@ struct dialect_call {
     enum rc (*ask)(const struct dialect_terms *terms, yyjson_val *body, struct dialect_ask *ret,
                    struct err *err);
 
+    /* Where the requests that `ask` makes go, of calls that are not early; NULL = `ask` says it. Static. */
+    const char *into;
+
     bool keep_text; /* the end of a stream tells the whole text again: it is kept in the meantime */
 
     /* ---- the stream form: each appends what the client gets now, which may be nothing ---- */
@@ -144,6 +147,11 @@ struct dialect {
 const struct dialect *dialect_at(enum dialect_id id);
 /* By name; DIALECTS if there is none. */
 enum dialect_id dialect_find(struct str name);
+/* The dialects (DIALECT_BITs) of backends that can answer a call of this dialect: its own, and those that
+ * have what it is translated into. asked: its translation, or NULL = there is none yet. call: NULL with asked
+ * only. */
+unsigned dialect_answered_by(enum dialect_id id, const struct dialect_call *call,
+                             const struct dialect_ask *asked);
 void dialect_ask_release(const struct dialect_call *call, struct dialect_ask *ask);
 
 #endif

@@ -20,6 +20,7 @@ static const struct dialect_call calls[] = {
      .stream_type = "text/event-stream; charset=utf-8",
      .plain_type = "application/json",
      .ask = responses_ask,
+     .into = "/v1/chat/completions",
      .keep_text = true,
      .delta = responses_delta,
      .end = responses_end,

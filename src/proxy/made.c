@@ -105,6 +105,11 @@ bool made_translated(const struct conn *c)
     return c->made && c->made->translated;
 }
 
+const struct dialect_ask *made_ask(const struct conn *c)
+{
+    return made_translated(c) ? &c->made->ask : NULL;
+}
+
 const struct dialect_backend *made_via(const struct conn *c)
 {
     return made_translated(c) ? c->made->ask.via : NULL;

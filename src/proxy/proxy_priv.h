@@ -40,7 +40,6 @@
 #define LINGER_BYTES    ((size_t)4 * 1024 * 1024)
 #define UPSTREAM_IDLE   256u /* kept per endpoint */
 #define RELAY_PIECES    6    /* of a request: its head, and a body with two edits */
-#define RELAY_ATTEMPTS  3u
 
 /* One incoming message: bytes, and the table of its head. */
 struct msg {
@@ -437,12 +436,14 @@ void limit_ran_out(struct up *u);
 /* ---- relay_record.c ---- */
 void relay_record(struct conn *c); /* accounts for a request that ended */
 
-/* ---- relay_retry.c ---- */
-/* No connection could be made, and nothing was sent: whether the request goes on elsewhere, or later. The
- * lease was given back then. */
-bool retry_unsent(struct conn *c);
-/* The head of an answer says that the request was not served: whether it is left for another try. u is gone
- * then. */
+/* ---- relay_retry.c: each says whether the request goes on, there, elsewhere or later; see retry.h ---- */
+/* No connection could be made, and nothing was sent. The lease was given back then. untrusted: for TLS's
+ * sake. */
+bool retry_unsent(struct conn *c, bool untrusted);
+/* The connection, which is gone, ended before the answer. unanswered: it had served before, and no byte came.
+ */
+bool retry_closed(struct conn *c, bool unanswered);
+/* The head of an answer is there. u is gone if it is left for another try. */
 bool retry_unserved(struct up *u);
 void retry_now(struct conn *c); /* the pause is over */
 
@@ -500,6 +501,7 @@ bool made_splice(struct conn *c, struct edit *ret);
 /* Whether the backend gets a request of our own: then where, its body, the change that it needs (its text
  * goes into `text`), and whether the backend is asked at all. */
 bool made_translated(const struct conn *c);
+const struct dialect_ask *made_ask(const struct conn *c); /* that request; NULL = the client's own */
 /* The backend whose words it is in; NULL = OpenAI's. */
 const struct dialect_backend *made_via(const struct conn *c);
 struct str made_target(const struct conn *c); /* of any request: the client's own, if it is not ours */

@@ -3,7 +3,8 @@
  *
  * The request's bytes are kept until the answer's first byte, so that it can be sent again when that is safe:
  * when no connection could be made, or when a connection that had served before died without a single byte of
- * an answer (the backend closed it while our request was under way). Nothing else is ever repeated. */
+ * an answer (the backend closed it while our request was under way), or its head says that it was not begun:
+ * see retry.h. Nothing else is ever repeated. */
 #include "proxy/proxy_priv.h"
 
 #include "base/clock.h"
@@ -168,16 +169,8 @@ static void connect_failed(struct conn *c, int sys_errno, const char *why)
         return;
     }
     say_unreachable(c, sys_errno, why, &err);
-    if (!c->lease.remote && c->attempts < 2) {
-        c->s->count.retried++;
-        relay_give_back(c, ROUTE_END_BROKEN);
-        relay_acquire(c);
+    if (retry_unsent(c, why[0] != '\0'))
         return;
-    }
-    if (!why[0] || c->lease.more) { /* what is not trusted now will not be in a second */
-        if (retry_unsent(c))
-            return;
-    }
     c->lease_broken = true;
     relay_fail(c, sys_errno == ETIMEDOUT ? 504 : 502, "upstream_error", &err);
 }
@@ -235,8 +228,8 @@ void relay_upstream_died(struct up *u, int sys_errno)
         return;
     }
     char why[96] = "";
-    bool connecting = u->state <= UP_HANDSHAKE, begun = c->made && u->head_done,
-         again = u->reused && !u->got_bytes && c->attempts < RELAY_ATTEMPTS && !c->ghost;
+    bool connecting = u->state <= UP_HANDSHAKE, begun = c->made && u->head_done;
+    bool unanswered = u->reused && !u->got_bytes;
     c->t_upstream_end = clock_mono_us();
     if (c->phase == PHASE_RELAY) {
         broke_off(c);
@@ -249,12 +242,8 @@ void relay_upstream_died(struct up *u, int sys_errno)
         connect_failed(c, sys_errno, why);
         return;
     }
-    if (again) {
-        c->attempts++;
-        c->s->count.retried++;
-        relay_connect(c, true);
+    if (retry_closed(c, unanswered))
         return;
-    }
     struct err err;
     (void)err_set(&err, RC_BACKEND, "the backend of model %s %s before %s", c->lease.model,
                   sys_errno ? "broke the connection" : "closed the connection",

@@ -73,13 +73,6 @@ static void granted(struct conn *c)
         progress_tell(c);
     if (c->phase == PHASE_CLOSED)
         return;
-    if (c->lease.remote && (c->forwarded || !(c->call || made_translated(c)))) {
-        (void)err_set(&err, RC_UNSUPPORTED, "requests to %.*s are not passed on to upstreams",
-                      (int)(c->path.n < 100 ? c->path.n : 100), c->path.p);
-        err_hint(&err, "ask a model of this machine, or at /v1/chat/completions");
-        relay_fail(c, rc_http_status(err.code), "refused", &err);
-        return;
-    }
     switch (translate_request(c, false, go_to_backend, &err)) {
     case TRANSLATE_READY: go_to_backend(c); break;
     case TRANSLATE_LATER: break;
@@ -130,6 +123,14 @@ static struct str prompt_of(const struct conn *c)
     return (struct str){"", 0};
 }
 
+/* The APIs that have such a request. What is handed on as it is, or has no name here, is for instances. */
+static unsigned answered_by(const struct conn *c)
+{
+    const struct dialect_ask *asked = made_ask(c);
+    bool known = asked || (c->call && !c->forwarded);
+    return known ? dialect_answered_by(c->route->dialect, c->call, asked) : 0;
+}
+
 /* What makes no tokens: looks, templates, counts, and requests that only want the model ready. */
 static bool needs_no_slot(const struct conn *c)
 {
@@ -151,6 +152,8 @@ void relay_acquire(struct conn *c)
                                       .prompt = prompt_of(c),
                                       .waited_ms = (uint32_t)(c->t_wait_us / 1000),
                                       .light = needs_no_slot(c),
+                                      .answered_by = answered_by(c),
+                                      .path = c->path.n ? c->path : made_target(c),
                                       .tried = c->tried};
     const struct route_ops *ops = &c->s->opt.route;
     progress_begin(c);

@@ -1,54 +1,64 @@
-/* Sending a request again that was not served. Layer proxy; loop thread only.
- *
- * Only where no byte of it can have been worked on: no connection could be made, or the head of the answer
- * says so itself (a limit, no room). First those are asked that may serve it as well; where there is nobody
- * else, the same is done again after a pause, at most retry_max times, and never past the time that the
- * answer has. A pause doubles each time and is shortened by a random part, so that those who were sent away
- * together do not come back together; it is at least what Retry-After asks for. */
+/* Sending a request again that was not served. Layer proxy; loop thread only. When that may be is decided in
+ * retry.h; here is what has to be given back and called for it. */
 #include "proxy/proxy_priv.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "proxy/retry.h"
 
-/* Answers by which a server says that it has not begun. */
-static bool says_unserved(int status)
-{
-    static const int statuses[] = {429, 503, 529};
-    for (size_t i = 0; i < TABLE_COUNT(statuses); i++)
-        if (statuses[i] == status)
-            return true;
-    return false;
-}
-
-static uint64_t pause_ms(const struct conn *c)
-{
-    const struct http_options *o = &c->s->opt;
-    uint64_t ms = o->retry_base_ms;
-    for (uint8_t i = 0; i < c->retries && ms < o->retry_longest_ms; i++)
-        ms *= 2;
-    ms = ms < o->retry_longest_ms ? ms : o->retry_longest_ms;
-    struct str id = str_from(c->id_text);
-    return ms - str_hash(id, c->retries) % (ms / 2 + 1);
-}
-
-/* Whether the answer could still come in time. */
-static bool in_time(const struct conn *c, uint64_t more_ms)
+/* Of the time that the answer has. */
+static uint64_t left_ms(const struct conn *c)
 {
     uint64_t total = c->lease.timeout_ms ? c->lease.timeout_ms : c->s->opt.total_ms;
-    return !total || (clock_mono_us() - c->t_head) / 1000 + more_ms < total;
+    uint64_t spent = (clock_mono_us() - c->t_head) / 1000;
+    return !total ? UINT64_MAX : spent < total ? total - spent : 0;
 }
 
-static bool pause_then_retry(struct conn *c, uint64_t ms)
+static struct retry_plan decide(const struct conn *c, enum retry_failure failure, int status,
+                                uint64_t retry_after_s)
 {
-    if (c->retries >= c->s->opt.retry_max || ms > c->s->opt.retry_longest_ms || !in_time(c, ms))
-        return false;
+    const struct http_options *o = &c->s->opt;
+    const struct retry_limits limits = {
+        .max = o->retry_max, .base_ms = o->retry_base_ms, .longest_ms = o->retry_longest_ms};
+    const struct retry_case it = {.failure = failure,
+                                  .status = status,
+                                  .retry_after_s = retry_after_s,
+                                  .elsewhere = c->lease.remote != NULL,
+                                  .others = c->lease.more,
+                                  .attempts = c->attempts,
+                                  .pauses = c->retries,
+                                  .left_ms = left_ms(c),
+                                  .seed = str_hash(str_from(c->id_text), 0)};
+    return retry_decide(&limits, &it);
+}
+
+/* ---- the steps; the lease was given back, but for RETRY_FRESH ---- */
+
+static void pause_first(struct conn *c, uint64_t ms)
+{
     c->retries++;
     c->attempts = 0;
-    c->s->count.retried++;
     c->phase = PHASE_BACKOFF;
     c->t_wait_from = clock_mono_us();
     conn_deadline(c, ms);
-    return true;
+}
+
+static void take_step(struct conn *c, const struct retry_plan *p)
+{
+    c->s->count.retried++;
+    switch (p->step) {
+    case RETRY_NOT: break;
+    case RETRY_AT_ONCE: relay_acquire(c); break;
+    case RETRY_FRESH:
+        c->attempts++;
+        relay_connect(c, true);
+        break;
+    case RETRY_OTHERS:
+        c->tried |= c->lease.choice;
+        relay_acquire(c);
+        break;
+    case RETRY_LATER: pause_first(c, p->pause_ms); break;
+    }
 }
 
 void retry_now(struct conn *c)
@@ -58,25 +68,24 @@ void retry_now(struct conn *c)
     relay_acquire(c);
 }
 
-static void ask_others(struct conn *c)
-{
-    c->tried |= c->lease.choice;
-    c->s->count.retried++;
-    relay_acquire(c);
-}
+/* ---- what failed ---- */
 
-bool retry_unsent(struct conn *c)
+bool retry_unsent(struct conn *c, bool untrusted)
 {
-    bool more = c->lease.more;
-    uint64_t ms = pause_ms(c);
-    bool may = c->retries < c->s->opt.retry_max && in_time(c, ms);
-    if (!more && !may)
+    const struct retry_plan p = decide(c, untrusted ? RETRY_UNTRUSTED : RETRY_UNREACHED, 0, 0);
+    if (p.step == RETRY_NOT)
         return false;
     relay_give_back(c, ROUTE_END_BROKEN);
-    if (more)
-        ask_others(c);
-    else
-        (void)pause_then_retry(c, ms);
+    take_step(c, &p);
+    return true;
+}
+
+bool retry_closed(struct conn *c, bool unanswered)
+{
+    const struct retry_plan p = decide(c, unanswered && !c->ghost ? RETRY_CLOSED : RETRY_BEGUN, 0, 0);
+    if (p.step == RETRY_NOT)
+        return false;
+    take_step(c, &p);
     return true;
 }
 
@@ -92,22 +101,18 @@ bool retry_unserved(struct up *u)
 {
     struct conn *c = u->c;
     int status = llhttp_get_status_code(&u->parser);
-    if (!says_unserved(status) || !c->in || c->ghost || c->forwarded || u->n_iov)
+    if (!retry_says_unserved(status))
         return false;
-    uint64_t asked = asked_pause_s(u), ms = pause_ms(c), longest = c->s->opt.retry_longest_ms;
-    ms = asked * 1000 > ms ? asked * 1000 : ms;
-    bool more = c->lease.more, again = c->retries < c->s->opt.retry_max && ms <= longest && in_time(c, ms);
-    if (ms > longest)
-        c->lease.rest_s = (uint32_t)asked;
-    if (!more && !again)
+    bool whole = c->in && !c->ghost && !c->forwarded && !u->n_iov; /* we have it, and it was all sent */
+    const struct retry_plan p = decide(c, whole ? RETRY_ANSWERED : RETRY_BEGUN, status, asked_pause_s(u));
+    if (p.rest_s)
+        c->lease.rest_s = p.rest_s;
+    if (p.step == RETRY_NOT)
         return false;
     c->up = NULL;
     u->c = NULL;
     up_close(u);
     relay_give_back(c, status >= 500 ? ROUTE_END_FAILED : ROUTE_END_FINE);
-    if (again)
-        (void)pause_then_retry(c, ms);
-    else
-        ask_others(c);
+    take_step(c, &p);
     return true;
 }

@@ -19,10 +19,12 @@ struct route_request {
     const struct dialect_wish *wish; /* borrowed during the call; NULL = none */
     enum route_priority priority;
     uint64_t body_bytes;
-    struct str prompt;  /* the raw text of the body in which the prompt begins; may be empty; borrowed */
-    uint32_t waited_ms; /* by earlier attempts of this request */
-    bool light;         /* it makes no tokens: no slot is taken */
-    uint32_t tried;     /* choices (see the lease) that are not to be asked again */
+    struct str prompt;    /* the raw text of the body in which the prompt begins; may be empty; borrowed */
+    uint32_t waited_ms;   /* by earlier attempts of this request */
+    bool light;           /* it makes no tokens: no slot is taken */
+    unsigned answered_by; /* DIALECT_BITs of servers elsewhere that can answer it; 0 = it is for instances */
+    struct str path;      /* as the client asked at, for messages; borrowed */
+    uint32_t tried;       /* choices (see the lease) that are not to be asked again */
 };
 
 #define ROUTE_ADDRESSES 8u

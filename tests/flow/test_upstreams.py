@@ -1,4 +1,5 @@
 """Servers elsewhere: trust, keys, translation, stand-ins, retries, spending; against toy servers on loopback."""
+import concurrent.futures
 import json
 import os
 
@@ -44,7 +45,8 @@ def entry(up, authority=None, **more):
 @pytest.fixture
 def serve(make_daemon, folder, tiny):
     def start(upstreams, models=None, **config):
-        d = make_daemon([folder(tiny)], config={"upstreams": upstreams, **({"models": models} if models else {}), **config},
+        d = make_daemon([folder(tiny)], config={
+    "upstreams" : upstreams, **({ "models" : models } if models else {}), **config},
                         env={"TOY_KEY": KEY})
         d.start()
         return d
@@ -187,6 +189,75 @@ def test_spending_is_limited_and_kept(serve, upstream):
     d.start()
     assert d.get_json("/status")[1]["upstreams"][0]["spent_day"] == 4
     assert post(d, {**ASK, "model": "toy/big"}).status_code == 429 and len(up.asked) == 2
+    d.stop()
+
+
+def test_a_wait_for_an_upstream_is_bounded_and_listed(serve, upstream):
+    up = upstream("openai")
+    d = serve({"toy": entry(up, max_concurrency=1)}, limits={"queue_wait": "300ms"})
+    up.gate.clear()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        held = pool.submit(post, d, {**ASK, "model": "toy/big"})
+        wait_for(lambda: len(up.asked) == 1, message="the first request")
+        listed = d.cli_json("ps")
+        assert listed["instances"] == [] and listed["upstreams"][0]["running"] == 1
+        assert "toy/big" in d.cli("ps").stdout and "1/1" in d.cli("ps").stdout
+        r = post(d, {**ASK, "model": "toy/big"})
+        assert r.status_code == 503 and int(r.headers["retry-after"]) >= 1, r.text
+        assert "upstream toy had no place for the request" in r.json()["error"]["message"]
+        assert "queue_wait" in r.json()["error"]["hint"]
+        r = post(d, {**ASK, "model": "toy/big"}, "/v1/messages")  # the dialect's own words
+        assert r.status_code == 503 and r.json()["error"]["type"] == "overloaded_error"
+        up.gate.set()
+        assert held.result().status_code == 200 and len(up.asked) == 1
+    d.stop()
+
+
+def test_a_place_in_an_upstreams_line(serve, upstream):
+    up = upstream("openai")
+    d = serve({"toy": entry(up, max_concurrency=1)})
+    up.gate.clear()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        held = pool.submit(post, d, {**ASK, "model": "toy/big"})
+        wait_for(lambda: len(up.asked) == 1, message="the first request")
+        waiting = pool.submit(post, d, {**ASK, "model": "toy/big", "stream": True}, headers={"X-Arriero-Progress": "1"})
+        plain = pool.submit(post, d, {**ASK, "model": "toy/big"})
+        wait_for(lambda: d.cli_json("ps")["upstreams"][0]["waiting"] == 2, message="the line")
+        assert "1/1 (+2)" in d.cli("ps").stdout
+        up.gate.set()
+        assert held.result().status_code == 200
+        assert '"position":' in waiting.result().text and "from afar" in waiting.result().text
+        assert plain.result().headers["x-arriero-queue"][0] in "12" and len(up.asked) == 3
+    d.stop()
+
+
+REFUSED = [("/v1/embeddings", {"input": "a"}, "message"), ("/v1/completions", {"prompt": "a"}, "message"),
+           ("/v1/rerank", {"query": "a", "documents": ["b"]}, "message"), ("/api/embed", {"input": "a"}, None),
+           ("/api/generate", {"prompt": "a", "raw": True, "stream": False}, None)]
+
+
+@pytest.mark.parametrize("path,body,member", REFUSED)
+def test_what_an_anthropic_server_cannot_answer(serve, upstream, path, body, member):
+    up = upstream("anthropic")
+    d = serve({"toy": entry(up)})
+    r = post(d, {**body, "model": "toy/big"}, path)
+    error = r.json()["error"]
+    text = error[member] + error["hint"] if member else error  # Ollama's clients get one text
+    assert r.status_code == 501 and up.asked == [], r.text
+    asked = "/v1/embeddings" if path == "/api/embed" else path  # in parts, which have a path of their own
+    assert f"upstream toy cannot answer {asked}" in text and "anthropic" in text and "openai" in text
+    assert d.cli_json("ps")["upstreams"][0]["requests"] == 0
+    form = httpx.post(d.url + "/v1/audio/transcriptions", data={"model": "toy/big"}, files={"file": b"RIFF"}, timeout=60)
+    assert form.status_code == 501 and "upstream toy cannot answer /v1/audio/transcriptions" in form.text and up.asked == []
+    d.stop()
+
+
+def test_a_stand_in_answers_what_the_first_cannot(serve, upstream):
+    up, other = upstream("anthropic"), upstream("openai")
+    d = serve({"toy": entry(up), "open": entry(other)}, models={"toy/big": {"fallback": ["open/big"]}})
+    r = post(d, {"input": ["a", "bc"], "model": "toy/big"}, "/v1/embeddings")
+    assert r.status_code == 200 and [e["embedding"][0] for e in r.json()["data"]] == [1.0, 2.0]
+    assert up.asked == [] and len(other.asked) == 1
     d.stop()
 
 

@@ -33,7 +33,8 @@ def embeddings_answer(body):
     texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
     return "application/json", json.dumps({
         "object": "list", "model": body["model"], "usage": {"prompt_tokens": 3 * len(texts), "total_tokens": 3 * len(texts)},
-        "data": [{"object": "embedding", "index": i, "embedding": [float(len(t)), 1.0]} for i, t in enumerate(texts)]})
+        "data": [{
+        "object" : "embedding", "index" : i, "embedding" : [ float(len(t)), 1.0 ]} for i, t in enumerate(texts)]})
 
 
 def anthropic_answer(body):
@@ -60,6 +61,8 @@ class Upstream:
     def __init__(self, dialect="openai", cert=None):
         self.dialect, self.asked, self.faults, self.lock = dialect, [], [], threading.Lock()
         self.health = 200
+        self.gate = threading.Event()  # shut (clear), answers wait
+        self.gate.set()
         up = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -73,6 +76,7 @@ class Upstream:
                 with up.lock:
                     up.asked.append((self.path, dict(self.headers), body))
                     fault = up.faults.pop(0) if up.faults else None
+                up.gate.wait()
                 if fault:
                     status, headers, text = fault
                     self.answer(status, "application/json", text, headers)
@@ -115,6 +119,7 @@ class Upstream:
         return f"{'https' if self.tls else 'http'}://localhost:{self.port}"
 
     def close(self):
+        self.gate.set()
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()

@@ -72,6 +72,29 @@ static void test_ps(void **state)
     stop(&r);
 }
 
+static void test_ps_of_upstreams(void **state)
+{
+    (void)state;
+    static const struct toy_answer answers[] = {
+        {"GET " API "/instances ", 200,
+         "{\"instances\":[],\"upstreams\":[{\"name\":\"cloud\",\"url\":\"https://h/v1\",\"models\":["
+         "\"cloud/fast\",\"cloud/slow\"],\"state\":\"ready\",\"breaker\":\"closed\",\"running\":2,"
+         "\"max_concurrency\":4,\"waiting\":1,\"idle_ms\":null,\"last_error\":null},"
+         "{\"name\":\"far\",\"url\":\"https://f\",\"models\":[\"far/m\"],\"state\":\"unusable\","
+         "\"breaker\":\"open\",\"running\":0,\"max_concurrency\":null,\"waiting\":0,\"idle_ms\":2000,"
+         "\"last_error\":{\"message\":\"no key\",\"hint\":\"set FAR_KEY\"}}]}"},
+        {0}};
+    struct run r;
+    start(&r, answers);
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "ps", "--socket", r.d.path), 0);
+    ASSERT_HAS(&r.out, "Nothing is loaded",
+               "\n\nUPSTREAM  STATE     URL               BUSY   IDLE  MODELS\n"
+               "cloud     ready     https://h/v1  2/4 (+1)      -  cloud/fast, cloud/slow\n"
+               "far       unusable  https://f     0 errors  2.0 s  far/m\n",
+               "\nfar: no key\n  hint: set FAR_KEY\n");
+    stop(&r);
+}
+
 static void test_status(void **state)
 {
     (void)state;
@@ -403,6 +426,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ps),
         cmocka_unit_test(test_ps_of_nothing),
+        cmocka_unit_test(test_ps_of_upstreams),
         cmocka_unit_test(test_status),
         cmocka_unit_test(test_load_unload_pin),
         cmocka_unit_test(test_errors_of_the_daemon),

@@ -106,6 +106,9 @@ static void test_spending(void **state)
 
 /* ---- the set ---- */
 
+static const struct remote_request chat = {.answered_by = DIALECT_BIT(OPENAI) | DIALECT_BIT(ANTHROPIC),
+                                           .path = {"/v1/chat/completions", 20}};
+
 static const char *environment(const char *name)
 {
     return !strcmp(name, "GOOD_KEY") ? " sk-good\n" : !strcmp(name, "ODD_KEY") ? "two words" : NULL;
@@ -158,7 +161,7 @@ static void test_keys_that_cannot_be_used(void **state)
         assert_non_null(strstr(remote_problem(s, i)->message, says[i]));
         assert_null(strstr(remote_problem(s, i)->message, "two words"));
         assert_int_equal(
-            remote_acquire(remote_set_model(s, i), NULL, NULL, &lease, &wait, &retry_after_s, &err),
+            remote_acquire(remote_set_model(s, i), &chat, NULL, NULL, &lease, &wait, &retry_after_s, &err),
             POOL_REFUSED);
         assert_int_equal(err.code, RC_BACKEND);
     }
@@ -169,12 +172,13 @@ struct got {
     struct remote_lease *lease;
     struct err err;
     unsigned calls;
+    uint32_t retry_after_s;
 };
 
 static void on_lease(void *arg, struct remote_lease *lease, const struct err *err, uint32_t retry_after_s)
 {
     struct got *g = arg;
-    (void)retry_after_s;
+    g->retry_after_s = retry_after_s;
     g->calls++;
     g->lease = lease;
     if (err)
@@ -185,7 +189,8 @@ static enum pool_answer ask(const struct remote_set *s, struct got *g, struct re
 {
     uint32_t retry_after_s;
     *g = (struct got){.calls = 0};
-    return remote_acquire(remote_set_model(s, 0), on_lease, g, &g->lease, ret_wait, &retry_after_s, &g->err);
+    return remote_acquire(remote_set_model(s, 0), &chat, on_lease, g, &g->lease, ret_wait, &retry_after_s,
+                          &g->err);
 }
 
 static void test_turns(void **state)
@@ -233,6 +238,75 @@ static void test_a_breaker_opens(void **state)
     assert_int_equal(ask(s, &g, &w), POOL_REFUSED);
     assert_int_equal(g.err.code, RC_BACKEND);
     assert_non_null(strstr(g.err.message, "nothing but errors"));
+    remote_set_free(s);
+}
+
+static void test_a_wait_ends(void **state)
+{
+    (void)state;
+    uv_loop_t loop;
+    uv_loop_init(&loop);
+    struct remote_set *s =
+        set_of("upstreams:\n  a: {url: 'http://127.0.0.1:9', models: [m], max_concurrency: 1}\n"
+               "limits: {queue_wait: 5ms}\n");
+    struct remote_wait *first, *second;
+    struct got g[3];
+    uint32_t position;
+    uint64_t expected_ms;
+    remote_set_start(s, &loop, NULL);
+    assert_int_equal(ask(s, &g[0], &first), POOL_GRANTED);
+    assert_int_equal(g[0].lease->position, 0);
+    assert_int_equal(ask(s, &g[1], &first), POOL_WAITING);
+    assert_int_equal(ask(s, &g[2], &second), POOL_WAITING);
+    remote_look(second, &position, &expected_ms);
+    assert_int_equal(position, 2);
+    assert_int_equal(expected_ms, 2000); /* a guess, until one was seen */
+    remote_cancel(second);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(g[1].calls, 1);
+    assert_null(g[1].lease);
+    assert_int_equal(g[1].err.code, RC_BUSY);
+    assert_int_equal(g[1].retry_after_s, 1);
+    assert_non_null(strstr(g[1].err.message, "upstream a had no place for the request within"));
+    assert_non_null(strstr(g[1].err.hint, "upstreams.a.max_concurrency"));
+    assert_int_equal(g[2].calls, 0);
+    assert_int_equal(ask(s, &g[1], &first), POOL_WAITING);
+    remote_release(g[0].lease, ROUTE_END_FINE, 0); /* its turn comes before its end */
+    assert_int_equal(g[1].calls, 1);
+    assert_int_equal(g[1].lease->position, 1);
+    remote_release(g[1].lease, ROUTE_END_FINE, 0);
+    remote_set_free(s);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
+static void test_what_its_api_cannot_answer(void **state)
+{
+    (void)state;
+    struct remote_set *s =
+        set_of("upstreams:\n  a: {url: 'http://127.0.0.1:9', models: [m], dialect: anthropic}\n");
+    static const struct {
+        struct remote_request q;
+        const char *says, *hint;
+    } rows[] = {{{.answered_by = DIALECT_BIT(OPENAI), .path = {"/v1/embeddings", 14}},
+                 "upstream a cannot answer /v1/embeddings: the API that it speaks, anthropic",
+                 "an upstream whose dialect is openai"},
+                {{.answered_by = 0, .path = {"/slots", 6}},
+                 "requests to /slots are not passed on to upstream a",
+                 "a model of this machine"}};
+    struct remote_wait *w;
+    struct got g = {.calls = 0};
+    remote_set_start(s, NULL, NULL);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_int_equal(remote_acquire(remote_set_model(s, 0), &rows[i].q, on_lease, &g, &g.lease, &w,
+                                        &g.retry_after_s, &g.err),
+                         POOL_REFUSED);
+        assert_int_equal(g.err.code, RC_UNSUPPORTED);
+        assert_non_null(strstr(g.err.message, rows[i].says));
+        assert_non_null(strstr(g.err.hint, rows[i].hint));
+    }
+    assert_int_equal(ask(s, &g, &w), POOL_GRANTED);
+    remote_release(g.lease, ROUTE_END_FINE, 0);
     remote_set_free(s);
 }
 
@@ -396,6 +470,8 @@ int main(void)
         cmocka_unit_test(test_keys_that_cannot_be_used),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_a_breaker_opens),
+        cmocka_unit_test(test_a_wait_ends),
+        cmocka_unit_test(test_what_its_api_cannot_answer),
         cmocka_unit_test(test_how_one_is),
         cmocka_unit_test(test_a_role_is_a_name_of_it),
     };

@@ -362,6 +362,77 @@ static void test_an_error_in_a_stream_has_its_status(void **state)
     dialect_ask_release(call_at(CHAT), &ask);
 }
 
+/* ---- who can answer what ---- */
+
+static void test_who_can_answer(void **state)
+{
+    (void)state;
+    enum { O = DIALECT_BIT(OPENAI), A = DIALECT_BIT(ANTHROPIC), L = DIALECT_BIT(LLAMACPP) };
+    static const struct {
+        enum dialect_id id;
+        const char *path, *body; /* body: of an early call, which is translated first */
+        unsigned with;
+    } rows[] = {
+        {DIALECT_OPENAI, CHAT, NULL, O | A},
+        {DIALECT_OPENAI, "/chat/completions", NULL, O | A},
+        {DIALECT_OPENAI, "/v1/completions", NULL, O},
+        {DIALECT_OPENAI, "/v1/embeddings", "{\"input\":\"a\"}", O},
+        {DIALECT_OPENAI, "/v1/rerank", NULL, O},
+        {DIALECT_OPENAI, "/v1/audio/transcriptions", NULL, O},
+        {DIALECT_RESPONSES, "/v1/responses", NULL, O | A | DIALECT_BIT(RESPONSES)},
+        {DIALECT_ANTHROPIC, "/v1/messages", NULL, O | A},
+        {DIALECT_ANTHROPIC, "/v1/messages/count_tokens", NULL, A | L},
+        {DIALECT_LLAMACPP, "/completion", NULL, L},
+        {DIALECT_OLLAMA, "/api/chat", "{\"messages\":[" USER "]}", O | A | DIALECT_BIT(OLLAMA)},
+        {DIALECT_OLLAMA, "/api/generate", "{\"prompt\":\"a\"}", O | A | DIALECT_BIT(OLLAMA)},
+        {DIALECT_OLLAMA, "/api/generate", "{\"prompt\":\"a\",\"raw\":true}", O | DIALECT_BIT(OLLAMA)},
+        {DIALECT_OLLAMA, "/api/generate", "{\"prompt\":\"a\",\"suffix\":\"b\"}", L | DIALECT_BIT(OLLAMA)},
+        {DIALECT_OLLAMA, "/api/generate", "{\"prompt\":\"\"}", ~0u}, /* nobody is asked */
+        {DIALECT_OLLAMA, "/api/embed", "{\"input\":\"a\"}", O | DIALECT_BIT(OLLAMA)},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const struct dialect_call *call = drive_call(rows[i].path);
+        struct dialect_ask ask = {.path = NULL};
+        struct err err;
+        if (rows[i].body)
+            assert_int_equal(drive_ask(call, rows[i].body, 0, &ask, &err), RC_OK);
+        assert_int_equal(dialect_answered_by(rows[i].id, call, rows[i].body ? &ask : NULL), rows[i].with);
+        dialect_ask_release(call, &ask);
+    }
+}
+
+/* What the tables say of a translation is what it does; what it becomes for another backend changes nothing.
+ */
+static void test_who_can_answer_a_translation(void **state)
+{
+    (void)state;
+    static const struct {
+        enum dialect_id id;
+        const char *path, *body;
+    } rows[] = {
+        {DIALECT_OPENAI, CHAT, SAYS(USER)},
+        {DIALECT_RESPONSES, "/v1/responses", "{\"input\":\"hi\"}"},
+        {DIALECT_ANTHROPIC, "/v1/messages", "{\"max_tokens\":1,\"messages\":[" USER "]}"},
+        {DIALECT_ANTHROPIC, "/v1/messages/count_tokens", "{\"messages\":[" USER "]}"},
+        {DIALECT_OLLAMA, "/api/chat", "{\"messages\":[" USER "]}"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const struct dialect_call *row = drive_call(rows[i].path), *call = call_at(rows[i].path);
+        struct dialect_ask ask = {.path = NULL};
+        struct err err;
+        assert_int_equal(drive_ask(call, rows[i].body, DIALECT_BIT(LLAMACPP), &ask, &err), RC_OK);
+        unsigned who = dialect_answered_by(rows[i].id, row, &ask);
+        if (!row->early)
+            assert_int_equal(dialect_answered_by(rows[i].id, row, NULL), who);
+        if (who & SPEAKS && who & DIALECT_BIT(OPENAI)) {
+            assert_int_equal(dialect_ask_as(&ask, SPEAKS, &err), RC_OK);
+            assert_string_equal(ask.path, "/v1/messages");
+            assert_int_equal(dialect_answered_by(rows[i].id, row, &ask), who);
+        }
+        dialect_ask_release(call, &ask);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -369,6 +440,8 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_calls_without_counterpart),
         cmocka_unit_test(test_openai_backends_need_nothing),
+        cmocka_unit_test(test_who_can_answer),
+        cmocka_unit_test(test_who_can_answer_a_translation),
         cmocka_unit_test(test_a_stream),
         cmocka_unit_test(test_thoughts_and_tools),
         cmocka_unit_test(test_reasons),
