@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "os/file.h"
+#include "proxy/tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <uv.h>
 
 enum { READ_BYTES = 32 * 1024, ERROR_BODY_MAX = 1024 * 1024 };
 
@@ -42,14 +44,11 @@ static bool copy(struct str s, char *out, size_t cap)
 enum rc client_address_url(const char *url, struct client_address *ret_address, struct err *err)
 {
     struct str rest = str_from(url), host;
-    struct client_address a = {.local = false};
-    if (str_starts(rest, "https://")) {
-        enum rc rc = err_set(err, RC_UNSUPPORTED, "%s: https is not spoken by this command", url);
-        err_hint(err, "use the daemon's http address, or a client such as curl");
-        return rc;
-    }
-    if (str_starts(rest, "http://"))
-        rest.p += 7, rest.n -= 7;
+    struct client_address a = {.tls = str_starts(rest, "https://")};
+    if (a.tls || str_starts(rest, "http://"))
+        rest.p += 7 + a.tls, rest.n -= 7 + a.tls;
+    if (str_find(rest, STR("://")) >= 0)
+        return bad_url(url, "it begins with neither http:// nor https://", err);
     ptrdiff_t slash = str_find(rest, STR("/"));
     struct str base = slash < 0 ? STR("") : (struct str){rest.p + slash, rest.n - (size_t)slash};
     while (str_ends(base, "/"))
@@ -66,7 +65,7 @@ enum rc client_address_url(const char *url, struct client_address *ret_address, 
     } else {
         host = str_cut(&rest, ':');
     }
-    uint64_t port = 80;
+    uint64_t port = a.tls ? 443 : 80;
     if (rest.n && (!str_u64(rest, &port) || port == 0 || port > 65535))
         return bad_url(url, "the port is not a number from 1 to 65535", err);
     if (host.n == 0 || !copy(host, a.host, sizeof a.host))
@@ -106,7 +105,8 @@ static const char *address_text(const struct client_address *a, char *out, size_
     if (a->local)
         snprintf(out, cap, "%s", a->path);
     else
-        snprintf(out, cap, "http://%s%s%s:%s", six ? "[" : "", a->host, six ? "]" : "", a->port);
+        snprintf(out, cap, "http%s://%s%s%s:%s", a->tls ? "s" : "", six ? "[" : "", a->host, six ? "]" : "",
+                 a->port);
     return out;
 }
 
@@ -116,6 +116,8 @@ struct exchange {
     const struct client_address *address;
     const struct client_request *request;
     int fd;
+    struct tls_context *trust; /* NULL = without TLS, as is tls until the connection is there */
+    struct tls *tls;
     uint64_t deadline_ms; /* of clock_mono_ms; 0 = none */
     llhttp_t parser;
     size_t header_bytes;
@@ -125,8 +127,18 @@ struct exchange {
     struct buf error_body; /* of an answer that is no success */
 };
 
-static enum rc wait_for(const struct exchange *x, short events, struct err *err)
+/* TLS may have to write in order to read, and the other way round. */
+static short events_for(const struct exchange *x, short wanted)
 {
+    int mask = wanted == POLLIN ? UV_READABLE : UV_WRITABLE;
+    if (x->tls)
+        mask = tls_mask(x->tls, mask);
+    return (short)((mask & UV_READABLE ? POLLIN : 0) | (mask & UV_WRITABLE ? POLLOUT : 0));
+}
+
+static enum rc wait_for(const struct exchange *x, short wanted, struct err *err)
+{
+    short events = events_for(x, wanted);
     struct pollfd fds[2] = {{.fd = x->fd, .events = events}, {.fd = x->request->cancel_fd, .events = POLLIN}};
     for (;;) {
         int left = -1;
@@ -217,10 +229,72 @@ static enum rc open_connection(struct exchange *x, struct err *err)
     return rc;
 }
 
+/* ---- TLS ---- */
+
+static enum rc trust(struct exchange *x, struct err *err)
+{
+    const struct client_address *a = x->address;
+    enum rc rc = a->tls ? tls_context_client(a->ca_file, &x->trust, err) : RC_OK;
+    if (rc == RC_OK && a->unchecked)
+        tls_context_accept_any(x->trust);
+    return rc;
+}
+
+static enum rc not_trusted(const struct exchange *x, int why, struct err *err)
+{
+    char text[CLIENT_BASE_MAX + 32];
+    address_text(x->address, text, sizeof text);
+    if (why != EPROTO) {
+        enum rc rc = err_set(err, RC_IO, "%s broke the connection off while it was being encrypted: %s", text,
+                             strerror(why));
+        err_hint(err, "see the server's log: it may refuse this client");
+        return rc;
+    }
+    if (tls_distrusted(x->tls)) {
+        enum rc rc = err_set(err, RC_DENIED, "%s is not trusted: %s", text, tls_why(x->tls));
+        err_hint(err,
+                 "name who signed its certificate with --cacert FILE or $ARRIERO_CACERT, and check the host "
+                 "in the URL");
+        return rc;
+    }
+    enum rc rc = err_set(err, RC_INVALID, "%s cannot be spoken to with TLS: %s", text, tls_why(x->tls));
+    err_hint(err, "if it is a port without TLS, write http://");
+    return rc;
+}
+
+/* Nothing of the request is sent before it is through. */
+static enum rc shake_hands(struct exchange *x, struct err *err)
+{
+    if (!x->trust)
+        return RC_OK;
+    x->tls = tls_connect(x->trust, x->fd, x->address->host);
+    if (!x->tls)
+        return err_set(err, RC_NOMEM, "there is no memory for a TLS connection");
+    for (int e; (e = tls_handshake(x->tls)) != 0;) {
+        enum rc rc = e == EAGAIN ? wait_for(x, POLLIN, err) : not_trusted(x, e, err);
+        if (rc != RC_OK)
+            return rc;
+    }
+    return RC_OK;
+}
+
+static ssize_t send_some(struct exchange *x, struct str s)
+{
+    const struct iovec iov = {(void *)(uintptr_t)s.p, s.n};
+    return x->tls ? tls_send(x->tls, &iov, 1) : send(x->fd, s.p, s.n, MSG_NOSIGNAL);
+}
+
+static ssize_t receive_some(struct exchange *x, void *p, size_t n)
+{
+    return x->tls ? tls_recv(x->tls, p, n) : recv(x->fd, p, n, 0);
+}
+
+/* ---- the request ---- */
+
 static enum rc send_all(struct exchange *x, struct str s, struct err *err)
 {
     while (s.n) {
-        ssize_t n = send(x->fd, s.p, s.n, MSG_NOSIGNAL);
+        ssize_t n = send_some(x, s);
         if (n > 0) {
             s.p += n;
             s.n -= (size_t)n;
@@ -319,7 +393,7 @@ static enum rc read_answer(struct exchange *x, struct err *err)
     llhttp_init(&x->parser, HTTP_RESPONSE, &settings);
     x->parser.data = x;
     while (!x->complete && !x->stopped) {
-        ssize_t n = recv(x->fd, bytes, READ_BYTES, 0);
+        ssize_t n = receive_some(x, bytes, READ_BYTES);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
             enum rc rc = wait_for(x, POLLIN, err);
             if (rc != RC_OK)
@@ -394,13 +468,21 @@ enum rc client_stream(const struct client_address *a, const struct client_reques
     struct exchange x = {.address = a, .request = r, .fd = -1, .fn = fn, .arg = arg};
     if (r->timeout_ms)
         x.deadline_ms = clock_mono_ms() + r->timeout_ms;
-    enum rc rc = open_connection(&x, err);
+    enum rc rc = trust(&x, err);
+    if (rc == RC_OK)
+        rc = open_connection(&x, err);
+    if (rc == RC_OK)
+        rc = shake_hands(&x, err);
     if (rc == RC_OK)
         rc = send_request(&x, err);
     if (rc == RC_OK)
         rc = read_answer(&x, err);
     if (rc == RC_OK && x.parser.status_code / 100 != 2)
         rc = answer_error(&x, err);
+    if (x.tls)
+        tls_goodbye(x.tls);
+    tls_free(x.tls);
+    tls_context_free(x.trust);
     if (x.fd >= 0)
         close(x.fd);
     buf_release(&x.error_body);

@@ -17,7 +17,8 @@
 struct preset;
 
 struct options {
-    const char *url, *model, *system;
+    struct control_door door;
+    const char *model, *system;
     const struct preset *preset; /* NULL = none */
     uint32_t max_tokens;
     bool temperature_set, quiet;
@@ -75,8 +76,7 @@ static const struct cli_option options[] = {
      "0 = always the likeliest token; default: the model's own", parse_temperature},
     {"preset", 'p', CLI_CUSTOM, offsetof(struct options, preset), "NAME",
      "factual or creative: temperature and tokens where not given", parse_preset},
-    {"url", 'u', CLI_STR, offsetof(struct options, url), "URL",
-     "the daemon's HTTP address (default: asks the daemon)"},
+    CONTROL_DOOR_OPTIONS(options, door),
     {"quiet", 'q', CLI_FLAG, offsetof(struct options, quiet), NULL, "only the answer, no figures"},
     {.type = CLI_END},
 };
@@ -376,7 +376,7 @@ static int ask(struct cli_call *call, struct str prompt, int cancel_fd)
     const char *key = getenv("ARRIERO_API_KEY");
     struct client_request r = {
         .method = "POST", .cancel_fd = cancel_fd, .bearer = key && key[0] ? key : NULL};
-    enum rc rc = control_door(call, o->url, &door, &err);
+    enum rc rc = control_door(call, &o->door, &door, &err);
     if (rc == RC_OK && !model)
         rc = first_model(&door, r, &model, &err);
     if (rc == RC_OK)

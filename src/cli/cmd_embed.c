@@ -11,14 +11,14 @@
 #define SHOWN_START 4 /* numbers of a vector on a terminal */
 
 struct options {
-    const char *url, *model;
+    struct control_door door;
+    const char *model;
 };
 
 static const struct cli_option options[] = {
     {"model", 'm', CLI_STR, offsetof(struct options, model), "MODEL",
      "who embeds (default: the role embedding)"},
-    {"url", 'u', CLI_STR, offsetof(struct options, url), "URL",
-     "the daemon's HTTP address (default: asks the daemon)"},
+    CONTROL_DOOR_OPTIONS(options, door),
     {.type = CLI_END},
 };
 
@@ -120,13 +120,15 @@ static enum rc ask(const struct cli_call *call, struct str body, yyjson_doc **re
     const struct options *o = call->options;
     const char *key = getenv("ARRIERO_API_KEY");
     struct client_address door;
-    enum rc rc = control_door(call, o->url, &door, err);
+    enum rc rc = control_door(call, &o->door, &door, err);
+    if (rc != RC_OK)
+        return rc;
     const struct client_request r = {.method = "POST",
                                      .path = control_api_path(&door, "/v1/embeddings"),
                                      .body = body,
                                      .cancel_fd = -1,
                                      .bearer = key && key[0] ? key : NULL};
-    return rc == RC_OK ? client_json(&door, &r, ret_doc, err) : rc;
+    return client_json(&door, &r, ret_doc, err);
 }
 
 static int run(struct cli_call *call)

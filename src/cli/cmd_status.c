@@ -27,7 +27,8 @@ static void put_head(struct buf *out, yyjson_val *status)
     yyjson_arr_foreach(listen, i, n, v)
     {
         buf_clear(&line);
-        buf_printf(&line, "http://%s/v1", yyjson_is_str(v) ? yyjson_get_str(v) : "?");
+        const char *at = yyjson_is_str(v) ? yyjson_get_str(v) : "?";
+        buf_printf(&line, "%s%s/v1", str_starts(str_from(at), "https://") ? "" : "http://", at);
         put_line(out, i ? "" : "address", buf_str(&line));
     }
     buf_release(&line);

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -146,26 +147,46 @@ char *control_time(struct str rfc3339, char *out, size_t cap)
     return out;
 }
 
-enum rc control_door(const struct cli_call *call, const char *url, struct client_address *ret_address,
-                     struct err *err)
+static enum rc door_of_url(const struct control_door *door, struct client_address *ret_address,
+                           struct err *err)
 {
-    struct client_address control;
-    yyjson_doc *doc;
-    if (url)
-        return client_address_url(url, ret_address, err);
-    struct client_request r = {
-        .method = "GET", .path = CONTROL_API "/status", .timeout_ms = STATUS_QUESTION, .cancel_fd = -1};
-    if (client_address_control(call->socket, &control, err) != RC_OK ||
-        client_json(&control, &r, &doc, err) != RC_OK)
-        return client_address_url(DEFAULT_URL, ret_address, err);
+    const char *usual = getenv("ARRIERO_CACERT");
+    struct client_address a;
+    enum rc rc = client_address_url(door->url, &a, err);
+    if (rc != RC_OK)
+        return rc;
+    if (door->ca_file && door->insecure) {
+        rc = err_set(err, RC_INVALID, "--cacert says whom to trust, and --insecure to trust anybody");
+        err_hint(err, "leave --insecure out");
+        return rc;
+    }
+    if (!a.tls && (door->ca_file || door->insecure)) {
+        rc = err_set(err, RC_INVALID, "%s is not encrypted: --%s has nothing to do there", door->url,
+                     door->ca_file ? "cacert" : "insecure");
+        err_hint(err, "write https:// if the daemon has a certificate (tls.cert)");
+        return rc;
+    }
+    a.unchecked = door->insecure;
+    a.ca_file = door->ca_file ? door->ca_file : usual && usual[0] ? usual : NULL;
+    if (a.unchecked) {
+        a.ca_file = NULL;
+        (void)fprintf(stderr, "arriero: warning: the certificate of %s is not checked\n", door->url);
+    }
+    *ret_address = a;
+    return RC_OK;
+}
+
+/* As the daemon tells its addresses; one with TLS would have to be trusted first, so it is not chosen. */
+static enum rc door_of_daemon(const struct client_address *control, yyjson_val *listen,
+                              struct client_address *ret_address, struct err *err)
+{
     size_t i, n;
-    yyjson_val *v, *listen = yyjson_obj_get(yyjson_doc_get_root(doc), "listen");
+    yyjson_val *v;
     const char *told = NULL;
     yyjson_arr_foreach(listen, i, n, v) if (!told && !str_starts(str_from(yyjson_get_str(v)), "https://"))
         told = yyjson_get_str(v);
     if (!told && n > 0) { /* nothing but TLS: the control socket answers clients, too */
-        *ret_address = control;
-        yyjson_doc_free(doc);
+        *ret_address = *control;
         return RC_OK;
     }
     enum rc rc = client_address_url(told ? told : DEFAULT_URL, ret_address, err);
@@ -174,6 +195,23 @@ enum rc control_door(const struct cli_call *call, const char *url, struct client
         snprintf(ret_address->host, sizeof ret_address->host, "127.0.0.1");
     if (rc == RC_OK && strcmp(ret_address->host, "::") == 0)
         snprintf(ret_address->host, sizeof ret_address->host, "::1");
+    return rc;
+}
+
+enum rc control_door(const struct cli_call *call, const struct control_door *door,
+                     struct client_address *ret_address, struct err *err)
+{
+    struct client_address control;
+    yyjson_doc *doc;
+    if (door && door->url)
+        return door_of_url(door, ret_address, err);
+    struct client_request r = {
+        .method = "GET", .path = CONTROL_API "/status", .timeout_ms = STATUS_QUESTION, .cancel_fd = -1};
+    if (client_address_control(call->socket, &control, err) != RC_OK ||
+        client_json(&control, &r, &doc, err) != RC_OK)
+        return client_address_url(DEFAULT_URL, ret_address, err);
+    enum rc rc =
+        door_of_daemon(&control, yyjson_obj_get(yyjson_doc_get_root(doc), "listen"), ret_address, err);
     yyjson_doc_free(doc);
     return rc;
 }

@@ -8,6 +8,7 @@
 #include "cli/client.h"
 
 #include <signal.h>
+#include <stddef.h>
 
 #define CONTROL_API        "/api/arriero/v1"
 #define CONTROL_NO_TIMEOUT 0u /* loads and drains take what they take */
@@ -17,10 +18,27 @@ enum rc control_get(const struct cli_call *call, const char *path, yyjson_doc **
 /* POST with the document as body, which is freed in every case. */
 enum rc control_post(const struct cli_call *call, const char *path, yyjson_mut_doc *body, uint32_t timeout_ms,
                      yyjson_doc **ret_doc, struct err *err);
-/* Where the daemon answers clients: url if given, else as the daemon on the control socket tells, else the
- * default address. */
-enum rc control_door(const struct cli_call *call, const char *url, struct client_address *ret_address,
-                     struct err *err);
+/* Where the daemon answers clients, as options of a command: their rows, and where their values go. */
+struct control_door {
+    const char *url, *ca_file; /* NULL = not given */
+    bool insecure;
+};
+#define CONTROL_DOOR_OPTIONS(options, door)                                                                    \
+    {"url",   'u',                                                                                             \
+     CLI_STR, offsetof(struct options, door.url),                                                              \
+     "URL",   "the daemon's HTTP or HTTPS address (default: asks the daemon)"},                                \
+        {"cacert", 0,                                                                                          \
+         CLI_STR,  offsetof(struct options, door.ca_file),                                                     \
+         "FILE",   "with https: the certificates that are trusted (else $ARRIERO_CACERT, else the system's)"}, \
+    {                                                                                                          \
+        "insecure", 0, CLI_FLAG, offsetof(struct options, door.insecure), NULL,                                \
+            "with https: trust any certificate; whoever is in between can read all"                            \
+    }
+/* The door's url if given, else as the daemon on the control socket tells, else the default address. A
+ * certificate that is not to be checked is warned of on stderr. door: NULL = nothing is given. RC_INVALID:
+ * the url, or options that go with https only. */
+enum rc control_door(const struct cli_call *call, const struct control_door *door,
+                     struct client_address *ret_address, struct err *err);
 /* The path behind the address, whose URL may end in /v1 already, as clients of OpenAI's API have it.
  * Borrowed. */
 const char *control_api_path(const struct client_address *a, const char *path);

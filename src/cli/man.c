@@ -93,6 +93,8 @@ static const struct {
     const char *name, *text;
 } variables[] = {
     {"ARRIERO_SOCKET", "the control socket of the daemon, when --socket is not given"},
+    {"ARRIERO_CACERT",
+     "the certificates that \"arriero ask --url https://…\" trusts, in place of the system's"},
     {"ARRIERO_API_KEY", "the key that \"arriero ask\" sends"},
     {"NO_COLOR", "not empty: no colours"},
     {"XDG_CONFIG_HOME, XDG_DATA_HOME, XDG_STATE_HOME, XDG_CACHE_HOME, XDG_RUNTIME_DIR",

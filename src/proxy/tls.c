@@ -132,6 +132,11 @@ enum rc tls_context_client(const char *ca_file, struct tls_context **ret_context
     return RC_OK;
 }
 
+void tls_context_accept_any(struct tls_context *c)
+{
+    SSL_CTX_set_verify(ctx_of(c), SSL_VERIFY_NONE, NULL);
+}
+
 struct tls_context *tls_context_hold(struct tls_context *c)
 {
     if (c)
@@ -400,4 +405,9 @@ bool tls_is_quiet(struct tls *t)
 const char *tls_why(const struct tls *t)
 {
     return t->why;
+}
+
+bool tls_distrusted(const struct tls *t)
+{
+    return t->failed && SSL_get_verify_result(t->ssl) != X509_V_OK;
 }

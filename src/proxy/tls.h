@@ -1,6 +1,7 @@
-/* TLS on a non-blocking socket, for both sides of the proxy: OpenSSL reads and writes the descriptor itself,
- * so nothing is copied twice and nobody needs to know which kind of connection it is but sock.c. Layer proxy.
- * Contexts are made anywhere (files are read) and shared; a connection belongs to the loop thread.
+/* TLS on a non-blocking socket, for both sides of the proxy and for the command line's client: OpenSSL reads
+ * and writes the descriptor itself, so nothing is copied twice and nobody needs to know which kind of
+ * connection it is but sock.c. Layer proxy. Contexts are made anywhere (files are read) and shared; a
+ * connection belongs to the loop thread.
  *
  * TLS 1.2 and 1.3, no renegotiation, no compression; ALPN names http/1.1. The handshake happens inside the
  * first reads and writes. A peer that ends without close_notify is reported as a reset, never as an end. */
@@ -23,6 +24,9 @@ enum rc tls_context_server(const char *cert_file, const char *key_file, struct t
 /* A client's: peers must show a certificate that ca_file vouches for (NULL: the system's store), for the name
  * that tls_connect is given. Blocking. */
 enum rc tls_context_client(const char *ca_file, struct tls_context **ret_context, struct err *err);
+/* From now on any certificate will do: for a command whose user says so, never for what a daemon does by
+ * itself. */
+void tls_context_accept_any(struct tls_context *c);
 struct tls_context *tls_context_hold(struct tls_context *c); /* one more owner; NULL is fine */
 void tls_context_free(struct tls_context *c);                /* one owner less; NULL is fine */
 
@@ -53,5 +57,7 @@ bool tls_established(const struct tls *t);
 bool tls_is_quiet(struct tls *t);
 /* Why it failed with EPROTO, in words: "certificate has expired". Borrowed; "" = it did not. */
 const char *tls_why(const struct tls *t);
+/* Whether that was the peer's certificate. */
+bool tls_distrusted(const struct tls *t);
 
 #endif

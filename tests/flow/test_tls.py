@@ -77,6 +77,39 @@ def test_the_official_client_and_curl(secure):
     assert listed == [f"127.0.0.1:{secure.d.port}", f"https://127.0.0.1:{secure.port}"]
 
 
+def test_the_command_line(secure, authority, tmp_path):
+    url, ca = f"https://localhost:{secure.port}", ["--cacert", authority.cert]
+    ask = ["ask", "-q", "-n", "4", "-m", "tiny-a", "hello"]
+    said = secure.d.cli(*ask, "--url", url + "/v1", *ca, check=0)
+    assert said.stdout and said.stderr == ""
+    by_number = secure.d.cli(*ask, "--url", f"https://127.0.0.1:{secure.port}", env={"ARRIERO_CACERT": authority.cert}, check=0)
+    assert by_number.stdout and by_number.stderr == ""
+    unknown = secure.d.cli(*ask, "--url", url, check=1)  # nobody of the system vouches for it
+    assert "is not trusted: " in unknown.stderr and "--cacert FILE" in unknown.stderr and not unknown.stdout
+    blind = secure.d.cli(*ask, "--url", url, "--insecure", check=0)
+    assert blind.stdout and "is not checked" in blind.stderr
+    assert "--insecure" in secure.d.cli(*ask, "--url", url, *ca, "--insecure", check=1).stderr
+    os.mkdir(tmp_path / "other")
+    other = Authority(str(tmp_path / "other"))
+    assert "is not trusted: " in secure.d.cli(*ask, "--url", url, "--cacert", other.cert, check=1).stderr
+    assert "cannot use the certificates of" in secure.d.cli(*ask, "--url", url, "--cacert", "/no/such", check=1).stderr
+    plain = f"127.0.0.1:{secure.d.port}"
+    assert "write http://" in secure.d.cli(*ask, "--url", "https://" + plain, *ca, check=1).stderr
+    assert "has nothing to do there" in secure.d.cli(*ask, "--url", "http://" + plain, *ca, check=1).stderr
+    answer = secure.d.cli("embed", "--json", "-m", "tiny-a", "a", "--url", url, *ca)  # its error comes over TLS, too
+    assert answer.returncode in (0, 1) and "not trusted" not in answer.stdout + answer.stderr
+    assert f"https://127.0.0.1:{secure.port}/v1" in secure.d.cli("status", check=0).stdout
+
+
+def test_a_certificate_for_another_host(secure, authority):
+    for at, to in zip(authority.sign(40, names="DNS:other.example"), (secure.cert, secure.key)):
+        with open(at, "rb") as f, open(to, "wb") as out:
+            out.write(f.read())
+    secure.d.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "hostname mismatch" in secure.d.cli("ask", "hello", "--url", f"https://localhost:{secure.port}",
+                                                         "--cacert", authority.cert).stderr, 60, 0.1, "the other name")
+
+
 def test_a_new_certificate_comes_with_sighup(secure):
     assert secure.serial() == 1
     with socket.create_connection(("127.0.0.1", secure.port)) as s, \

@@ -339,12 +339,15 @@ static void test_addresses(void **state)
     struct err err;
     static const struct {
         const char *url, *host, *port, *base;
+        bool tls;
     } good[] = {
         {"http://127.0.0.1:11435", "127.0.0.1", "11435", ""},
         {"localhost:8080/", "localhost", "8080", ""},
         {"http://h/a/b/", "h", "80", "/a/b"},
         {"http://[::1]:9/v1", "::1", "9", "/v1"},
         {"[::1]", "::1", "80", ""},
+        {"https://h", "h", "443", "", true},
+        {"https://[::1]:8443/v1/", "::1", "8443", "/v1", true},
     };
     for (size_t i = 0; i < TABLE_COUNT(good); i++) {
         assert_int_equal(client_address_url(good[i].url, &a, &err), RC_OK);
@@ -352,12 +355,14 @@ static void test_addresses(void **state)
         assert_string_equal(a.port, good[i].port);
         assert_string_equal(a.base, good[i].base);
         assert_false(a.local);
+        assert_int_equal(a.tls, good[i].tls);
+        assert_false(a.unchecked);
     }
-    static const char *const bad[] = {"",       "http://",  ":80",      "h:0",           "h:65536",  "h:x",
-                                      "[::1]x", "ho st:80", "h:80/a b", "h:80/\r\nX: y", "http://:1"};
+    static const char *const bad[] = {"",          "http://",  ":80",         "h:0",      "h:65536",
+                                      "h:x",       "[::1]x",   "ho st:80",    "h:80/a b", "h:80/\r\nX: y",
+                                      "http://:1", "https://", "https://h:0", "ftp://h"};
     for (size_t i = 0; i < TABLE_COUNT(bad); i++)
         assert_int_equal(client_address_url(bad[i], &a, &err), RC_INVALID);
-    assert_int_equal(client_address_url("https://h", &a, &err), RC_UNSUPPORTED);
     char path[200];
     memset(path, 'p', sizeof path);
     path[199] = '\0';
