@@ -1,5 +1,7 @@
 /* arriero plan: the best way to run a model here, or on an imagined machine, with reasons. Layer cli; main
  * thread; needs no daemon and starts nothing but, for --verify, llama.cpp's own planner. */
+#include "cli/control.h"
+#include "cli/plan_live.h"
 #include "cli/plan_rebalance.h"
 #include "cli/plan_show.h"
 
@@ -18,12 +20,13 @@ struct plan_options {
     const char *on; /* --on DEVICE */
     uint32_t kv_floor;
     double bpw_floor;
-    bool kv_floor_given, allow_cpu, verify, rebalance;
+    bool kv_floor_given, bpw_floor_given, strategy_given, allow_cpu, verify, rebalance, live;
 };
 
 static enum rc parse_strategy(struct str value, void *field, struct err *err)
 {
     struct plan_options *o = (struct plan_options *)field;
+    o->strategy_given = true;
     if (plan_strategy_from(value, &o->strategy, &o->vram_limit_bytes))
         return RC_OK;
     enum rc rc = err_set(err, RC_INVALID, "\"%.*s\" is no strategy", STR_ARG(value));
@@ -49,6 +52,7 @@ static enum rc parse_kv_floor(struct str value, void *field, struct err *err)
 static enum rc parse_bpw_floor(struct str value, void *field, struct err *err)
 {
     struct plan_options *o = (struct plan_options *)field;
+    o->bpw_floor_given = true;
     if (str_double(value, &o->bpw_floor) && o->bpw_floor >= 0 && o->bpw_floor <= 64)
         return RC_OK;
     return err_set(err, RC_INVALID, "\"%.*s\" is no number of bits a weight (0 to 64)", STR_ARG(value));
@@ -78,6 +82,8 @@ static const struct cli_option options[] = {
     OPTION("verify", CLI_FLAG, verify, NULL, "ask llama.cpp's own planner too and show both"),
     OPTION("rebalance", CLI_FLAG, rebalance, NULL,
            "which loaded models would run faster elsewhere, at what cost (asks the daemon; moves nothing)"),
+    OPTION("live", CLI_FLAG, live, NULL,
+           "ask the daemon: would it be loaded now, who leaves for it, in how long (starts nothing)"),
     {.type = CLI_END},
 };
 
@@ -249,6 +255,94 @@ static int plan_model(struct cli_call *call, const struct model *m, const struct
     return status;
 }
 
+/* ---- --live: the options that are settings of a model, as the daemon's API has them ---- */
+
+static void add_type(yyjson_mut_doc *doc, yyjson_mut_val *root, const char *key, uint32_t type)
+{
+    const struct ggml_type_info *info = ggml_type_info(type);
+    if (info)
+        yyjson_mut_obj_add_str(doc, root, key, info->word);
+}
+
+static void add_settings(const struct plan_options *o, yyjson_mut_doc *doc, yyjson_mut_val *root)
+{
+    const struct plan_args *a = &o->args;
+    const struct {
+        const char *key;
+        bool given;
+        uint64_t value;
+    } numbers[] = {
+        {"ctx", a->ctx > 0, a->ctx},
+        {"ctx_min", a->min_ctx > 0, a->min_ctx},
+        {"parallel", a->parallel > 0, a->parallel},
+        {"batch", a->batch > 0, a->batch},
+        {"ubatch", a->ubatch > 0, a->ubatch},
+        {"max_gpus", o->max_gpus > 0, o->max_gpus},
+        {"vram_limit", o->vram_limit_given > 0, o->vram_limit_given},
+        {"margin", a->margin_given, a->margin_bytes},
+    };
+    for (size_t i = 0; i < TABLE_COUNT(numbers); i++)
+        if (numbers[i].given)
+            yyjson_mut_obj_add_uint(doc, root, numbers[i].key, numbers[i].value);
+    if (a->gpu_layers_given)
+        yyjson_mut_obj_add_int(doc, root, "gpu_layers", a->gpu_layers);
+    if (a->type_given) {
+        add_type(doc, root, "kv_type_k", a->type_k);
+        add_type(doc, root, "kv_type_v", a->type_v);
+    }
+    if (o->kv_floor_given)
+        add_type(doc, root, "kv_floor", o->kv_floor);
+    if (o->bpw_floor_given)
+        yyjson_mut_obj_add_real(doc, root, "bpw_floor", o->bpw_floor);
+    if (o->on)
+        yyjson_mut_obj_add_strcpy(doc, root, "device", o->on);
+    if (!o->allow_cpu)
+        yyjson_mut_obj_add_bool(doc, root, "allow_cpu", false);
+    if (a->embedding)
+        yyjson_mut_obj_add_bool(doc, root, "embedding", true);
+    if (!o->strategy_given)
+        return;
+    const char *word = plan_strategy_word(o->strategy);
+    auto_free char *limited =
+        o->vram_limit_bytes ? mem_printf("%s:%llu", word, (unsigned long long)(o->vram_limit_bytes / MIB))
+                            : NULL;
+    yyjson_mut_obj_add_strcpy(doc, root, "strategy", limited ? limited : word);
+}
+
+static int plan_live(struct cli_call *call)
+{
+    const struct plan_options *o = call->options;
+    const struct plan_args *a = &o->args;
+    const struct {
+        const char *name;
+        bool given;
+    } others[] = {
+        {"--hw", a->hw != NULL},
+        {"--device", a->devices.n > 0},
+        {"--host-ram", a->host_bytes > 0},
+        {"--verify", o->verify},
+        {"--mmproj", a->mmproj != NULL},
+        {"--no-mmproj", a->no_mmproj},
+        {"--model-draft", a->draft != NULL},
+        {"--lora", a->loras.n + a->scaled_loras.n > 0},
+    };
+    yyjson_mut_val *root;
+    for (size_t i = 0; i < TABLE_COUNT(others); i++) {
+        struct err err;
+        if (!others[i].given)
+            continue;
+        (void)err_set(&err, RC_INVALID,
+                      "--live asks about the daemon's own machine and models: it takes no %s",
+                      others[i].name);
+        err_hint(&err, "leave out --live to plan without the daemon; files beside a model are set in the "
+                       "configuration");
+        return cli_usage(call, &err);
+    }
+    yyjson_mut_doc *doc = control_body(call->args[0], &root);
+    add_settings(o, doc, root);
+    return plan_live_run(call, doc);
+}
+
 static int run(struct cli_call *call)
 {
     const struct plan_options *o = call->options;
@@ -268,6 +362,8 @@ static int run(struct cli_call *call)
     }
     if (o->rebalance)
         return plan_rebalance_run(call);
+    if (o->live)
+        return plan_live(call);
     if (plan_args_params(&o->args, &base, &err))
         return cli_usage(call, &err);
     if (machine(o, &mach, &err))
@@ -289,7 +385,8 @@ static int run(struct cli_call *call)
 const struct cli_command cmd_plan = {
     .name = "plan",
     .group = "Plan",
-    .synopsis = "MODEL|--rebalance [--ctx N] [--strategy S] [--device NAME:TOTAL_MIB[:FREE_MIB]]… [OPTION]…",
+    .synopsis =
+        "MODEL [--live]|--rebalance [--ctx N] [--strategy S] [--device NAME:TOTAL_MIB[:FREE_MIB]]… [OPTION]…",
     .summary = "the best way to run a model here, and why",
     .details =
         "MODEL is a GGUF file or an id that `arriero models` lists. Without --device the plan is for "
@@ -302,7 +399,9 @@ const struct cli_command cmd_plan = {
         "--hw dgx-h100. The bar shows how much of the free memory is taken. If nothing fits, a smaller "
         "quantisation of the same model is looked for on disk.\n\n"
         "--rebalance, without MODEL, asks the running daemon which of the loaded models would run faster "
-        "elsewhere now, what loading them again would cost and what it would bring.",
+        "elsewhere now, what loading them again would cost and what it would bring.\n\n"
+        "--live asks the daemon what would happen if MODEL were asked for now: whether it is loaded at once, "
+        "which models leave for it, or how long it waits for its turn, and when it would be ready.",
     .options_size = sizeof(struct plan_options),
     .defaults = defaults,
     .options = options,

@@ -111,14 +111,13 @@ static void put_bar(struct buf *out, uint64_t used, uint64_t room)
     buf_printf(out, "] %3.0f %%\n", 100 * share);
 }
 
-static void put_parts(struct buf *out, const struct plan_view *v)
+void plan_show_parts(struct buf *out, const struct plan_part *parts, size_t n, uint64_t host_free)
 {
-    const struct plan_estimate *e = &v->plan->estimate;
     buf_puts(out, "GiB       WEIGHTS   CACHE  GRAPHS   OTHER   TOTAL    FREE\n");
-    for (size_t i = 0; i < e->n_parts; i++) {
-        const struct plan_part *p = &e->parts[i];
+    for (size_t i = 0; i < n; i++) {
+        const struct plan_part *p = &parts[i];
         bool host = p->kind == PLAN_HOST;
-        uint64_t room = host ? v->machine->host.free_bytes : p->free_bytes, total = plan_part_total(p);
+        uint64_t room = host ? host_free : p->free_bytes, total = plan_part_total(p);
         buf_printf(out, "%-9.9s %7.2f %7.2f %7.2f %7.2f %7.2f %7.2f", host ? "RAM" : p->name,
                    (double)p->model_bytes / GIB, (double)p->context_bytes / GIB,
                    (double)p->compute_bytes / GIB, (double)p->overhead_bytes / GIB, (double)total / GIB,
@@ -127,8 +126,7 @@ static void put_parts(struct buf *out, const struct plan_view *v)
     }
 }
 
-/* A sentence over as many lines as it needs. */
-static void put_wrapped(struct buf *out, const char *lead, const char *text)
+void plan_show_wrapped(struct buf *out, const char *lead, const char *text)
 {
     size_t indent = strlen(lead), at = indent;
     buf_puts(out, lead);
@@ -158,7 +156,7 @@ static void put_head(struct buf *out, const struct plan_view *v)
     snprintf(line, sizeof line, "%.120s: %s %s, %s, %u layers, trained for %u tokens", m->name,
              m->architecture, m->quantization, str_human_bytes(m->tensor_bytes, size, sizeof size),
              m->n_layer, m->context_train);
-    put_wrapped(out, "", line);
+    plan_show_wrapped(out, "", line);
     for (size_t i = 0; i < v->machine->n_devices; i++)
         if (v->machine->devices[i].model[0])
             buf_printf(out, "%s is %s\n", v->machine->devices[i].name, v->machine->devices[i].model);
@@ -179,10 +177,10 @@ static void put_answer(struct buf *out, const struct plan_view *v)
         "%.1f s to load.",
         p->estimate.params.ctx, p->estimate.params.parallel, p->estimate.params.parallel == 1 ? "" : "s",
         k ? k->word : "unknown", p->speed.decode_tps, p->speed.prefill_tps, p->speed.load_seconds);
-    put_wrapped(out, "", line);
+    plan_show_wrapped(out, "", line);
     if (v->room_tokens > p->estimate.params.ctx) {
         snprintf(line, sizeof line, "There would be room for %u tokens.", v->room_tokens);
-        put_wrapped(out, "", line);
+        plan_show_wrapped(out, "", line);
     }
 }
 
@@ -200,19 +198,19 @@ static void put_reasons(struct buf *out, const struct plan *p)
         if (!any)
             buf_puts(out, p->fits ? "\nWhy\n" : "Tried\n");
         any = true;
-        put_wrapped(out, "  ", p->reasons[i].text);
+        plan_show_wrapped(out, "  ", p->reasons[i].text);
     }
     if (p->n_rejected)
         buf_puts(out, "\nNot chosen\n");
     for (uint32_t i = 0; i < p->n_rejected; i++)
-        put_wrapped(out, "  ", p->rejected[i].text);
+        plan_show_wrapped(out, "  ", p->rejected[i].text);
     if (p->n_alternatives)
         buf_puts(out, "\nOther strategies\n");
     for (uint32_t i = 0; i < p->n_alternatives; i++) {
         char line[260];
         snprintf(line, sizeof line, "%s: %s", plan_strategy_word(p->alternatives[i].strategy),
                  p->alternatives[i].text);
-        put_wrapped(out, "  ", line);
+        plan_show_wrapped(out, "  ", line);
     }
 }
 
@@ -222,7 +220,8 @@ void plan_show_text(const struct plan_view *v)
     put_head(&text, v);
     if (v->plan->fits) {
         buf_printf(&text, "Strategy %s\n", plan_strategy_word(v->plan->strategy));
-        put_parts(&text, v);
+        plan_show_parts(&text, v->plan->estimate.parts, v->plan->estimate.n_parts,
+                        v->machine->host.free_bytes);
         put_answer(&text, v);
     }
     put_reasons(&text, v->plan);

@@ -34,4 +34,9 @@ void plan_show_text(const struct plan_view *v);
 /* failed: why it does not fit, or NULL. Returns the exit status. */
 int plan_show_json(const struct plan_view *v, const struct err *failed);
 
+/* The table of parts, of the host too, with what is free beside each. Appends. */
+void plan_show_parts(struct buf *out, const struct plan_part *parts, size_t n, uint64_t host_free);
+/* A sentence behind `lead`, wrapped at 80 columns under it. Appends. */
+void plan_show_wrapped(struct buf *out, const char *lead, const char *text);
+
 #endif

@@ -117,6 +117,8 @@ struct config {
     uint64_t header_timeout, idle_timeout, connect_timeout, load_timeout, drain_timeout,
         stop_timeout;                           /* ms */
     uint64_t write_timeout, patience;           /* ms */
+    uint64_t min_residence;                     /* ms; UINT64_MAX = auto */
+    uint32_t loads_at_once;                     /* 0 = auto */
     uint64_t first_byte, event_gap, total_time; /* ms; 0 = none */
     uint32_t max_connections;
     uint32_t embed_batch;

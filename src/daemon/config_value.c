@@ -195,8 +195,9 @@ static bool from_bytes(const struct context *x, struct str text, void *field)
 
 static bool from_duration(const struct context *x, struct str text, void *field)
 {
-    uint64_t v = 0;
-    if (!str_duration_ms(text, &v) || v > INT64_MAX || !in_range(x, (int64_t)v))
+    uint64_t v = UINT64_MAX;
+    bool is_auto = (x->key->flags & CONFIG_AUTO) && str_eq_c(text, "auto");
+    if (!is_auto && (!str_duration_ms(text, &v) || v > INT64_MAX || !in_range(x, (int64_t)v)))
         return false;
     *(uint64_t *)field = v;
     return true;
@@ -313,8 +314,10 @@ static yyjson_mut_val *json_bytes(const struct config_key *key, const void *fiel
 static yyjson_mut_val *json_duration(const struct config_key *key, const void *field, yyjson_mut_doc *doc)
 {
     static const struct unit units[] = {{"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
-    (void)key;
-    return json_in_units(doc, *(const uint64_t *)field, units, TABLE_COUNT(units));
+    uint64_t v = *(const uint64_t *)field;
+    if (v == UINT64_MAX && (key->flags & CONFIG_AUTO))
+        return yyjson_mut_str(doc, "auto");
+    return json_in_units(doc, v, units, TABLE_COUNT(units));
 }
 
 static yyjson_mut_val *json_percent(const struct config_key *key, const void *field, yyjson_mut_doc *doc)

@@ -48,6 +48,8 @@ void daemon_pool_options(struct daemon *d, struct pool_options *ret)
     ret->starvation_ms = c->starvation;
     ret->queue_wait_ms = (uint32_t)c->queue_wait; /* bounded to a day */
     ret->patience_ms = c->patience;
+    ret->min_residence_ms = c->min_residence;
+    ret->loads_at_once = c->loads_at_once;
 }
 
 /* The names that this machine goes by. */

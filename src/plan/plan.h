@@ -197,6 +197,9 @@ struct plan_speed {
 };
 void plan_speed(const struct model *m, const struct plan_estimate *e, const struct plan_machine *machine,
                 struct plan_speed *ret_speed);
+/* The share of the disk's bandwidth that a load of so many seconds takes, 0 to 1: the time of reading what is
+ * not in the page cache, of all of it. */
+double plan_disk_share(const struct model *m, const struct plan_host *host, double load_seconds);
 /* Seconds of one request that runs alone: a prompt of `prompt` tokens behind `depth` cached ones, then
  * `tokens` written. Zeros when the estimate does not belong to the model. */
 void plan_seconds(const struct model *m, const struct plan_estimate *e, const struct plan_machine *machine,

@@ -356,15 +356,30 @@ static double total(const struct layout *l, const struct plan_machine *machine, 
     return sum;
 }
 
+static double cached_share(const struct plan_host *host)
+{
+    return host->file_cached > 0 ? (host->file_cached < 1 ? host->file_cached : 1) : 0;
+}
+
+static double disk_seconds(const struct model *m, const struct plan_host *host)
+{
+    double disk = 1e9 * (host->disk_gbps > 0 ? host->disk_gbps : DISK_GBPS);
+    return (double)m->tensor_bytes * (1 - cached_share(host)) / disk;
+}
+
+double plan_disk_share(const struct model *m, const struct plan_host *host, double load_seconds)
+{
+    double reading = disk_seconds(m, host);
+    return load_seconds > reading ? reading / load_seconds : reading > 0;
+}
+
 static double load_seconds(const struct layout *l, const struct plan_machine *machine)
 {
     const struct plan_host *host = &machine->host;
     struct load load[LAYOUT_MAX_BACKENDS] = {0};
     weigh_devices(l, host, 1, load);
-    double bytes = (double)l->f->m->tensor_bytes, cached = host->file_cached;
-    cached = cached > 0 ? (cached < 1 ? cached : 1) : 0;
-    double disk = 1e9 * (host->disk_gbps > 0 ? host->disk_gbps : DISK_GBPS);
-    double s = START_S + bytes * (1 - cached) / disk + bytes * cached / (1e9 * CACHED_GBPS) +
+    double bytes = (double)l->f->m->tensor_bytes;
+    double s = START_S + disk_seconds(l->f->m, host) + bytes * cached_share(host) / (1e9 * CACHED_GBPS) +
                (double)l->repack_bytes / (1e9 * REPACK_GBPS);
     for (int d = 0; d < l->n_devices; d++)
         s += load[d].stored_bytes / link_rate(&l->devices[d]);

@@ -6,8 +6,11 @@
  * sample. Own reservations are also counted by themselves, against the device's size and the budget, so that
  * predictions never add up to more than there is.
  *
- * One load makes room at a time: while its victims leave, others start only where there is room as things
- * stand. */
+ * Several loads may make room at a time: who leaves for one is promised to it, so that a load whose victims
+ * are still there takes only what they do not bring (claim_on).
+ *
+ * Who waits longer than the patience goes before all that would take of what it needs: they wait as well,
+ * whoever comes first. So its wait ends when what is loading there is loaded and has had its term. */
 #include "pool/pool_priv.h"
 
 #include <inttypes.h>
@@ -85,6 +88,18 @@ static bool is_software(const char *description)
     return false;
 }
 
+/* What it takes beyond what those bring that leave for it; key NULL = of the host. */
+static uint64_t claim_on(const struct pool_instance *i, const char *key)
+{
+    uint64_t bytes = key ? reserve_on(&i->reserve, key) : i->reserve.host_bytes;
+    if (i->state != POOL_PLANNED)
+        return bytes;
+    for (const struct pool_instance *v = i->pool->instances; v; v = v->next)
+        if (v->room_for == i && instance_holds_memory(v))
+            bytes = minus(bytes, key ? reserve_on(&v->reserve, key) : v->reserve.host_bytes);
+    return bytes;
+}
+
 static uint64_t device_free(struct pool *p, const struct plan_device *d, uint64_t live, bool sampled,
                             const struct hw_inventory *inv)
 {
@@ -93,7 +108,7 @@ static uint64_t device_free(struct pool *p, const struct plan_device *d, uint64_
     for (const struct pool_instance *i = p->instances; i; i = i->next) {
         if (!instance_holds_memory(i))
             continue;
-        uint64_t bytes = reserve_on(&i->reserve, key);
+        uint64_t bytes = claim_on(i, key);
         own += bytes;
         if (!sampled || !is_settled(i, inv))
             unseen += bytes;
@@ -185,7 +200,7 @@ static uint64_t host_unseen(const struct pool_instance *i, const struct hw_inven
     uint64_t anon;
     const struct launch_job *job = i->job;
     if (!is_settled(i, inv))
-        return i->reserve.host_bytes;
+        return claim_on(i, NULL);
     pid_t pid = job ? i->pool->deps.launch->pid(job) : 0;
     if (pid > 0 && i->pool->deps.anon_bytes(pid, &anon))
         return minus(i->reserve.host_bytes, anon);
@@ -203,7 +218,7 @@ static void host_view(struct pool *p, const struct hw_inventory *inv, struct pla
     uint64_t own = 0, live = hw->usable_free_bytes, unseen = reserve;
     for (const struct pool_instance *i = p->instances; i; i = i->next)
         if (instance_holds_memory(i)) {
-            own += i->reserve.host_bytes;
+            own += claim_on(i, NULL);
             unseen += host_unseen(i, inv);
         }
     for (size_t g = 0; g < TABLE_COUNT(p->gone); g++)
@@ -271,7 +286,8 @@ static uint64_t host_part_bytes(const struct plan *plan)
 
 /* ---- residents and victims ---- */
 
-enum view { VIEW_NOBODY, VIEW_IDLE, VIEW_ALL_BUT_PINNED, VIEW_ALL };
+/* Who may leave: nobody; who is idle; who has had its term, if it is not pinned; … in the end. */
+enum view { VIEW_NOBODY, VIEW_IDLE, VIEW_TURN, VIEW_ALL_BUT_PINNED, VIEW_ALL };
 
 struct residents {
     struct plan_resident rows[PLAN_MAX_RESIDENTS];
@@ -291,9 +307,14 @@ static bool is_evictable(const struct entry *e, const struct pool_instance *i, e
         return false;
     if (i->state == POOL_DRAINING) /* it leaves anyway, but what it leaves may be promised for now */
         return i->room_for == NULL || view == VIEW_ALL || view == VIEW_ALL_BUT_PINNED;
-    if (view == VIEW_IDLE)
-        return i->state == POOL_READY && i->busy == 0 && !i->suspect && !is_pinned(i);
-    return view == VIEW_ALL || (view == VIEW_ALL_BUT_PINNED && !is_pinned(i));
+    if (view == VIEW_ALL || is_pinned(i))
+        return view == VIEW_ALL;
+    bool ready = i->state == POOL_READY; /* a load is never broken off for another */
+    switch (view) {
+    case VIEW_IDLE: return ready && i->busy == 0 && !i->suspect && !residence_keeps_idle(i);
+    case VIEW_TURN: return ready && (i->busy == 0 || residence_left_ms(i) == 0);
+    default: return view == VIEW_ALL_BUT_PINNED;
+    }
 }
 
 static void residents_of(const struct entry *e, const struct plan_machine *m, enum view view,
@@ -308,8 +329,8 @@ static void residents_of(const struct entry *e, const struct plan_machine *m, en
         struct plan_resident *row = &r->rows[r->n];
         *row = (struct plan_resident){.id = i->id, .evictable = is_evictable(e, i, view)};
         for (size_t d = 0; d < m->n_devices; d++)
-            row->device_bytes[d] = reserve_on(&i->reserve, device_key(&m->devices[d]));
-        row->host_bytes = i->reserve.host_bytes;
+            row->device_bytes[d] = claim_on(i, device_key(&m->devices[d]));
+        row->host_bytes = claim_on(i, NULL);
         bool leaving = i->state == POOL_DRAINING;
         if (i->entry)
             row->wanted =
@@ -321,14 +342,6 @@ static void residents_of(const struct entry *e, const struct plan_machine *m, en
         row->priority = leaving ? -1000000 : i->entry ? i->entry->priority : 0;
         r->instance[r->n++] = i;
     }
-}
-
-static bool making_room(const struct pool *p)
-{
-    for (const struct pool_instance *i = p->instances; i; i = i->next)
-        if (i->state == POOL_PLANNED)
-            return true;
-    return false;
 }
 
 struct question {
@@ -349,29 +362,36 @@ static enum rc ask(struct question *q, enum view view, struct plan *ret_plan, st
                                  ret_plan, &q->victims, err);
 }
 
-static enum admit go(struct question *q, struct admission *a, bool patience)
+static void take(struct question *q, struct admission *a, bool patience)
 {
     uint64_t left = q->machine.host.free_bytes;
     a->n_victims = q->victims.n;
     a->patience = patience;
     for (uint32_t k = 0; k < q->victims.n; k++) {
         a->victims[k] = q->residents.instance[q->victims.index[k]];
-        left += a->victims[k]->reserve.host_bytes;
+        left += q->residents.rows[q->victims.index[k]].host_bytes;
     }
     left = minus(left, host_part_bytes(&a->plan));
     plan_host_bounds(&a->plan.estimate, left);
     reserve_from(&a->plan, &q->machine, &a->reserve);
-    return ADMIT_GO;
 }
 
-/* Victims whose time is up are ready ones only: a load is never broken off for another. */
-static bool all_ready(const struct question *q)
+/* Two loads need the same device, or both the host alone. */
+static bool meet(const struct reserve *x, const struct reserve *y)
 {
-    for (uint32_t k = 0; k < q->victims.n; k++)
-        if (q->residents.instance[q->victims.index[k]]->state != POOL_READY &&
-            q->residents.instance[q->victims.index[k]]->state != POOL_DRAINING)
-            return false;
-    return true;
+    for (size_t k = 0; k < x->n; k++)
+        if (reserve_on(y, x->rows[k].key) > 0)
+            return true;
+    return x->n == 0 && y->n == 0;
+}
+
+/* Another load that waited too long and comes before this one; NULL = none. */
+static const struct entry *turn_of_another(const struct entry *e, const struct reserve *r)
+{
+    for (const struct entry *o = e->pool->blocked_first; o && o != e; o = o->next_blocked)
+        if (load_time_is_up(o) && meet(&o->wants, r))
+            return o;
+    return NULL;
 }
 
 static void name_instances(const struct pool *p, bool pinned, char *out, size_t cap)
@@ -386,12 +406,26 @@ static void name_instances(const struct pool *p, bool pinned, char *out, size_t 
     }
 }
 
-static enum admit wait_for(struct entry *e, const char *why, struct err *err)
+static enum admit wait_for_others(const struct entry *e, struct err *err)
 {
     char who[200];
     name_instances(e->pool, false, who, sizeof who);
-    (void)err_set(err, RC_BUSY, "%s waits for memory that %s: %s", e->id, why, who);
+    (void)err_set(err, RC_BUSY, "%s waits for memory that models in use, loading or just loaded hold: %s",
+                  e->id, who);
     return ADMIT_WAIT;
+}
+
+/* There is room, or will be: it is taken unless it is the turn of another, who waited longer than it should.
+ */
+static enum admit go(struct question *q, struct admission *a, bool patience, struct err *err)
+{
+    take(q, a, patience);
+    const struct entry *other = turn_of_another(q->e, &a->reserve);
+    if (!other)
+        return ADMIT_GO;
+    (void)err_set(err, seats_is_extra(q->e) ? RC_NO_FIT : RC_BUSY,
+                  "%s waits: what it needs is for %s, which has waited longer", q->e->id, other->id);
+    return seats_is_extra(q->e) ? ADMIT_REFUSE : ADMIT_WAIT;
 }
 
 /* Nothing that the pool can do makes room: why, for people. */
@@ -446,13 +480,52 @@ static bool goes_apart(struct question *q, struct admission *a)
     return apart;
 }
 
+static enum admit answer_of(struct question *q, struct admission *a, struct err *err)
+{
+    struct entry *e = q->e;
+    bool extra = seats_is_extra(e);
+    enum view view = extra ? VIEW_NOBODY : VIEW_IDLE;
+    if (goes_apart(q, a))
+        return go(q, a, false, err);
+    enum rc rc = ask(q, view, &a->plan, err);
+    if (rc == RC_OK && a->plan.smaller == PLAN_AS_ASKED)
+        return go(q, a, false, err);
+    if (extra && rc == RC_OK)
+        (void)err_set(err, RC_NO_FIT, "only a smaller file leaves room for one more instance of %s", e->id);
+    if (extra || (rc != RC_OK && rc != RC_NO_FIT))
+        return ADMIT_REFUSE;
+    struct err later;
+    struct plan *now = mem_new(struct plan);
+    *now = a->plan;
+    enum rc patient = ask(q, VIEW_ALL_BUT_PINNED, &a->plan, &later);
+    int32_t smaller = a->plan.smaller;
+    enum admit answer;
+    if (rc == RC_OK && (patient != RC_OK || smaller >= now->smaller)) {
+        /* a smaller file takes the place of one that patience would not bring either */
+        rc = ask(q, view, &a->plan, err);
+        answer = rc == RC_OK ? go(q, a, false, err) : ADMIT_REFUSE;
+    } else if (patient != RC_OK) {
+        a->plan = *now; /* with what was tried */
+        answer = refuse(q, err);
+    } else {
+        take(q, a, true);
+        *now = a->plan;
+        if (load_time_is_up(e) && ask(q, VIEW_TURN, &a->plan, &later) == RC_OK &&
+            a->plan.smaller <= smaller) {
+            answer = go(q, a, true, err);
+        } else {
+            a->plan = *now;
+            answer = wait_for_others(e, err);
+        }
+    }
+    free(now);
+    return answer;
+}
+
 enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct admission *a, struct err *err)
 {
     struct pool *p = e->pool;
     struct question *q = mem_new(struct question);
-    struct err later;
-    struct plan *other = NULL;
-    enum admit answer;
     q->e = e;
     q->policy = *policy;
     q->policy.embedding |= e->embedding;
@@ -463,44 +536,8 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
     admit_machine(p, e->caps ? e->caps : p->default_caps, policy->device, &q->machine);
     lesson_teach(e, policy, &q->machine);
     a->machine = q->machine;
-    bool strict = making_room(p), extra = seats_is_extra(e);
-    enum view view = strict || extra ? VIEW_NOBODY : VIEW_IDLE;
-    if (goes_apart(q, a)) {
-        answer = go(q, a, false);
-        goto done;
-    }
-    enum rc rc = ask(q, view, &a->plan, err);
-    if (rc == RC_OK && a->plan.smaller == PLAN_AS_ASKED) {
-        answer = go(q, a, false);
-        goto done;
-    }
-    answer = ADMIT_REFUSE;
-    if (extra && rc == RC_OK)
-        (void)err_set(err, RC_NO_FIT, "only a smaller file leaves room for one more instance of %s", e->id);
-    if (extra || (rc != RC_OK && rc != RC_NO_FIT))
-        goto done;
-    other = mem_new(struct plan);
-    enum rc patient = ask(q, VIEW_ALL_BUT_PINNED, other, &later);
-    /* A smaller file takes the place of one that patience would not bring either. */
-    if (rc == RC_OK && (patient != RC_OK || other->smaller >= a->plan.smaller)) {
-        rc = ask(q, view, &a->plan, err);
-        answer = rc == RC_OK ? go(q, a, false) : ADMIT_REFUSE;
-        goto done;
-    }
-    if (patient != RC_OK) {
-        answer = refuse(q, err);
-        goto done;
-    }
-    if (!strict && e->demand == DEMAND_BLOCKED && p->opt.patience_ms && all_ready(q) &&
-        p->deps.now_ms() - e->blocked_ms >= p->opt.patience_ms) {
-        a->plan = *other;
-        answer = go(q, a, true);
-        goto done;
-    }
-    answer = wait_for(e, strict ? "another load is making" : "busy or loading models hold", err);
-done:
+    enum admit answer = answer_of(q, a, err);
     a->plan.estimate.params.extras = NULL; /* the question's own */
-    free(other);
     free(q);
     return answer;
 }

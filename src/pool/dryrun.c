@@ -1,4 +1,5 @@
 /* Would it fit, where, evicting whom: the question of a load without the load. See pool.h. */
+#include "os/pagecache.h"
 #include "pool/pool_priv.h"
 
 enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *policy, yyjson_mut_doc *doc,
@@ -30,6 +31,7 @@ enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *po
     bool had_smaller = e->smaller.n > 0;
     if (!had_smaller)
         smaller_read(p, e->smaller_paths, e->n_smaller_paths, &e->smaller);
+    (void)pagecache_share(e->path, &e->file_cached, NULL); /* as it is now */
     struct admission *a = mem_new(struct admission);
     struct plan_policy wanted = policy ? *policy : e->policy;
     struct err why = {0};
@@ -52,6 +54,7 @@ enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *po
         yyjson_mut_obj_remove_key(o, "victims");
         yyjson_mut_obj_add_val(doc, o, "victims", victims);
         yyjson_mut_obj_add_bool(doc, o, "waits", answer == ADMIT_WAIT);
+        yyjson_mut_obj_add_val(doc, o, "live", outlook_json(e, a, answer, doc));
         if (why.code != RC_OK)
             yyjson_mut_obj_add_val(doc, o, "error", json_err(doc, &why));
         *ret_json = o;

@@ -418,7 +418,8 @@ void instance_idle(struct pool_instance *i)
 {
     if (i->state == POOL_DRAINING && i->busy == 0)
         terminate(i, SIGTERM);
-    else if (i->state == POOL_READY && i->busy == 0 && !i->suspect && i->entry)
+    i->rested |= i->state == POOL_READY && i->busy == 0;
+    if (i->state == POOL_READY && i->busy == 0 && !i->suspect && i->entry)
         set_timer(i, i->keep_ms == UINT64_MAX ? TIMER_NONE : TIMER_TTL, i->keep_ms);
 }
 

@@ -103,6 +103,7 @@ void lease_fill(struct pool_instance *i, bool light, struct pool_lease *l)
     i->slots += !light;
     i->leases++;
     i->last_used_ms = now;
+    i->returned |= i->rested;
     breaker_sent(&i->breaker, now);
     if (i->busy > 1)
         i->crowded_ms = i->last_used_ms;
@@ -123,8 +124,8 @@ static uint64_t ready_slots(const struct entry *lead)
     return n;
 }
 
-/* Of one request in its slot: as measured, else what the plan expects of a middling answer. */
-static uint64_t service_ms(const struct entry *lead)
+/* As measured, else what the plan expects of a middling answer. */
+uint64_t lease_service_ms(const struct entry *lead)
 {
     if (lead->service_us)
         return lead->service_us / 1000 + 1;
@@ -134,8 +135,7 @@ static uint64_t service_ms(const struct entry *lead)
     return 1000;
 }
 
-/* Until the first instance is ready; 0 = one is. */
-static uint64_t load_left_ms(const struct entry *lead)
+uint64_t lease_load_left_ms(const struct entry *lead)
 {
     uint64_t best = UINT64_MAX, now = lead->pool->deps.now_ms();
     for (const struct entry *s = lead; s; s = s->twin) {
@@ -163,13 +163,13 @@ static uint32_t to_u32(uint64_t v)
 uint32_t lease_expected_ms(const struct entry *e, size_t ahead)
 {
     const struct entry *lead = e->lead;
-    uint64_t load = load_left_ms(lead), slots = ready_slots(lead), before = ahead + 1;
+    uint64_t load = lease_load_left_ms(lead), slots = ready_slots(lead), before = ahead + 1;
     if (load > 0) { /* all slots are free when it is there */
         uint32_t parallel = lead->policy.parallel ? lead->policy.parallel : 4;
         before = ahead < parallel ? 0 : ahead + 1 - parallel;
         slots = parallel;
     }
-    return to_u32(load + before * service_ms(lead) / (slots ? slots : 1));
+    return to_u32(load + before * lease_service_ms(lead) / (slots ? slots : 1));
 }
 
 /* A place in the line gets free with every grant; who was sent away before takes the earlier ones. */
@@ -177,8 +177,8 @@ uint32_t lease_retry_after_s(const struct entry *e)
 {
     const struct entry *lead = e->lead;
     uint64_t slots = ready_slots(lead);
-    uint64_t ms =
-        load_left_ms(lead) + ((uint64_t)lead->turned_away + 1) * service_ms(lead) / (slots ? slots : 1);
+    uint64_t ms = lease_load_left_ms(lead) +
+                  ((uint64_t)lead->turned_away + 1) * lease_service_ms(lead) / (slots ? slots : 1);
     uint64_t s = ms / 1000 + (ms % 1000 > 0);
     return s < 1 ? 1 : s < RETRY_MAX_S ? (uint32_t)s : RETRY_MAX_S;
 }
@@ -300,6 +300,7 @@ static void note_use(struct entry *lead)
     bool in_use = lead->n_waiting > 0;
     for (const struct entry *s = lead; s && !in_use; s = s->twin)
         in_use = s->current && s->current->busy > 0;
+    residence_wanted(lead);
     if (lead->used_ms)
         reuse_seen(&lead->reuse, in_use ? 0 : (double)(now - lead->used_ms) / 1000);
     lead->used_ms = now;

@@ -53,6 +53,12 @@ static void blocked_add(struct entry *e)
     pool_retime(e->pool);
 }
 
+bool load_time_is_up(const struct entry *e)
+{
+    uint64_t patience = e->pool->opt.patience_ms;
+    return e->demand == DEMAND_BLOCKED && patience && e->pool->deps.now_ms() - e->blocked_ms >= patience;
+}
+
 void blocked_remove(struct entry *e)
 {
     for (struct entry **at = &e->pool->blocked_first; *at; at = &(*at)->next_blocked)
@@ -148,6 +154,22 @@ static void tell_evictions(struct entry *e, const struct admission *a)
     }
 }
 
+bool load_may_start(struct pool_instance *i)
+{
+    struct plan_reason r;
+    if (i->victims_left > 0)
+        return false;
+    bool may = disk_has_turn(i);
+    if (!may && !i->told_waiting) {
+        i->told_waiting = true;
+        reason_set(&r, "waits_for_disk", "there is room for %s, but %s", i->model,
+                   i->pool->opt.loads_at_once ? "limits.loads_at_once allows no further load now"
+                                              : "the disk is busy with other loads");
+        decide(i->pool, "wait", i->entry, i, &r, 1, NULL, 0);
+    }
+    return may;
+}
+
 static void place(struct entry *e, const struct admission *a)
 {
     if (e->demand == DEMAND_BLOCKED)
@@ -165,17 +187,19 @@ static void place(struct entry *e, const struct admission *a)
         i->victims_left++;
         if (v->state == POOL_DRAINING)
             continue; /* on its way out already */
+        residence_left_for(v, i);
         instance_detach(v);
         instance_stop(v, STOP_DRAIN);
     }
-    if (i->victims_left == 0)
+    if (load_may_start(i))
         load_room_made(i);
     else
         pool_retime(e->pool);
 }
 
-static void wait_for_room(struct entry *e, const struct err *why)
+static void wait_for_room(struct entry *e, const struct admission *a, const struct err *why)
 {
+    e->wants = a->reserve;
     if (e->demand != DEMAND_BLOCKED)
         blocked_add(e);
     if (e->told_waiting)
@@ -257,7 +281,7 @@ void load_try_room(struct entry *e)
         policy.ctx_min = e->ctx_floor;
     switch (admit_try(e, &policy, a, &err)) {
     case ADMIT_GO: place(e, a); break;
-    case ADMIT_WAIT: wait_for_room(e, &err); break;
+    case ADMIT_WAIT: wait_for_room(e, a, &err); break;
     case ADMIT_REFUSE:
         if (e->ctx_floor) { /* it fitted when it was asked for: a wish, and no condition */
             e->ctx_floor = 0;

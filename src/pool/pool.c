@@ -19,6 +19,7 @@ void pool_options_default(struct pool_options *o)
         .max_overtaken = 64,
         .starvation_ms = 30 * 1000,
         .patience_ms = 15 * 1000,
+        .min_residence_ms = UINT64_MAX,
     };
 }
 
@@ -135,17 +136,11 @@ static void start_those_with_room(struct pool *p)
     for (bool again = true; again;) { /* the list may change with every launch */
         again = false;
         for (struct pool_instance *i = p->instances; i && !again; i = i->next)
-            if (i->state == POOL_PLANNED && i->victims_left == 0 && !p->stopping) {
+            if (i->state == POOL_PLANNED && !p->stopping && load_may_start(i)) {
                 load_room_made(i);
                 again = true;
             }
     }
-}
-
-static bool time_is_up(const struct entry *e)
-{
-    uint64_t patience = e->pool->opt.patience_ms;
-    return patience && e->pool->deps.now_ms() - e->blocked_ms >= patience;
 }
 
 /* The planner is asked again only when its answer may be another one. */
@@ -154,9 +149,10 @@ static void look_at_blocked(struct pool *p)
     if (!p->blocked_first)
         return;
     uint64_t sample = p->opt.hooks.inventory(p->opt.hooks.arg)->ended_ms;
-    bool changed = p->room_changed || sample != p->looked_ms;
+    bool changed = p->room_changed || sample != p->looked_ms || residence_ended_since(p, p->looked_at_ms);
     p->room_changed = false;
     p->looked_ms = sample;
+    p->looked_at_ms = p->deps.now_ms();
     size_t n = 0;
     for (const struct entry *e = p->blocked_first; e; e = e->next_blocked)
         n++;
@@ -164,7 +160,7 @@ static void look_at_blocked(struct pool *p)
         struct entry *next = e->next_blocked;
         if (!wait_count(e))
             load_drop(e); /* nobody waits for it any more */
-        else if (changed || time_is_up(e) || load_sample_is_late(e))
+        else if (changed || load_time_is_up(e) || load_sample_is_late(e))
             load_try_room(e);
         /* callbacks may have changed the list: go on only if the next one still is in it */
         struct entry *found = p->blocked_first;

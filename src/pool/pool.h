@@ -116,6 +116,9 @@ struct pool_options {
     uint64_t
         patience_ms; /* a waiting load that only busy instances keep out gets its turn after so long: they
                       * take no new requests, finish theirs and make room; default 15 s; 0 = never */
+    uint64_t min_residence_ms; /* an instance keeps its place so long from when it is ready, see residence.c;
+                                * default UINT64_MAX: as long as it took to load, at least 10 s */
+    uint32_t loads_at_once;    /* default 0 = as many as the disk serves at half their speed alone */
 };
 void pool_options_default(struct pool_options *o);
 

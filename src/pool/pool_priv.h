@@ -8,6 +8,8 @@
  *   probe.c     what runtimes can do, asked once
  *   beside.c    the files beside a model: copies of their names, what they hold, the planner's view
  *   admit.c     the machine as a load sees it, and the question whether there is room
+ *   residence.c how long an instance keeps its place against those that wait
+ *   disk.c      how many loads may go on at once
  *   instance.c  one instance: states, process, timers, end
  *   seats.c     the instances that one model may have
  *   lease.c     which instance serves a request, and who waits
@@ -17,6 +19,7 @@
  *   health.c    GET /health on the loop (health.h), and free ports
  *   views.c     JSON, counters, decisions
  *   dryrun.c    the question of a load without the load
+ *   outlook.c   when it would be ready, and who leaves for it
  *   rebalance.c would loaded models be better placed elsewhere
  *   lesson.c    what loads and requests teach
  *   real.c      what is called in earnest
@@ -185,21 +188,25 @@ struct entry {
     uint32_t seat;      /* 0 for the first */
     uint32_t seats_min; /* lead */
     /* line (lead) */
-    struct line *line;             /* NULL until a request waits */
-    struct prefix_table *prefixes; /* NULL = one seat */
-    uint64_t service_us;           /* of a request, smoothed; 0 = none measured */
-    struct reuse reuse;            /* when it was wanted */
-    uint64_t used_ms;              /* the latest request came or ended; 0 = never */
-    uint32_t turned_away;          /* since the line was last shorter */
-    bool told_full;                /* the decision to refuse was handed out */
+    struct line *line;              /* NULL until a request waits */
+    struct prefix_table *prefixes;  /* NULL = one seat */
+    uint64_t service_us;            /* of a request, smoothed; 0 = none measured */
+    struct reuse reuse;             /* when it was wanted */
+    uint64_t used_ms;               /* the latest request came or ended; 0 = never */
+    uint64_t left_for;              /* the instance that its latest one made room for; 0 = wanted since */
+    uint64_t left_ms, left_term_ms; /* when, and its term then: see residence.c */
+    bool came_back;                 /* it was wanted again too soon after that */
+    uint32_t turned_away;           /* since the line was last shorter */
+    bool told_full;                 /* the decision to refuse was handed out */
     /* demand */
     enum demand demand;
     struct prep *prep;                        /* its entry pointer is set to NULL by whoever lets go of it */
     struct pool_wait *wait_first, *wait_last; /* beside the line */
     uint32_t n_waiting;                       /* in line and beside it */
-    uint64_t round;      /* of failing: who came later is not told of an earlier failure */
-    uint64_t blocked_ms; /* since when */
-    bool told_waiting;   /* the decision that it waits for memory was handed out */
+    uint64_t round;       /* of failing: who came later is not told of an earlier failure */
+    uint64_t blocked_ms;  /* since when */
+    struct reserve wants; /* what a blocked one would take if all that may leave had left */
+    bool told_waiting;    /* the decision that it waits for memory was handed out */
     /* what preparation found */
     struct model *facts;
     struct runtime_caps *caps; /* own copy */
@@ -246,7 +253,8 @@ struct pool_instance {
     struct plan_machine machine;
     struct reserve reserve;
     struct pool_instance *room_for; /* it leaves so that this one can start; NULL else */
-    uint32_t victims_left;          /* a planned one starts when this is 0 */
+    uint32_t victims_left;          /* a planned one starts when this is 0 … */
+    bool told_waiting;              /* … and it waits for the disk: that was handed out */
     /* process */
     struct launch_job *job; /* NULL when its process is over or being forgotten */
     unsigned jobs_closing;  /* forgotten, not yet closed */
@@ -272,6 +280,7 @@ struct pool_instance {
                        * = for ever */
     bool kept;        /* keep_ms is a client's wish */
     bool suspect;     /* its health is being checked: no new lease until it is known */
+    bool rested, returned; /* it was idle once; it was used again after that */
     struct breaker breaker;
     unsigned check_failures;
     uint64_t check_ticks, check_ok_ms; /* at the latest check; the latest sign of life while it is checked */
@@ -320,6 +329,7 @@ struct pool {
     struct entry *blocked_first; /* first come, first looked at */
     bool room_changed;           /* since blocked loads were looked at: who has room, or who could leave */
     uint64_t looked_ms;          /* the sample they were looked at with */
+    uint64_t looked_at_ms;       /* and when that was */
     struct gone gone[POOL_GONE];
     struct unload_op *unloads;
     unsigned n_work; /* preparations on the work pool */
@@ -362,6 +372,8 @@ void lease_describe(const struct pool_instance *i, struct pool_lease *ret_lease)
 void lease_fill(struct pool_instance *i, bool light, struct pool_lease *ret_lease); /* counts it */
 /* Its instances are gone and somebody waits still: loads it again, or tells them why not. */
 void lease_resume(struct entry *lead);
+uint64_t lease_service_ms(const struct entry *lead);   /* of one request in its slot */
+uint64_t lease_load_left_ms(const struct entry *lead); /* until the first instance is ready; 0 = one is */
 uint32_t lease_expected_ms(const struct entry *e, size_t ahead); /* until a request is served */
 uint32_t
 lease_retry_after_s(const struct entry *e); /* until one that finds the line full would find a place */
@@ -400,7 +412,10 @@ void load_begin(struct entry *e); /* DEMAND_NONE → PREPARING */
 void load_unprepared(struct entry *e, enum rc rc, const struct err *err);
 /* Facts and capabilities are there: PREPARING or BLOCKED → PLACED, BLOCKED, or failed. */
 void load_try_room(struct entry *e);
+bool load_time_is_up(const struct entry *e);     /* it was blocked for as long as the patience lasts */
 bool load_sample_is_late(const struct entry *e); /* it waits no longer for a sample of after its failure */
+/* A planned one whose room is made and whose turn at the disk it is; else it is looked at with every turn. */
+bool load_may_start(struct pool_instance *i);
 void load_room_made(struct pool_instance *i);
 void load_ready(struct pool_instance *i);
 void load_failed(struct pool_instance *i, enum runtime_failure failure, const struct err *cause);
@@ -429,6 +444,8 @@ struct admission {
     size_t n_victims;
     bool patience; /* the victims are busy ones, whose time is up */
 };
+/* ADMIT_WAIT too fills plan, reserve and victims: what it takes, and who leaves for it, when its turn comes.
+ */
 /* wanted: the device that the model is pinned to, or NULL. */
 void admit_machine(struct pool *p, const struct runtime_caps *caps, const char *wanted,
                    struct plan_machine *ret_machine);
@@ -436,6 +453,18 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
                      struct err *err);
 
 const char *device_key(const struct plan_device *d); /* UUID, else the name */
+
+/* residence.c */
+uint64_t residence_term_ms(const struct pool_instance *i);
+uint64_t residence_left_ms(const struct pool_instance *i); /* of its term; 0 unless it is ready */
+bool residence_keeps_idle(const struct pool_instance *i);  /* though idle, it does not leave for others now */
+bool residence_ended_since(const struct pool *p, uint64_t since_ms); /* somebody's term */
+void residence_left_for(struct pool_instance *i,
+                        const struct pool_instance *other); /* before it is told to */
+void residence_wanted(struct entry *lead);                  /* a request came */
+
+/* disk.c */
+bool disk_has_turn(const struct pool_instance *i); /* a planned one whose room is made may start */
 
 /* lesson.c */
 void lesson_teach(struct entry *e, const struct plan_policy *policy, struct plan_machine *machine);
@@ -466,7 +495,13 @@ void pool_gone(struct pool *p, struct pool_instance *i); /* its process is over 
 /* health.c */
 enum rc port_choose(const char *host, uint16_t *ret_port, struct err *err);
 
+/* outlook.c */
+/* What a load that was asked about would bring, and when: see docs/control-api.md, POST /plan, "live". */
+yyjson_mut_val *outlook_json(const struct entry *e, const struct admission *a, enum admit answer,
+                             yyjson_mut_doc *doc);
+
 /* views.c */
+const char *entry_state(const struct entry *lead); /* of the seat that has come furthest, or "unloaded" */
 __attribute__((format(printf, 3, 4))) void reason_set(struct plan_reason *r, const char *code,
                                                       const char *fmt, ...);
 void decide(struct pool *p, const char *kind, const struct entry *e, const struct pool_instance *i,

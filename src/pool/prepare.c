@@ -82,12 +82,10 @@ void smaller_release(const struct pool *p, struct smaller *s)
 static void facts_work(uv_work_t *req)
 {
     struct prep *w = req->data;
-    uint64_t cached = 0, size = 0;
     w->rc = w->pool->deps.facts(w->path, &w->facts, &w->err);
-    if (w->rc == RC_OK && pagecache_resident(w->path, &cached, &size, NULL) == RC_OK && size > 0)
-        w->file_cached = (double)cached / (double)size;
     if (w->rc != RC_OK)
         return;
+    (void)pagecache_share(w->path, &w->file_cached, NULL); /* 0 where nobody may know */
     smaller_read(w->pool, w->smaller_paths, w->n_smaller_paths, &w->smaller);
     w->rc = beside_read(w->pool, w->files, &w->beside, &w->err);
 }

@@ -188,8 +188,7 @@ yyjson_mut_val *pool_json(struct pool *p, yyjson_mut_doc *doc)
     return out;
 }
 
-/* Of the seat that has come furthest. */
-static const char *entry_state(const struct entry *lead)
+const char *entry_state(const struct entry *lead)
 {
     const struct entry *e = lead;
     for (const struct entry *s = lead; s; s = s->twin)

@@ -336,7 +336,7 @@ static enum rc job_start(uv_loop_t *loop, const struct launch_spec *spec, const 
     j->model = m;
     j->events = *events;
     j->arg = arg;
-    j->behaviour = m->at < m->n_script ? m->script[m->at++] : CHILD_READY;
+    j->behaviour = m->at < m->n_script ? m->script[m->at++] : world->slow ? CHILD_HANG : CHILD_READY;
     snprintf(j->tail, sizeof j->tail, "%s",
              j->behaviour == CHILD_DIES_MEMORY ? "out of memory"
              : j->behaviour == CHILD_DIES_PORT ? "port taken"
@@ -415,6 +415,14 @@ void fake_kill(struct fake *f, const char *id, int signo)
     struct launch_job *j = job_of(f, id);
     assert_non_null(j);
     job_end(j, signo);
+}
+
+void fake_wake(struct fake *f, const char *id)
+{
+    struct launch_job *j = job_of(f, id);
+    assert_non_null(j);
+    j->behaviour = CHILD_READY;
+    uv_timer_start(&j->timer, on_job_timer, 0, 0);
 }
 
 void fake_mute(struct fake *f, const char *id)

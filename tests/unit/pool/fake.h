@@ -56,6 +56,7 @@ struct fake {
     size_t n_parts;       /* of a plan and of what is measured, all of one name; 0 = 1 */
     uint32_t slots;       /* of an instance; 0 = no bound */
     bool computes;        /* children use processor time */
+    bool slow;            /* children load until fake_wake */
     uint64_t ticks;
     struct buf decisions;                           /* "kind model\n" */
     struct buf reasons;                             /* "kind model code\n" */
@@ -83,6 +84,7 @@ void fake_settle(struct fake *f); /* until nothing moves: no turn pending, no wo
 void fake_advance_ms(uint64_t ms);
 void fake_sample(struct fake *f);                          /* the inventory is of now */
 void fake_kill(struct fake *f, const char *id, int signo); /* the child dies by itself */
+void fake_wake(struct fake *f, const char *id);            /* one that loads has loaded */
 void fake_mute(struct fake *f, const char *id);            /* it answers no health check any more */
 
 void ask(struct fake *f, const char *id, struct answer *a); /* pool_acquire */
