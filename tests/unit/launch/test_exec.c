@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -162,6 +163,8 @@ static void test_leftovers_die_with_the_leader(void **state)
     assert_int_equal(f->exited, 1);
     long pid = strtol(f->lines.data + 4, NULL, 10);
     assert_true(pid > 1);
+    if (getenv("VALGRIND_LACKS")) /* valgrind 3.19 knows no pidfd_open */
+        skip();
     /* gone, or killed and about to die: the kernel tells when */
     int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
     struct pollfd p = {.fd = fd, .events = POLLIN};

@@ -11,6 +11,7 @@
 
 #include <netinet/in.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -451,6 +452,8 @@ static void test_out_of_descriptors(void **state)
 static void test_deaf_for_a_moment(void **state)
 {
     (void)state;
+    if (getenv("VALGRIND_LACKS")) /* valgrind keeps the highest descriptors for itself */
+        skip();
     struct door_setup setup = door_default();
     struct door *d = door_start(&setup);
     int fd = socket(AF_INET, SOCK_STREAM, 0); /* the client's, made while there are some */
