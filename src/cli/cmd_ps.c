@@ -81,6 +81,19 @@ static void put_failure(struct buf *out, struct str name, yyjson_val *error)
     buf_puts(out, "\n");
 }
 
+/* Of a model that is held back after its failures. */
+static void put_next_try(struct buf *out, yyjson_val *v)
+{
+    char time[24];
+    uint64_t left = json_u64(v, "retry_in_ms", 0);
+    if (!left)
+        return;
+    buf_printf(out, "  next try: in %s at the earliest (failure %llu in a row); at once with: arriero reset ",
+               control_duration(left, time, sizeof time), (unsigned long long)json_u64(v, "failures", 1));
+    text_put_safe(out, json_str(v, "model", STR("?")), false);
+    buf_puts(out, "\n");
+}
+
 /* A table of what is listed; behind it the causes of failures, which are worth more than a column. */
 static void put_list(yyjson_val *list, const char *const *headings, size_t n_headings,
                      void (*add_row)(struct cli_table *t, yyjson_val *v), const char *name_of)
@@ -93,6 +106,7 @@ static void put_list(yyjson_val *list, const char *const *headings, size_t n_hea
     {
         add_row(t, v);
         put_failure(&out, json_str(v, name_of, STR("?")), yyjson_obj_get(v, "last_error"));
+        put_next_try(&out, v);
     }
     cli_table_print(t);
     output_buf(&out);

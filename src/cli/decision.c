@@ -5,10 +5,10 @@
 static const struct {
     const char *kind, *text;
 } kinds[] = {
-    {"load", "was placed"},       {"ready", "became ready"},  {"evict", "was unloaded to make room"},
-    {"unload", "was unloaded"},   {"fail", "failed to load"}, {"ladder", "is tried again with less"},
-    {"breaker", "is left alone"}, {"refuse", "was refused"},  {"crash", "crashed"},
-    {"wait", "waits for memory"},
+    {"load", "was placed"},       {"ready", "became ready"},           {"evict", "was unloaded to make room"},
+    {"unload", "was unloaded"},   {"fail", "failed to load"},          {"ladder", "is tried again with less"},
+    {"breaker", "is left alone"}, {"refuse", "was refused"},           {"crash", "crashed"},
+    {"wait", "waits for memory"}, {"reset", "is held back no longer"},
 };
 
 void control_decision(struct buf *out, yyjson_val *d, size_t width)

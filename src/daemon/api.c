@@ -279,6 +279,29 @@ void api_pin(void *daemon, struct http_exchange *ex)
     yyjson_doc_free(doc);
 }
 
+void api_reset(void *daemon, struct http_exchange *ex)
+{
+    struct daemon *d = daemon;
+    yyjson_doc *doc;
+    struct str model;
+    struct err err;
+    uint32_t n = 0;
+    d->doing = "POST reset";
+    if (!body_of(ex, false, &doc, &model))
+        return;
+    if (pool_forgive(d->pool, model, &n, &err) != RC_OK) {
+        http_reply_err(ex, &err, 0);
+    } else {
+        yyjson_mut_val *root;
+        yyjson_mut_doc *out = doc_new(&root);
+        yyjson_mut_obj_add_bool(out, root, "success", true);
+        json_add_str(out, root, "model", model);
+        yyjson_mut_obj_add_uint(out, root, "reset", n);
+        reply_doc(ex, out);
+    }
+    yyjson_doc_free(doc);
+}
+
 /* Members of the body that stand for settings of a model are read like those of the configuration. */
 static enum rc policy_of(struct daemon *d, yyjson_val *root, struct str model, struct plan_policy *ret,
                          bool *ret_any, struct err *err)

@@ -378,6 +378,7 @@ enum rc daemon_begin_serving(struct daemon *d, struct err *err)
     daemon_pool_options(d, &pool_opt);
     pool_opt.hooks = (struct pool_hooks){.arg = d,
                                          .decision = events_decision,
+                                         .transition = events_transition,
                                          .inventory = on_inventory,
                                          .want_sample = on_want_sample,
                                          .why_not = on_why_not,

@@ -155,6 +155,7 @@ void router_decision(struct daemon *d, const struct pool_decision *p); /* tells 
 
 /* events.c */
 void events_decision(void *daemon, const struct pool_decision *decision);
+void events_transition(void *daemon, const struct pool_transition *t);
 void events_request(void *daemon, const struct http_record *r);
 
 /* background.c: arg is freed with free() behind make's end; fn runs on the work pool and appends a JSON

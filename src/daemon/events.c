@@ -1,5 +1,6 @@
 /* What happens, told onward: a decision of the pool goes to the log, the store, the metrics and the listeners
- * of /events; a finished request to the store and the metrics. Layer daemon; loop thread. */
+ * of /events; a change of an instance's state to the store and those listeners; a finished request to the
+ * store and the metrics. Layer daemon; loop thread. */
 #include "daemon/daemon_priv.h"
 
 #include "daemon/redact.h"
@@ -90,11 +91,18 @@ static yyjson_mut_val *find_instance(yyjson_mut_val *instances, const char *id)
     return NULL;
 }
 
-static void post_measures(struct daemon *d, const struct pool_decision *p, yyjson_mut_val *instance,
-                          const char *path)
+static const char *path_of(const struct daemon *d, const char *model)
+{
+    size_t i = d->set ? model_set_index(d->set, str_from(model)) : SIZE_MAX;
+    return i == SIZE_MAX ? "" : d->set->models[i].path;
+}
+
+static void post_measures(struct daemon *d, const struct pool_decision *p)
 {
     size_t i, n;
     yyjson_mut_val *v;
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *instance = find_instance(pool_json(d->pool, doc), p->instance);
     yyjson_mut_arr_foreach(yyjson_mut_obj_get(instance, "devices"), i, n, v)
     {
         yyjson_mut_val *measured = yyjson_mut_obj_get(yyjson_mut_obj_get(v, "measured"), "total_bytes");
@@ -103,7 +111,7 @@ static void post_measures(struct daemon *d, const struct pool_decision *p, yyjso
         struct store_measure m = {
             .wall_ms = p->wall_ms,
             .model = p->model,
-            .model_path = path,
+            .model_path = path_of(d, p->model),
             .runtime = "llamacpp",
             .device = yyjson_mut_get_str(yyjson_mut_obj_get(v, "name")),
             .predicted_bytes = yyjson_mut_get_uint(yyjson_mut_obj_get(v, "predicted_bytes")),
@@ -111,43 +119,6 @@ static void post_measures(struct daemon *d, const struct pool_decision *p, yyjso
         };
         store_post_measure(d->store, &m);
     }
-}
-
-static const char *path_of(const struct daemon *d, const char *model)
-{
-    size_t i = d->set ? model_set_index(d->set, str_from(model)) : SIZE_MAX;
-    return i == SIZE_MAX ? "" : d->set->models[i].path;
-}
-
-static void post_instance(struct daemon *d, const struct pool_decision *p)
-{
-    static const struct {
-        const char *kind, *state;
-    } states[] = {{"load", "starting"},   {"ready", "ready"}, {"evict", "draining"},
-                  {"unload", "draining"}, {"fail", "failed"}, {"crash", "crashed"}};
-    const char *state = NULL;
-    for (size_t i = 0; i < TABLE_COUNT(states); i++)
-        if (strcmp(states[i].kind, p->kind) == 0)
-            state = states[i].state;
-    if (!state || !p->instance[0])
-        return;
-    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
-    yyjson_mut_val *instance = find_instance(pool_json(d->pool, doc), p->instance);
-    const char *path = path_of(d, p->model);
-    struct store_instance row = {
-        .wall_ms = p->wall_ms,
-        .instance = p->instance,
-        .model = p->model,
-        .model_path = path,
-        .state = state,
-        .pid = yyjson_mut_get_sint(yyjson_mut_obj_get(instance, "pid")),
-        .port = (int)yyjson_mut_get_uint(yyjson_mut_obj_get(instance, "port")),
-        .cause =
-            yyjson_mut_get_str(yyjson_mut_obj_get(yyjson_mut_obj_get(instance, "last_error"), "message")),
-    };
-    store_post_instance(d->store, &row);
-    if (strcmp(p->kind, "ready") == 0)
-        post_measures(d, p, instance, path);
     yyjson_mut_doc_free(doc);
 }
 
@@ -189,7 +160,8 @@ void events_decision(void *daemon, const struct pool_decision *p)
                                  .plan_json = plan.data,
                                  .seconds = p->seconds};
     store_post_decision(d->store, &row);
-    post_instance(d, p);
+    if (strcmp(p->kind, "ready") == 0)
+        post_measures(d, p);
     if (listeners_has(d, LISTEN_DECISIONS, p->model, p->instance)) {
         put_event(d, p, buf_str(&reasons), buf_str(&plan), &event);
         listeners_tell(d, LISTEN_DECISIONS, p->model, p->instance, buf_str(&event));
@@ -199,6 +171,58 @@ void events_decision(void *daemon, const struct pool_decision *p)
     d->roles_stale = true;
     buf_release(&reasons);
     buf_release(&plan);
+    buf_release(&event);
+}
+
+/* ---- changes of states ---- */
+
+/* What was ready and has failed is a crash to people, and was one in the history from the beginning. */
+static const char *state_word(const struct pool_transition *t)
+{
+    return t->from == POOL_READY && t->to == POOL_FAILED ? "crashed" : pool_state_word(t->to);
+}
+
+static void put_transition(struct daemon *d, const struct pool_transition *t, struct buf *out)
+{
+    char at[40];
+    buf_printf(out, "id: %llu\nevent: state\ndata: {\"at\":\"%s\",\"model\":",
+               (unsigned long long)++d->event_serial, clock_rfc3339(t->wall_ms, at, sizeof at));
+    buf_put_json(out, str_from(t->model));
+    buf_puts(out, ",\"instance\":");
+    buf_put_json(out, str_from(t->instance));
+    buf_puts(out, ",\"from\":");
+    if (t->from < POOL_STATES)
+        buf_put_json(out, str_from(pool_state_word(t->from)));
+    else
+        buf_puts(out, "null");
+    buf_puts(out, ",\"to\":");
+    buf_put_json(out, str_from(pool_state_word(t->to)));
+    buf_puts(out, ",\"reason\":{\"code\":");
+    buf_put_json(out, str_from(t->why.code));
+    buf_puts(out, ",\"text\":");
+    buf_put_json(out, str_from(t->why.text));
+    buf_puts(out, "}}\n\n");
+}
+
+void events_transition(void *daemon, const struct pool_transition *t)
+{
+    struct daemon *d = daemon;
+    const struct store_instance row = {.wall_ms = t->wall_ms,
+                                       .instance = t->instance,
+                                       .model = t->model,
+                                       .model_path = path_of(d, t->model),
+                                       .state = state_word(t),
+                                       .pid = t->pid,
+                                       .port = t->port,
+                                       .cause = t->why.text};
+    d->doing = "a change of state";
+    log_debug("%s: %s: %s", t->instance, row.state, t->why.text);
+    store_post_instance(d->store, &row);
+    if (!listeners_has(d, LISTEN_DECISIONS, t->model, t->instance))
+        return;
+    struct buf event = {0};
+    put_transition(d, t, &event);
+    listeners_tell(d, LISTEN_DECISIONS, t->model, t->instance, buf_str(&event));
     buf_release(&event);
 }
 

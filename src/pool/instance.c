@@ -11,32 +11,6 @@
 
 #define LOADED 0.98 /* progress at the log's last lines before it is ready */
 
-/* from → to */
-static const bool allowed[POOL_STATES][POOL_STATES] = {
-    [POOL_PLANNED] = {[POOL_STARTING] = true, [POOL_STOPPED] = true, [POOL_FAILED] = true},
-    [POOL_STARTING] = {[POOL_READY] = true, [POOL_DRAINING] = true, [POOL_FAILED] = true},
-    [POOL_READY] = {[POOL_DRAINING] = true, [POOL_FAILED] = true},
-    [POOL_DRAINING] = {[POOL_STOPPED] = true},
-};
-
-const char *pool_state_word(enum pool_state s)
-{
-    static const char *const words[POOL_STATES] = {
-        [POOL_PLANNED] = "planned",   [POOL_STARTING] = "starting", [POOL_READY] = "ready",
-        [POOL_DRAINING] = "draining", [POOL_STOPPED] = "stopped",   [POOL_FAILED] = "failed",
-    };
-    return (unsigned)s < POOL_STATES ? words[s] : "unknown";
-}
-
-void instance_set_state(struct pool_instance *i, enum pool_state s)
-{
-    if ((unsigned)s >= POOL_STATES || !allowed[i->state][s])
-        abort(); /* a bug: the table above is the whole life of an instance */
-    i->state = s;
-    i->pool->room_changed = true;
-    i->since_ms = i->pool->deps.now_ms();
-}
-
 bool instance_holds_memory(const struct pool_instance *i)
 {
     return i->state != POOL_STOPPED && (i->state != POOL_FAILED || i->jobs_dying > 0);
@@ -53,8 +27,7 @@ struct pool_instance *instance_new(struct entry *e, const struct admission *a)
     i->serial = ++p->next_serial;
     snprintf(i->id, sizeof i->id, "%.80s#%u", e->id, ++e->lead->serial);
     snprintf(i->model, sizeof i->model, "%s", e->id);
-    i->state = POOL_PLANNED;
-    i->since_ms = i->last_used_ms = p->deps.now_ms();
+    i->last_used_ms = p->deps.now_ms();
     i->keep_ms = e->ttl_ms ? e->ttl_ms : UINT64_MAX;
     /* the next load reads them anew: the files may have changed */
     i->facts = a->plan.smaller >= 0 ? take_ptr(e->smaller.list[a->plan.smaller]) : take_ptr(e->facts);
@@ -76,6 +49,8 @@ struct pool_instance *instance_new(struct entry *e, const struct admission *a)
     while (*at)
         at = &(*at)->next;
     *at = i;
+    instance_because(i, "placed", "a place was found for it");
+    instance_born(i);
     return i;
 }
 
@@ -184,6 +159,7 @@ static void on_load_health(void *arg, int status)
     i->load_seconds = (double)(i->pool->deps.now_ms() - i->start_ms) / 1000;
     i->last_used_ms = i->pool->deps.now_ms();
     name_measured(i);
+    instance_because(i, "healthy", "it answers its health check, %.2f s after its start", i->load_seconds);
     instance_set_state(i, POOL_READY);
     load_ready(i);
 }
@@ -243,21 +219,35 @@ static void hint_log(const struct pool_instance *i, struct err *cause)
     err_hint(cause, "%s%ssee what it wrote: arriero logs %s", known, known[0] ? "; " : "", i->model);
 }
 
+/* Did the kernel take it because memory ran out? */
+static enum oom_verdict oom_of(const struct pool_instance *i)
+{
+    const struct pool_deps *deps = &i->pool->deps;
+    struct oom_count now;
+    if (!deps->oom_count)
+        return OOM_UNKNOWN;
+    deps->oom_count(&now);
+    enum oom_verdict v = oom_judge(&i->pool->oom, &now, false);
+    return v >= OOM_SOMEONE && deps->oom_named(i->pid) ? OOM_NAMED : v;
+}
+
 static void on_exited(void *arg, int wait_status)
 {
     struct pool_instance *i = arg;
     struct err cause = {0};
     set_timer(i, TIMER_NONE, 0);
-    enum runtime_failure f =
-        i->pool->deps.runtime->classify(wait_status, i->pool->deps.launch->log_tail(i->job), &cause);
+    struct death death = {.wait_status = wait_status, .oom = oom_of(i)};
+    death.told = i->pool->deps.runtime->classify(wait_status, i->pool->deps.launch->log_tail(i->job), &cause);
+    i->failure = death_explain(&death, &cause);
     bool wanted = i->state == POOL_DRAINING;
     hint_log(i, &cause);
     pool_gone(i->pool, i);
     end_job(i, true);
     if (wanted) {
+        instance_because(i, "ended", "its process has ended%s", i->kill_sent ? ", killed" : "");
         instance_set_state(i, POOL_STOPPED);
     } else if (i->state == POOL_STARTING) {
-        load_failed(i, f, &cause);
+        load_failed(i, i->failure, &cause);
     } else if (i->state == POOL_READY) {
         load_crashed(i, &cause);
     }
@@ -324,8 +314,13 @@ enum rc instance_launch(struct pool_instance *i, struct err *err)
     arena_release(&arena);
     if (rc != RC_OK)
         return rc;
-    if (i->state == POOL_PLANNED)
+    if (i->state == POOL_PLANNED) {
+        instance_because(i, "launched", "there is room for it: its process was started");
         instance_set_state(i, POOL_STARTING);
+    }
+    i->pid = i->pool->deps.launch->pid(i->job);
+    if (i->pool->deps.oom_count)
+        i->pool->deps.oom_count(&i->pool->oom);
     i->start_ms = i->progress_ms = i->pool->deps.now_ms();
     i->probe_ms = POOL_PROBE_MIN_MS;
     lesson_launched(i);

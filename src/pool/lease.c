@@ -203,10 +203,11 @@ static enum pool_answer refuse_full(struct entry *lead, uint32_t *ret_retry_afte
 }
 
 /* After a failure the model is left alone for a while: the cause is told at once. */
-static bool in_back_off(const struct entry *e, struct err *err)
+static bool in_back_off(struct entry *e, struct err *err)
 {
-    if (e->retry_at_ms <= e->pool->deps.now_ms())
+    if (!backoff_left_ms(e))
         return false;
+    backoff_look(e);
     (void)err_set(err, RC_BACKEND, "model %s is held back for %u s after a failure: %.300s", e->id,
                   load_retry_after_s(e), e->cause.message);
     err_hint(err, "%s", e->cause.hint);

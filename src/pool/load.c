@@ -16,7 +16,7 @@
 
 /* ---- demand ---- */
 
-static void fail_entry(struct entry *e, enum rc rc, const struct err *err, bool back_off);
+static void fail_entry(struct entry *e, enum rc rc, const struct err *err);
 
 void load_warm_up(struct pool *p)
 {
@@ -33,12 +33,13 @@ void load_begin(struct entry *e)
 
 void load_unprepared(struct entry *e, enum rc rc, const struct err *err)
 {
-    struct plan_reason r;
+    struct plan_reason r[2];
     e->demand = DEMAND_NONE;
     e->pool->count.load_failures++;
-    reason_set(&r, rc_word(rc), "%s", err->message);
-    decide(e->pool, "fail", e, NULL, &r, 1, NULL, 0);
-    fail_entry(e, rc, err, true);
+    backoff_failed(e);
+    reason_set(&r[0], rc_word(rc), "%s", err->message);
+    decide(e->pool, "fail", e, NULL, r, 1 + backoff_reason(e, &r[1]), NULL, 0);
+    fail_entry(e, rc, err);
 }
 
 static void blocked_add(struct entry *e)
@@ -84,18 +85,11 @@ void load_drop(struct entry *e)
 
 /* ---- failure ---- */
 
-static uint64_t backoff_ms(unsigned failures)
-{
-    unsigned steps = failures > 0 ? failures - 1 : 0;
-    uint64_t ms = steps < 16 ? (uint64_t)POOL_BACKOFF_MS << steps : POOL_BACKOFF_MAX;
-    return ms < POOL_BACKOFF_MAX ? ms : POOL_BACKOFF_MAX;
-}
-
 uint32_t load_retry_after_s(const struct entry *e)
 {
-    uint64_t now = e->pool->deps.now_ms();
-    if (e->retry_at_ms > now)
-        return (uint32_t)((e->retry_at_ms - now + 999) / 1000);
+    uint64_t left = backoff_left_ms(e);
+    if (left)
+        return (uint32_t)((left + 999) / 1000);
     if (e->current && e->current->plan.speed.load_seconds > 1)
         return e->current->plan.speed.load_seconds < 300 ? (uint32_t)e->current->plan.speed.load_seconds
                                                          : 300;
@@ -109,18 +103,15 @@ static enum rc client_code(enum rc rc)
     return rc == RC_NO_FIT || rc == RC_UNSUPPORTED ? rc : RC_BACKEND;
 }
 
-static void fail_entry(struct entry *e, enum rc rc, const struct err *err, bool back_off)
+/* Those who wait are told, and when to ask again if it is held back. */
+static void fail_entry(struct entry *e, enum rc rc, const struct err *err)
 {
     struct err told = *err;
     e->cause = *err;
     e->cause.code = rc;
-    if (back_off) {
-        e->failures++;
-        e->retry_at_ms = e->pool->deps.now_ms() + backoff_ms(e->failures);
-    }
     err_prefix(&told, "model %s could not be loaded", e->id);
     if (!seats_other_serves(e))
-        wait_fail_all(e, client_code(rc), &told, back_off ? load_retry_after_s(e) : 0);
+        wait_fail_all(e, client_code(rc), &told, backoff_left_ms(e) ? load_retry_after_s(e) : 0);
 }
 
 /* ---- room ---- */
@@ -265,6 +256,28 @@ static bool has_looked_again(struct entry *e)
     return true;
 }
 
+/* What never fits is refused anew each time. What was tried in every way and failed is a failure: it is left
+ * alone for a while, and begins from the top then. */
+static void refuse(struct entry *e, struct plan *plan, struct err *err)
+{
+    bool tried = e->ladder > 0 && err->code == RC_NO_FIT;
+    if (tried) {
+        char text[sizeof err->message];
+        snprintf(text, sizeof text, "%s", err->message);
+        (void)err_set(err, RC_NO_FIT, "%.200s; the latest: %.260s", text, e->cause.message);
+        err_hint(err, "%s", e->cause.hint);
+    }
+    if (tried || err->code != RC_NO_FIT || seats_is_extra(e)) {
+        backoff_failed(e);
+        if (plan->n_reasons < PLAN_MAX_REASONS)
+            plan->n_reasons += (uint32_t)backoff_reason(e, &plan->reasons[plan->n_reasons]);
+    }
+    if (tried)
+        e->ladder = 0;
+    decide(e->pool, "refuse", e, NULL, plan->reasons, plan->n_reasons, NULL, 0);
+    fail_entry(e, err->code, err);
+}
+
 void load_try_room(struct entry *e)
 {
     struct pool *p = e->pool;
@@ -293,8 +306,7 @@ void load_try_room(struct entry *e)
             blocked_remove(e);
         e->demand = DEMAND_NONE;
         p->count.refused++;
-        decide(p, "refuse", e, NULL, a->plan.reasons, a->plan.n_reasons, NULL, 0);
-        fail_entry(e, err.code, &err, err.code != RC_NO_FIT || seats_is_extra(e));
+        refuse(e, &a->plan, &err);
         break;
     }
     free(a);
@@ -351,19 +363,22 @@ void load_ready(struct pool_instance *i)
     pool_kick(p);
 }
 
-/* A step down after a load that ran out of memory; false when no step is left. */
-static bool step_down(struct pool_instance *i, const struct err *cause)
+/* A step down after a load that ran out of memory: the next attempt begins. */
+static void step_down(struct pool_instance *i, const struct err *cause)
 {
     struct entry *e = i->entry;
     struct pool *p = e->pool;
-    if (e->ladder >= POOL_MAX_LADDER)
-        return false;
-    e->ladder++;
-    p->count.ladder_steps++;
     struct plan_reason r;
+    e->ladder++;
+    e->cause = *cause;
+    p->count.ladder_steps++;
     reason_set(&r, "out_of_memory", "step %u after: %s", e->ladder, cause->message);
     decide(p, "ladder", e, i, &r, 1, &i->plan, 0);
-    return true;
+    instance_fail(i, cause);
+    note_short(e, i);
+    e->record = NULL; /* the next attempt stands for it */
+    i->entry = NULL;
+    load_begin(e);
 }
 
 void load_failed(struct pool_instance *i, enum runtime_failure failure, const struct err *cause)
@@ -375,49 +390,61 @@ void load_failed(struct pool_instance *i, enum runtime_failure failure, const st
         instance_launch(i, &err) == RC_OK)
         return; /* the same load goes on */
     p->count.load_failures++;
-    struct plan_reason r;
-    reason_set(&r, runtime_failure_word(failure), "%s", err.message);
-    decide(p, "fail", e, i, &r, 1, &i->plan, 0);
-    if (!e) {
-        instance_fail(i, &err);
+    bool again = e && failure == RUNTIME_FAIL_MEMORY && e->ladder < POOL_MAX_LADDER;
+    struct plan_reason r[2];
+    size_t n = 1;
+    reason_set(&r[0], runtime_failure_word(failure), "%s", err.message);
+    if (e && !again) {
+        backoff_failed(e);
+        n += backoff_reason(e, &r[1]);
+    }
+    decide(p, "fail", e, i, r, n, &i->plan, 0);
+    if (again) {
+        step_down(i, &err);
         return;
     }
-    if (failure == RUNTIME_FAIL_MEMORY && step_down(i, &err)) {
+    if (!e) {
         instance_fail(i, &err);
-        note_short(e, i);
-        e->record = NULL; /* the next attempt stands for it */
-        i->entry = NULL;
-        load_begin(e);
         return;
     }
     if (failure == RUNTIME_FAIL_MEMORY)
         err_hint(&err, "%u ways to load it were tried; free memory, or use a smaller quantisation",
                  e->ladder + 1);
     instance_fail(i, &err);
-    fail_entry(e, RC_BACKEND, &err, true);
+    fail_entry(e, RC_BACKEND, &err);
+}
+
+static const char *kind_of_death(enum runtime_failure f)
+{
+    switch (f) {
+    case RUNTIME_FAIL_NONE: return "its process ran, but was of no use any more";
+    case RUNTIME_FAIL_MEMORY: return "it ran out of memory";
+    case RUNTIME_FAIL_SIGNAL: return "a signal ended it, and not for want of memory";
+    default: return "it ended by itself";
+    }
 }
 
 void load_crashed(struct pool_instance *i, const struct err *cause)
 {
     struct pool *p = i->pool;
     struct entry *e = i->entry;
-    struct plan_reason r;
-    uint64_t now = p->deps.now_ms();
+    struct plan_reason r[3];
+    size_t n = 2;
     p->count.crashes++;
-    reason_set(&r, "crashed", "%s", cause->message);
-    decide(p, "crash", e, i, &r, 1, &i->plan, 0);
+    reason_set(&r[0], "crashed", "%s", cause->message);
+    reason_set(&r[1], runtime_failure_word(i->failure), "%s", kind_of_death(i->failure));
+    if (e) {
+        backoff_crashed(e);
+        n += backoff_reason(e, &r[2]);
+    }
+    decide(p, "crash", e, i, r, n, &i->plan, 0);
     instance_fail(i, cause);
     if (!e)
         return;
-    e->crashes = e->crashes > 0 && now - e->crashed_ms < POOL_CRASH_MEMORY ? e->crashes + 1 : 1;
-    e->crashed_ms = now;
     e->cause = *cause;
-    /* Once may be bad luck: the next request loads it again at once. A series is held back. */
-    e->failures = e->crashes - 1;
-    e->retry_at_ms = e->failures ? now + backoff_ms(e->failures) : 0;
     if (!wait_count(e) || seats_other_serves(e) || p->stopping)
         return;
-    if (e->retry_at_ms > now) {
+    if (backoff_left_ms(e)) {
         struct err told = *cause;
         err_prefix(&told, "model %s crashed %u times", e->id, e->crashes);
         wait_fail_all(e, RC_BACKEND, &told, load_retry_after_s(e));

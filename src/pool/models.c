@@ -67,9 +67,7 @@ static void settings_take(struct entry *e, const struct pool_model *m)
     /* what was learned under the old settings no longer holds */
     e->ctx_floor = 0;
     e->ctx_denied.tokens = 0;
-    e->failures = e->crashes = 0;
-    e->retry_at_ms = 0;
-    e->ladder = 0;
+    backoff_clear(e);
 }
 
 void entry_free_seat(struct entry *e)

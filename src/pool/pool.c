@@ -56,6 +56,8 @@ enum rc pool_new_with(const struct pool_options *opt, const struct pool_deps *de
     take_options(p, opt);
     (void)uv_random(NULL, NULL, &p->seed, sizeof p->seed, 0,
                     NULL); /* without one prompts' hashes can be foreseen */
+    if (p->deps.oom_count)
+        p->deps.oom_count(&p->oom);
     p->probes = probe_cache_new(p);
     uv_idle_init(p->loop, &p->idle);
     uv_timer_init(p->loop, &p->timer);
@@ -258,6 +260,8 @@ void pool_retime(struct pool *p)
 
 void pool_inventory_changed(struct pool *p)
 {
+    if (p->instances && p->deps.oom_count)
+        p->deps.oom_count(&p->oom);
     lesson_sampled(p);
     if (p->blocked_first)
         pool_kick(p);
@@ -322,7 +326,7 @@ void pool_load(struct pool *p, struct str model, pool_done_cb cb, void *arg)
          s = s->twin) { /* somebody looks after it: no back-off, from the top of the ladder */
         s->retry_at_ms = 0;
         if (s->demand == DEMAND_NONE)
-            s->failures = s->crashes = s->ladder = 0;
+            backoff_clear(s);
     }
     (void)wait_add(e, NULL, cb, arg);
     seats_load(e);
@@ -334,8 +338,7 @@ static void cancel_demand(struct entry *e)
     for (struct entry *s = e; s; s = s->twin) {
         load_drop(s);
         s->cause = (struct err){0};
-        s->failures = s->crashes = s->ladder = 0;
-        s->retry_at_ms = 0;
+        backoff_clear(s);
     }
     enum rc rc = err_set(&err, RC_BUSY, "model %s was unloaded while it was asked for", e->id);
     wait_fail_all(e, rc, &err, 1);

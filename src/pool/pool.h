@@ -67,7 +67,7 @@ struct pool_decision { /* handed to hooks; valid during the call */
     int64_t wall_ms;
     const char *kind;             /* "load", "ready", "evict", "unload", "fail", "ladder", "refuse",
                                    * "crash", "wait" (for memory that others hold), "breaker" (it answers
-                                   * with errors only) */
+                                   * with errors only), "reset" (a failure is forgotten) */
     const char *model, *instance; /* instance may be "" */
     const struct plan_reason *reasons;
     size_t n_reasons;
@@ -75,9 +75,19 @@ struct pool_decision { /* handed to hooks; valid during the call */
     double seconds;          /* load time for "ready", else 0 */
 };
 
+struct pool_transition { /* a change of an instance's state; handed to hooks, valid during the call */
+    int64_t wall_ms;
+    const char *instance, *model;
+    enum pool_state from, to; /* from: POOL_STATES = it is new */
+    struct plan_reason why;
+    pid_t pid; /* 0 = none */
+    uint16_t port;
+};
+
 struct pool_hooks {
     void *arg;
     void (*decision)(void *arg, const struct pool_decision *d);
+    void (*transition)(void *arg, const struct pool_transition *t); /* may be NULL */
     /* Latest inventory: a snapshot that stays valid until the next call. Never NULL. */
     const struct hw_inventory *(*inventory)(void *arg);
     /* Puts what was learned into a machine that `m` is to be planned for. May be NULL. */
@@ -212,6 +222,9 @@ void pool_load(struct pool *p, struct str model, pool_done_cb cb, void *arg);
 /* Drains and stops; force stops at once even if busy. "" = all. */
 void pool_unload(struct pool *p, struct str model, bool force, pool_done_cb cb, void *arg);
 enum rc pool_pin(struct pool *p, struct str model, bool on, struct err *err);
+/* Forgets the failures of a model that is held back, so that the next request tries it at once; nothing is
+ * loaded. "" = of all; *ret_n: how many had any. RC_NOT_FOUND. */
+enum rc pool_forgive(struct pool *p, struct str model, uint32_t *ret_n, struct err *err);
 /* Dry run on live occupancy; the plan and victims' ids as JSON. */
 enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *policy_or_null,
                   yyjson_mut_doc *doc, yyjson_mut_val **ret_json, struct err *err);
@@ -225,7 +238,8 @@ yyjson_mut_val *pool_rebalance(struct pool *p, yyjson_mut_doc *doc);
 /* ---- views ---- */
 /* Array of instances: id, model, state, pid, port, busy, waiting, since_ms, idle_ms, pinned, devices
  * (predicted and measured bytes), expires_ms (until it leaves unused; null = never), params, argv, speed,
- * last_error {message, hint, code}, loads, log_path. */
+ * last_error {message, hint, code}, failures (in a row), retry_in_ms (null: it may be tried), failure
+ * (how its process ended by itself: runtime_failure_word; null: it did not), loads, log_path. */
 yyjson_mut_val *pool_json(struct pool *p, yyjson_mut_doc *doc);
 /* Array of models: id, aliases, path, state (of its instance or "unloaded"). */
 yyjson_mut_val *pool_models_json(struct pool *p, yyjson_mut_doc *doc);

@@ -10,11 +10,13 @@
  *   admit.c     the machine as a load sees it, and the question whether there is room
  *   residence.c how long an instance keeps its place against those that wait
  *   disk.c      how many loads may go on at once
- *   instance.c  one instance: states, process, timers, end
+ *   backoff.c   how long a model is left alone after a failure
+ *   state.c     the states of an instance, which may follow which
+ *   instance.c  one instance: process, timers, end
  *   seats.c     the instances that one model may have
  *   lease.c     which instance serves a request, and who waits
  *   wait.c      callers that wait for a model
- *   line.c, breaker.c, prefix.c   fairness, broken backends, prompts' beginnings: pure
+ *   line.c, breaker.c, prefix.c, death.c   fairness, broken backends, prompts, causes of death: pure
  *   keep.c      how long an instance stays, looks that do not count as use
  *   health.c    GET /health on the loop (health.h), and free ports
  *   views.c     JSON, counters, decisions
@@ -33,6 +35,7 @@
 #include "base/mem.h"
 #include "plan/reuse.h"
 #include "pool/breaker.h"
+#include "pool/death.h"
 #include "pool/health.h"
 #include "pool/pool.h"
 #include "pool/prefix.h"
@@ -74,8 +77,10 @@ struct pool_deps {
     bool (*anon_bytes)(pid_t pid, uint64_t *ret_bytes); /* private memory of a process; false if unknown */
     bool (*liveness)(pid_t pid, uint64_t *ret_stamp);   /* changes while a process loads; false if unknown */
     bool (*cpu_ticks)(pid_t pid,
-                      uint64_t *ret_ticks); /* changes while a process computes; false if unknown */
-    uint64_t (*now_ms)(void);               /* monotonic */
+                      uint64_t *ret_ticks);   /* changes while a process computes; false if unknown */
+    void (*oom_count)(struct oom_count *ret); /* NULL = not known */
+    bool (*oom_named)(pid_t pid);
+    uint64_t (*now_ms)(void); /* monotonic */
     int64_t (*wall_ms)(void);
 };
 extern const struct pool_deps pool_deps_real;
@@ -221,8 +226,11 @@ struct entry {
     char *last_log; /* tail of the last one that was unloaded */
     /* failure */
     struct err cause;
-    unsigned failures, crashes;
+    unsigned failures, crashes; /* in a row; see backoff.c */
     uint64_t retry_at_ms, crashed_ms;
+    int64_t failed_wall_ms; /* the latest failure */
+    uint64_t looked_ms;     /* lead: at its file, while it was held back; 0 = not yet */
+    bool looking;           /* lead */
     uint32_t ladder;
     struct { /* the latest load that ran out of memory, until it is looked at with a sample of after it */
         uint64_t at_ms;      /* 0 = none */
@@ -243,6 +251,7 @@ struct pool_instance {
     char model[POOL_ID_MAX * 2];
     uint64_t serial; /* never used again */
     enum pool_state state;
+    struct plan_reason why; /* of the next change of it; code NULL = none yet */
     uint64_t since_ms, start_ms, last_used_ms;
     uint64_t ready_ms; /* 0 = not yet */
     /* placement */
@@ -256,6 +265,7 @@ struct pool_instance {
     uint32_t victims_left;          /* a planned one starts when this is 0 … */
     bool told_waiting;              /* … and it waits for the disk: that was handed out */
     /* process */
+    pid_t pid;              /* of the latest process, also when it is over; 0 = none yet */
     struct launch_job *job; /* NULL when its process is over or being forgotten */
     unsigned jobs_closing;  /* forgotten, not yet closed */
     unsigned jobs_dying;    /* of those: whose process may still run, so that its memory is not free yet */
@@ -264,6 +274,7 @@ struct pool_instance {
     char **argv;
     char *log_path, *log_tail; /* tail: of one that has ended */
     bool term_sent, kill_sent;
+    enum runtime_failure failure; /* how its process ended, if nobody here ended it */
     struct health *health;
     uint64_t anon_bytes; /* as last read */
     /* load */
@@ -336,6 +347,7 @@ struct pool {
     struct probe_cache *probes;
     struct runtime_caps *default_caps; /* of the pool's own binary, once known */
     struct pool_counters count;        /* gauges are filled by pool_counters */
+    struct oom_count oom;              /* at the latest sample */
     bool stopping, hurry, told_stopped;
     void (*stopped)(void *arg);
     void *stopped_arg;
@@ -472,9 +484,24 @@ void lesson_launched(struct pool_instance *i);
 void lesson_ready(struct pool_instance *i); /* before anybody is served */
 void lesson_sampled(struct pool *p);        /* a newer inventory is there */
 
+/* backoff.c */
+void backoff_failed(struct entry *e);  /* one more failed load */
+void backoff_crashed(struct entry *e); /* what was loaded has died: the second time in a while counts */
+void backoff_clear(struct entry *e);   /* as if nothing had failed */
+uint64_t backoff_left_ms(const struct entry *e);                       /* 0 = it may be tried */
+size_t backoff_reason(const struct entry *e, struct plan_reason *ret); /* 1, or 0 if it is not held back */
+void backoff_look(struct entry *lead); /* has its file changed? then the time ends soon after this call */
+
+/* state.c */
+bool state_may_follow(enum pool_state from, enum pool_state to);
+/* The reason of the next change, where no decision is one. */
+__attribute__((format(printf, 3, 4))) void instance_because(struct pool_instance *i, const char *code,
+                                                            const char *fmt, ...);
+void instance_born(struct pool_instance *i); /* it is planned */
+void instance_set_state(struct pool_instance *i, enum pool_state s);
+
 /* instance.c */
 struct pool_instance *instance_new(struct entry *e, const struct admission *a);
-void instance_set_state(struct pool_instance *i, enum pool_state s);
 enum rc instance_launch(struct pool_instance *i,
                         struct err *err); /* PLANNED or STARTING: (re)starts the process */
 enum stop_mode { STOP_DRAIN, STOP_TERM, STOP_KILL };
@@ -504,7 +531,7 @@ yyjson_mut_val *outlook_json(const struct entry *e, const struct admission *a, e
 const char *entry_state(const struct entry *lead); /* of the seat that has come furthest, or "unloaded" */
 __attribute__((format(printf, 3, 4))) void reason_set(struct plan_reason *r, const char *code,
                                                       const char *fmt, ...);
-void decide(struct pool *p, const char *kind, const struct entry *e, const struct pool_instance *i,
+void decide(struct pool *p, const char *kind, const struct entry *e, struct pool_instance *i,
             const struct plan_reason *reasons, size_t n, const struct plan *plan, double seconds);
 
 #endif

@@ -68,6 +68,13 @@ static bool cpu_ticks(pid_t pid, uint64_t *ret_ticks)
     return stat_stamp(pid, 1ull << 14 | 1ull << 15, ret_ticks); /* utime, stime */
 }
 
+static void oom_count(struct oom_count *ret)
+{
+    struct oom_paths paths; /* found anew each time: groups may be changed under us */
+    oom_find("/proc", "/sys", &paths);
+    oom_read(&paths, ret);
+}
+
 const struct pool_deps pool_deps_real = {
     .facts = model_open_cached,
     .facts_unref = model_unref,
@@ -77,6 +84,8 @@ const struct pool_deps pool_deps_real = {
     .anon_bytes = anon_bytes,
     .liveness = liveness,
     .cpu_ticks = cpu_ticks,
+    .oom_count = oom_count,
+    .oom_named = oom_is_named,
     .now_ms = clock_mono_ms,
     .wall_ms = clock_wall_ms,
 };

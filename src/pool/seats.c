@@ -10,7 +10,7 @@
 
 static bool may_load(const struct entry *s)
 {
-    return s->demand == DEMAND_NONE && s->retry_at_ms <= s->pool->deps.now_ms();
+    return s->demand == DEMAND_NONE && !backoff_left_ms(s);
 }
 
 static uint32_t n_wanted(const struct entry *lead)

@@ -14,9 +14,11 @@ void reason_set(struct plan_reason *r, const char *code, const char *fmt, ...)
     va_end(ap);
 }
 
-void decide(struct pool *p, const char *kind, const struct entry *e, const struct pool_instance *i,
+void decide(struct pool *p, const char *kind, const struct entry *e, struct pool_instance *i,
             const struct plan_reason *reasons, size_t n, const struct plan *plan, double seconds)
 {
+    if (i && n > 0)
+        i->why = reasons[0];
     if (!p->opt.hooks.decision)
         return;
     struct pool_decision d = {.wall_ms = p->deps.wall_ms(),
@@ -91,6 +93,17 @@ static void add_speed(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct plan_
     yyjson_mut_obj_add_uint(doc, o, "prefill_samples", s->prefill_samples);
 }
 
+/* retry_in_ms: null = it may be tried at once */
+static void add_back_off(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct entry *e)
+{
+    uint64_t left = e ? backoff_left_ms(e) : 0;
+    yyjson_mut_obj_add_uint(doc, o, "failures", e ? e->failures : 0);
+    if (left)
+        yyjson_mut_obj_add_uint(doc, o, "retry_in_ms", left);
+    else
+        yyjson_mut_obj_add_null(doc, o, "retry_in_ms");
+}
+
 static void add_error(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct err *err)
 {
     if (err->code == RC_OK)
@@ -147,6 +160,11 @@ static yyjson_mut_val *instance_json(const struct pool_instance *i, yyjson_mut_d
         json_add_str(doc, r, "text", str_from(i->plan.reasons[k].text));
     }
     add_error(doc, o, &i->cause);
+    add_back_off(doc, o, i->entry);
+    if (i->failure == RUNTIME_FAIL_NONE)
+        yyjson_mut_obj_add_null(doc, o, "failure");
+    else
+        yyjson_mut_obj_add_str(doc, o, "failure", runtime_failure_word(i->failure));
     yyjson_mut_obj_add_uint(doc, o, "loads", i->entry ? i->entry->loads : 0);
     if (i->log_path)
         json_add_str(doc, o, "log_path", str_from(i->log_path));
@@ -231,6 +249,7 @@ yyjson_mut_val *pool_models_json(struct pool *p, yyjson_mut_doc *doc)
         yyjson_mut_obj_add_uint(doc, o, "service_ms", e->service_us / 1000);
         yyjson_mut_obj_add_uint(doc, o, "loads", loads);
         add_error(doc, o, &e->cause);
+        add_back_off(doc, o, e);
     }
     return out;
 }

@@ -146,6 +146,8 @@ double llamacpp_log_line(struct str line, struct runtime_measured *measured)
 #define HINT_MEMORY                                                                                          \
     "lower the context or the number of slots, allow a quantised KV cache, or unload other models"
 #define HINT_FILE "check the file: it may be incomplete, damaged, or not readable by this user"
+#define HINT_LIMIT                                                                                           \
+    "memory is short, or a limit of the daemon is (ulimit -v, ulimit -u): raise it, or load less"
 #define HINT_ARGS "look at extra_args of this model, or use a llama-server that knows the option"
 
 /* In this order: a message of a failed allocation is followed by "failed to load model". The first line of
@@ -155,14 +157,21 @@ static const struct {
     enum runtime_failure failure;
     const char *hint;
 } causes[] = {
+    {"failed to map segment", RUNTIME_FAIL_MEMORY, HINT_LIMIT},
+    {"Resource temporarily unavailable", RUNTIME_FAIL_MEMORY, HINT_LIMIT}, /* no thread could be made */
     {"error while loading shared libraries", RUNTIME_FAIL_EXEC,
      "a library beside llama-server is missing: reinstall it"},
     {"couldn't bind HTTP server socket", RUNTIME_FAIL_PORT, "another program took the port"},
     {"ddress already in use", RUNTIME_FAIL_PORT, "another program took the port"},
     {"cudaMalloc failed", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
     {"hipMalloc failed", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
-    {"ErrorOutOfDeviceMemory", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
-    {"ErrorOutOfHostMemory", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
+    {"CUBLAS_STATUS_ALLOC_FAILED", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
+    {"cudaErrorMemoryAllocation", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
+    {"hipErrorOutOfMemory", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
+    {"OutOfDeviceMemory", RUNTIME_FAIL_MEMORY, HINT_MEMORY}, /* Vulkan's words, with and without Error */
+    {"OutOfHostMemory", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
+    {"OUT_OF_DEVICE_MEMORY", RUNTIME_FAIL_MEMORY, HINT_MEMORY}, /* SYCL's */
+    {"OUT_OF_HOST_MEMORY", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
     {"ut of memory", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
     {"failed to allocate", RUNTIME_FAIL_MEMORY, HINT_MEMORY},
     {"unable to allocate", RUNTIME_FAIL_MEMORY, HINT_MEMORY},

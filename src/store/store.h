@@ -84,7 +84,7 @@ struct store_instance { /* one change of an instance's state */
     const char *instance, *model, *model_path, *state; /* copied */
     int64_t pid;
     int port;
-    const char *cause; /* of a failure; "" or NULL if none */
+    const char *cause; /* why; "" or NULL if none */
 };
 void store_post_instance(struct store *s, const struct store_instance *i);
 

@@ -166,6 +166,26 @@ static void test_load_unload_pin(void **state)
     buf_release(&r.err);
 }
 
+static void test_reset(void **state)
+{
+    (void)state;
+    static const struct toy_answer answers[] = {
+        {"POST " API "/reset ", 200, "{\"success\":true,\"model\":\"smol\",\"reset\":1}"},
+        {0},
+    };
+    struct run r;
+    start(&r, answers);
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "reset", "smol", "--socket", r.d.path), 0);
+    assert_string_equal(r.out.data, "smol is held back no longer: the next request tries it at once\n");
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "reset", "--socket", r.d.path), 0);
+    assert_string_equal(r.out.data, "1 model had failed and may be tried again at once\n");
+    toy_daemon_stop(&r.d);
+    ASSERT_HAS(&r.d.requests, "{\"model\":\"smol\"}", "{\"model\":\"\"}");
+    buf_release(&r.d.requests);
+    buf_release(&r.out);
+    buf_release(&r.err);
+}
+
 static void test_errors_of_the_daemon(void **state)
 {
     (void)state;
@@ -429,6 +449,7 @@ int main(void)
         cmocka_unit_test(test_ps_of_upstreams),
         cmocka_unit_test(test_status),
         cmocka_unit_test(test_load_unload_pin),
+        cmocka_unit_test(test_reset),
         cmocka_unit_test(test_errors_of_the_daemon),
         cmocka_unit_test(test_why),
         cmocka_unit_test(test_logs),

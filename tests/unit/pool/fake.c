@@ -174,8 +174,9 @@ static enum rc probe(const char *binary, struct runtime_caps *ret_caps, struct e
 static enum rc command(const struct runtime_caps *caps, const struct runtime_job *job, struct arena *arena,
                        struct runtime_command *ret_command, struct err *err)
 {
-    (void)err;
     static const char *env[] = {NULL};
+    if (world->bad_command)
+        return err_set(err, RC_UNSUPPORTED, "no command line for %s", job->model_path);
     snprintf(world->launched, sizeof world->launched, "%s", job->model_path);
     describe(job->extras, world->launched_beside, sizeof world->launched_beside);
     const char **argv = arena_array(arena, 5, sizeof *argv);
@@ -460,6 +461,25 @@ static void on_decision(void *arg, const struct pool_decision *d)
         buf_printf(&f->reasons, "%s %s %s\n", d->kind, d->model, d->reasons[i].code);
 }
 
+static void on_transition(void *arg, const struct pool_transition *t)
+{
+    struct fake *f = arg;
+    assert_true(t->why.code && strcmp(t->why.code, "untold") != 0 && t->why.text[0]);
+    assert_true(t->from == POOL_STATES || state_may_follow(t->from, t->to));
+    f->seen[t->from][t->to] = true;
+    buf_printf(&f->changes, "%s %s %s\n", t->model, pool_state_word(t->to), t->why.code);
+}
+
+static void oom_now(struct oom_count *ret)
+{
+    *ret = world->oom;
+}
+
+static bool oom_names(pid_t pid)
+{
+    return pid == 4242 && world->oom_named;
+}
+
 static const struct hw_inventory *on_inventory(void *arg)
 {
     return &((struct fake *)arg)->inventory;
@@ -473,13 +493,23 @@ static void on_want_sample(void *arg)
         fake_sample(f);
 }
 
-unsigned times_decided(const struct fake *f, const char *line)
+static unsigned times(const struct buf *list, const char *line)
 {
     unsigned n = 0;
-    struct str rest = buf_str(&f->decisions);
+    struct str rest = buf_str(list);
     while (rest.n > 0)
         n += str_eq_c(str_cut(&rest, '\n'), line);
     return n;
+}
+
+unsigned times_decided(const struct fake *f, const char *line)
+{
+    return times(&f->decisions, line);
+}
+
+bool reasoned(const struct fake *f, const char *line)
+{
+    return times(&f->reasons, line) > 0;
 }
 
 bool decided(const struct fake *f, const char *line)
@@ -519,8 +549,11 @@ int fake_setup(void **state)
     pool_options_default(&f->opt);
     f->opt.loop = &f->loop;
     f->opt.host_reserve_bytes = 0;
-    f->opt.hooks = (struct pool_hooks){
-        .arg = f, .decision = on_decision, .inventory = on_inventory, .want_sample = on_want_sample};
+    f->opt.hooks = (struct pool_hooks){.arg = f,
+                                       .decision = on_decision,
+                                       .transition = on_transition,
+                                       .inventory = on_inventory,
+                                       .want_sample = on_want_sample};
     struct pool_deps deps = {.launch = &launcher,
                              .runtime = &runtime,
                              .facts = facts,
@@ -531,6 +564,8 @@ int fake_setup(void **state)
                              .anon_bytes = no_anon,
                              .liveness = no_anon,
                              .cpu_ticks = ticks,
+                             .oom_count = oom_now,
+                             .oom_named = oom_names,
                              .now_ms = fake_now,
                              .wall_ms = fake_wall};
     assert_int_equal(pool_new_with(&f->opt, &deps, &f->pool, &err), RC_OK);
@@ -614,6 +649,7 @@ int fake_teardown(void **state)
         assert_int_equal(f->models[i].references, 0);
     buf_release(&f->decisions);
     buf_release(&f->reasons);
+    buf_release(&f->changes);
     free(f);
     return 0;
 }

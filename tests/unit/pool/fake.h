@@ -50,7 +50,10 @@ struct fake {
     struct launch_job *jobs; /* alive */
     unsigned n_jobs, n_alive, max_alive, samples_wanted, probes;
     struct runtime_caps caps;
-    bool no_runtime, bad_facts, bad_probe;
+    bool no_runtime, bad_facts, bad_probe, bad_command;
+    bool seen[POOL_STATES + 1][POOL_STATES]; /* changes of state; POOL_STATES is before the first */
+    struct oom_count oom;                    /* as the kernel counts */
+    bool oom_named;
     uv_sem_t *probe_gate; /* a probe waits for it, when there is one */
     int64_t wall_shift;   /* of the wall clock against the other */
     size_t n_parts;       /* of a plan and of what is measured, all of one name; 0 = 1 */
@@ -60,6 +63,7 @@ struct fake {
     uint64_t ticks;
     struct buf decisions;                           /* "kind model\n" */
     struct buf reasons;                             /* "kind model code\n" */
+    struct buf changes;                             /* "model state code\n" */
     char launched[32];                              /* the file that the latest child was started with */
     char planned_beside[160], launched_beside[160]; /* the files beside it, as planner and runtime saw them */
     unsigned rungs;                                 /* of a file, when there are smaller ones */
@@ -95,6 +99,7 @@ void give_back(struct answer *a, bool broken);
 void end(struct answer *a, enum pool_end how);
 struct pool_instance *instance_of(struct fake *f, const char *id); /* the live one, or NULL */
 bool decided(const struct fake *f, const char *line);              /* "evict a" */
+bool reasoned(const struct fake *f, const char *line);             /* "evict a evicted_for" */
 unsigned times_decided(const struct fake *f, const char *line);
 
 #endif

@@ -716,6 +716,19 @@ static void test_causes_by_status(void **state)
             SIGABRT, STR("allocating 4480.00 MiB on device 3: cudaMalloc failed: out of memory\nx"), &err),
         RUNTIME_FAIL_MEMORY);
     assert_int_equal(err.code, RC_NOMEM);
+    static const char *const exhausted[] = {
+        "libggml.so.0: failed to map segment from shared object",
+        "terminate called\n  what():  Resource temporarily unavailable",
+        "CUDA error: out of memory",
+        "cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED",
+        "what(): hipErrorOutOfMemory",
+        "vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
+        "UR error: UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY",
+    };
+    for (size_t i = 0; i < TABLE_COUNT(exhausted); i++) {
+        assert_int_equal(llamacpp_classify(SIGABRT, str_from(exhausted[i]), &err), RUNTIME_FAIL_MEMORY);
+        assert_true(err.hint[0] && err.code == RC_NOMEM);
+    }
     assert_int_equal(llamacpp_classify(3 << 8, STR("bye"), &err), RUNTIME_FAIL_EXIT);
     assert_non_null(strstr(err.message, "status 3: bye"));
     assert_int_equal(llamacpp_classify(127 << 8, STR(""), &err), RUNTIME_FAIL_EXEC);
