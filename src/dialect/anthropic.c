@@ -79,6 +79,7 @@ static const struct dialect_call calls[] = {
      .delta = anthropic_delta,
      .end = anthropic_end,
      .broken = anthropic_broken,
+     .end_mark = "message_stop",
      .progress = put_ping,
      .plain = anthropic_plain,
      .free = free_state},

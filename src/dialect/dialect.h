@@ -117,6 +117,8 @@ struct dialect_call {
     /* Something broke after the stream began: its last words. Calls without a translator have it too if they
      * have `progress`; their state is NULL, as is any other one's of which no request was translated. */
     void (*broken)(void *state, const struct dialect_error *e, struct buf *out);
+    /* Text of the last event of every whole stream that passes through; NULL = their framing alone tells. */
+    const char *end_mark;
     /* A piece of a stream that has not begun, for clients that ask how far their request is. NULL = the call
      * cannot tell. */
     void (*progress)(const struct dialect_progress *p, struct buf *out);

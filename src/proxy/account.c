@@ -198,10 +198,3 @@ void account_read(struct str tail, struct account *ret)
     ret->completion_tokens = from->n[COMPLETION];
     ret->cached_tokens = from->told[CACHED] ? from->n[CACHED] : t->n[CACHED];
 }
-
-bool account_stream_done(struct str tail)
-{
-    while (tail.n && (tail.p[tail.n - 1] == '\n' || tail.p[tail.n - 1] == '\r' || tail.p[tail.n - 1] == ' '))
-        tail.n--;
-    return str_ends(tail, "data: [DONE]") || str_ends(tail, "data:[DONE]");
-}

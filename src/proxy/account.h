@@ -36,7 +36,5 @@ bool account_wants(struct str bytes);
  * tokens in the first event, the answer's in the last), and "timings" (llama.cpp) where usage does not tell.
  */
 void account_read(struct str tail, struct account *ret);
-/* Whether a stream of events ends in its end mark (data: [DONE]). */
-bool account_stream_done(struct str tail);
 
 #endif

@@ -107,8 +107,10 @@ struct conn {
     size_t out_n, out_at, out_cap; /* pending output */
     char *out;
     /* ---- the request; zeroed from here on for each one ---- */
-    bool complete;  /* the whole request was read */
-    bool cut_event; /* the last read of a stream ended inside an event */
+    bool complete;        /* the whole request was read */
+    bool cut_event;       /* the last read of a stream ended inside an event */
+    const char *end_mark; /* of an answer that passes through; NULL = its framing alone tells its end */
+    bool saw_end;         /* it is in the last event */
     bool keep_alive, http10, head_only, expect, streamed;
     bool scan_json, scan_form; /* the model is looked for in the body, as `scan` or `form`; not both */
     bool scan_ahead;           /* a body that may be forwarded is scanned, whatever it turns out to be */
@@ -583,6 +585,5 @@ struct str response_frame_chunk(struct str payload, bool last);
 /* ---- response_count.c ---- */
 void response_count(struct up *u, bool first); /* what the segments hold */
 void response_count_end(struct conn *c);       /* the whole is there: into c->usage */
-bool response_saw_end(const struct conn *c);   /* whether a stream of events came to its end mark */
 
 #endif

@@ -29,11 +29,23 @@ static bool is_stream(struct up *u)
            !u->in->head.seen[HDR_CONTENT_ENCODING];
 }
 
+/* A server that is told to stop ends its streams as if they were whole, so far as their framing goes. */
+static const char *end_mark(const struct up *u)
+{
+    const struct conn *c = u->c;
+    bool open_ended = u->framing == FRAME_CHUNKED || u->framing == FRAME_EOF;
+    if (c->made || !c->streamed || c->status != 200 || c->method != HTTP_POST || !open_ended ||
+        u->in->head.seen[HDR_CONTENT_ENCODING])
+        return NULL;
+    return c->call && c->call->end_mark ? c->call->end_mark : u->framing == FRAME_EOF ? "[DONE]" : NULL;
+}
+
 static void begin_answer(struct up *u, int status, struct put *w)
 {
     struct conn *c = u->c;
     c->status = status;
     c->streamed = c->made ? made_streams(c) : has_events(u);
+    c->end_mark = end_mark(u);
     bool chunked = u->framing == FRAME_CHUNKED || u->framing == FRAME_EOF;
     if ((c->http10 && chunked) || c->s->draining)
         c->keep_alive = false;
@@ -89,21 +101,40 @@ static void send_first(struct up *u, struct put *w, char *block, struct str body
     }
 }
 
+/* A stream whose framing ends before its events do: then it is not over. */
+static bool is_cut_short(struct up *u)
+{
+    bool cut = u->message_done && u->c->end_mark && !u->c->saw_end;
+    u->message_done &= !cut;
+    return cut;
+}
+
+static void end_cut_short(struct conn *c)
+{
+    batch_flush_conn(c); /* what came goes first; the client may be gone by it */
+    if (c->phase == PHASE_RELAY && c->up)
+        relay_upstream_died(c->up, 0);
+}
+
 /* The head of the answer, with what came of the body. */
 static void pass_on_first(struct up *u, struct str raw)
 {
     struct http_server *s = u->s;
+    struct conn *c = u->c;
     struct msg *m = u->in;
     char *block = batch_room(s, ANSWER_BLOCK);
     struct put w = {block, block + ANSWER_BLOCK, false};
     begin_answer(u, llhttp_get_status_code(&u->parser), &w);
     response_count(u, true);
+    bool broken = is_cut_short(u);
     struct str body = response_frame(u, raw, true);
     u->in = NULL; /* the connection may be gone when the body was sent */
     if (u->cut)
         up_watch(u, true, false);
     send_first(u, &w, block, body);
     msg_put(s, m);
+    if (broken)
+        end_cut_short(c);
 }
 
 /* ---- answers made here ---- */
@@ -197,12 +228,16 @@ void response_break_off(struct conn *c, const char *outcome, struct buf *last_wo
 /* Passes on what one read brought; it lies in the turn's block. */
 static void pass_on(struct up *u, struct str raw)
 {
+    struct conn *c = u->c;
     response_count(u, false);
+    bool broken = is_cut_short(u);
     struct str out = response_frame(u, raw, false);
     if (out.n)
-        send_soon(u->c, out);
+        send_soon(c, out);
     else if (u->message_done)
-        answer_complete(u->c);
+        answer_complete(c);
+    if (broken)
+        end_cut_short(c);
 }
 
 static void note_time(struct up *u)
@@ -222,8 +257,7 @@ static void on_eof(struct up *u)
         response_end_made(u);
         return;
     }
-    if (!u->head_done || u->framing != FRAME_EOF ||
-        (c->streamed && c->method == HTTP_POST && !response_saw_end(c))) {
+    if (!u->head_done || u->framing != FRAME_EOF || (c->end_mark && !c->saw_end)) {
         relay_upstream_died(u, 0);
         return;
     }

@@ -275,7 +275,7 @@ static void test_stops_at_every_byte(void **state)
 
 /* ---- answers that are wrong, or only strange ---- */
 
-enum get { WHOLE, BAD_GATEWAY, CUT, STATUS_500 };
+enum get { WHOLE, BAD_GATEWAY, CUT, TOLD, STATUS_500 }; /* TOLD: cut, with the last words */
 
 static const struct fault {
     const char *name;
@@ -297,6 +297,11 @@ static const struct fault {
      NULL, WHOLE, WHOLE},
     {"less than its length", HEAD_OK "Content-Length: 46\r\n\r\n" DOCUMENT, NULL, CUT, CUT},
     {"no end mark", NULL, HEAD_OK SSE "\r\n" DELTA("\"content\":\"x\""), CUT, CUT},
+    {"no end mark, and the last chunk", NULL, HEAD_OK SSE CHUNKED "9\r\ndata: 1\n\n\r\n0\r\n\r\n", TOLD, CUT},
+    {"an event cut in two, and the last chunk", NULL, HEAD_OK SSE CHUNKED "5\r\ndata:\r\n0\r\n\r\n", CUT,
+     CUT},
+    {"the end mark in two chunks", NULL, HEAD_OK SSE CHUNKED "a\r\ndata: [DON\r\n4\r\nE]\n\n\r\n0\r\n\r\n",
+     WHOLE, CUT},
     {"an error of its own", "HTTP/1.1 500 x\r\nContent-Length: 2\r\n\r\n{}",
      "HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n", STATUS_500, STATUS_500},
     {"an empty answer", "", "", BAD_GATEWAY, BAD_GATEWAY},
@@ -338,6 +343,7 @@ static void expect_get(struct scene *s, const struct fault *f, const struct answ
                : !w->streamed || !a->broken ? a->status == 502 && begins_with(a, w->error)
                                             : a->status == 200 && holds(a, w->error);
         break;
+    case TOLD: fine = a->status == 200 && a->broken && !a->reset && holds(a, w->error); break;
     case STATUS_500:
         fine = a->status == 500 && !a->broken && (!w->translated || begins_with(a, w->error));
         break;

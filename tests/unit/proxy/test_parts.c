@@ -247,9 +247,6 @@ static void test_account_wants(void **state)
         memcpy(text + pad, "\"timingz\"", 9);
         assert_false(account_wants((struct str){text, sizeof text}));
     }
-    assert_true(account_stream_done(STR("data: x\n\ndata: [DONE]\n\n")));
-    assert_false(account_stream_done(STR("data: [DONE]\n\ndata: x\n\n")));
-    assert_false(account_stream_done(STR("")));
 }
 
 /* ---- deadlines ---- */

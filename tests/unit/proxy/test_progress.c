@@ -18,6 +18,10 @@
     "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\"hello\"}}]" TAIL       \
     "data: {\"choices\":[{\"finish_reason\":\"stop\",\"index\":0,\"delta\":{}}]" TAIL                        \
     "data: {\"choices\":[],\"usage\":{\"completion_tokens\":2,\"prompt_tokens\":5}" TAIL "data: [DONE]\n\n"
+#define ANTHROPIC_EVENTS                                                                                     \
+    "event: message_delta\ndata: "                                                                           \
+    "{\"type\":\"message_delta\",\"usage\":{\"input_tokens\":5,\"output_tokens\":2}}\n\n"                    \
+    "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
 #define SSE_HEAD "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 #define CHAT                                                                                                 \
     "{\"model\":\"m\",\"max_tokens\":9,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}" \
@@ -44,7 +48,7 @@ static const struct way {
      "event: error\ndata: {\"type\":\"error\"", "message_stop", "text/event-stream"},
     {"anthropic, passed", "/v1/messages", CHAT, false,
      "event: ping\ndata: {\"type\":\"ping\",\"arriero\":{\"state\":\"",
-     "event: error\ndata: {\"type\":\"error\"", "data: [DONE]\n\n", "text/event-stream"},
+     "event: error\ndata: {\"type\":\"error\"", "\"message_stop\"}\n\n", "text/event-stream"},
     {"ollama", "/api/chat", CHAT, true,
      "\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":false,\"arriero\":{\"state\":\"",
      "{\"error\":\"", "\"done\":true", "application/x-ndjson"},
@@ -88,13 +92,19 @@ static void backend_sends(int back, const char *head, const char *body)
     client_send(back, body);
 }
 
+static const char *events_of(const struct way *w)
+{
+    return w->translated || strcmp(w->path, "/v1/messages") != 0 ? EVENTS : ANTHROPIC_EVENTS;
+}
+
 /* In chunks, of which one holds two halves of events. */
-static void backend_streams(int back)
+static void backend_streams(int back, const struct way *w)
 {
     struct buf b = {0};
-    size_t n = strlen(EVENTS), half = n / 2;
-    assert_true(buf_printf(&b, "%zx\r\n%.*s\r\n%zx\r\n%s\r\n0\r\n\r\n", half, (int)half, EVENTS, n - half,
-                           EVENTS + half));
+    const char *events = events_of(w);
+    size_t n = strlen(events), half = n / 2;
+    assert_true(buf_printf(&b, "%zx\r\n%.*s\r\n%zx\r\n%s\r\n0\r\n\r\n", half, (int)half, events, n - half,
+                           events + half));
     backend_sends(back, SSE_HEAD "Transfer-Encoding: chunked\r\n\r\n", b.data);
     buf_release(&b);
 }
@@ -113,7 +123,7 @@ static void test_ways(void **state)
             door_wait(d, DOOR_ACQUIRED, turn);
             door_grant(d);
             back = back < 0 ? backend_accept(d) : back;
-            backend_streams(back);
+            backend_streams(back, w);
             struct answer a = client_answer(fd, false);
             (void)snprintf(text, sizeof text, "%squeued\",", w->told);
             if (a.status != 200 || a.broken || !holds(&a, text) || !holds(&a, w->end))
@@ -126,7 +136,7 @@ static void test_ways(void **state)
             assert_non_null(strstr(a.head, w->type));
             assert_true(answer_has(&a, "X-Accel-Buffering: no"));
             if (!w->translated) /* behind what was told the answer is the backend's own */
-                assert_string_equal(a.body.data + a.body.n - strlen(EVENTS), EVENTS);
+                assert_string_equal(a.body.data + a.body.n - strlen(events_of(w)), events_of(w));
             answer_release(&a);
             door_wait(d, DOOR_RECORDS, turn);
             assert_string_equal(door_record(d).outcome, "ok");
@@ -195,7 +205,7 @@ static void test_not_asked(void **state)
         door_wait(d, DOOR_ACQUIRED, i + 1);
         door_grant(d);
         int back = backend_accept(d);
-        backend_streams(back);
+        backend_streams(back, &ways[0]);
         struct answer a = client_answer(fd, false);
         if (rows[i].told != holds(&a, "arriero") ||
             rows[i].told == answer_has(&a, "X-Arriero-Instance: inst-1"))

@@ -311,7 +311,7 @@ static void test_stream_in_pieces(void **state)
     (void)state;
     static const char text[] =
         STREAM_HEAD "5\r\nhello\r\n1\r\n \r\n00b\r\nwide\r\nworld\r\n10;a=b\r\n0123456789abcdef\r\n"
-                    "2\r\n\r\n\r\n0\r\n\r\n";
+                    "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
     struct door_setup setup = door_default();
     struct door *d = door_start(&setup);
     int fd = client_connect(d), back = -1;
@@ -325,7 +325,7 @@ static void test_stream_in_pieces(void **state)
             client_send_n(back, text + i, sizeof text - 1 - i < step ? sizeof text - 1 - i : step);
         struct answer a = client_answer(fd, false);
         assert_false(a.broken);
-        assert_string_equal(a.body.data, "hello wide\r\nworld0123456789abcdef\r\n");
+        assert_string_equal(a.body.data, "hello wide\r\nworld0123456789abcdefdata: [DONE]\n\n");
         answer_release(&a);
     }
     close(fd);
@@ -372,10 +372,10 @@ static void test_http10_client(void **state)
     int back = backend_accept(d);
     struct buf got = backend_request(back);
     buf_release(&got);
-    client_send(back, STREAM_HEAD "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n");
+    client_send(back, STREAM_HEAD "5\r\nhello\r\n6\r\n[DONE]\r\n0\r\n\r\n");
     struct answer a = client_answer(fd, false);
     assert_null(strstr(a.head, "chunked"));
-    assert_string_equal(a.body.data, "hello world");
+    assert_string_equal(a.body.data, "hello[DONE]");
     assert_false(a.broken);
     answer_release(&a);
     close(fd);
@@ -503,7 +503,8 @@ static void test_back_pressure(void **state)
             assert_true(buf_puts(&text, "0123456789abcde\n"));
         assert_true(buf_puts(&text, "\r\n"));
     }
-    assert_true(buf_puts(&text, "0\r\n\r\n"));
+    static const char end[] = "10\r\n data: [DONE] \n\n\r\n0\r\n\r\n";
+    assert_true(buf_puts(&text, end));
     /* Fill every buffer between here and the client, until a turn of the loop makes no more room. */
     size_t at = 0;
     do {
@@ -530,9 +531,9 @@ static void test_back_pressure(void **state)
         assert_memory_equal(p + n, "\r\n", 2);
         assert_true(buf_append(&payload, p, n));
     }
-    size_t head = strlen(STREAM_HEAD), blocks = (text.n - head - 5) / (0x4000 + 8);
-    assert_int_equal(payload.n, blocks * 0x4000);
-    for (size_t i = 0; i < payload.n; i += 16)
+    size_t head = strlen(STREAM_HEAD), blocks = (text.n - head - strlen(end)) / (0x4000 + 8);
+    assert_int_equal(payload.n, blocks * 0x4000 + 16);
+    for (size_t i = 0; i + 16 < payload.n; i += 16)
         assert_memory_equal(payload.data + i, "0123456789abcde\n", 16);
     buf_release(&text);
     buf_release(&down);
@@ -599,13 +600,14 @@ static void test_many_streams(void **state)
             char event[64], chunk[96];
             int n = snprintf(event, sizeof event, "data: %d of stream %d\n\n", round, i);
             (void)snprintf(chunk, sizeof chunk, "%x\r\n%s\r\n%s", (unsigned)n, event,
-                           round == ROUNDS - 1 ? "0\r\n\r\n" : "");
+                           round == ROUNDS - 1 ? "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n" : "");
             client_send(backs[i], chunk);
         }
     for (int i = 0; i < STREAMS; i++) {
         struct buf want = {0};
         for (int round = 0; round < ROUNDS; round++)
             assert_true(buf_printf(&want, "data: %d of stream %d\n\n", round, i));
+        assert_true(buf_puts(&want, "data: [DONE]\n\n"));
         struct answer a = client_answer(fds[i], false);
         assert_false(a.broken);
         assert_string_equal(a.body.data, want.data);
@@ -759,10 +761,10 @@ static void test_wake_ends(void **state)
     int back = backend_accept(d);
     struct buf got = backend_request(back);
     buf_release(&got);
-    client_send(back, STREAM_HEAD CHUNK("10", "data: \"dawn\" 1\n\n") CHUNK("5", "data:") "0\r\n\r\n");
+    client_send(back, STREAM_HEAD CHUNK("10", "data: \"dawn\" 1\n\n") CHUNK("6", "[DONE]") "0\r\n\r\n");
     struct answer a = client_answer(fd, false);
     assert_false(a.broken);
-    assert_string_equal(a.body.data, "data:");
+    assert_string_equal(a.body.data, "[DONE]");
     answer_release(&a);
     client_post(fd, "", "{\"stream\":true}");
     got = backend_request(back);
