@@ -246,9 +246,18 @@ static bool has_open_breaker(const struct pool *p)
     return false;
 }
 
+static bool waits_for_disk(const struct pool *p)
+{
+    for (const struct pool_instance *i = p->instances; i; i = i->next)
+        if (i->state == POOL_PLANNED && i->told_waiting)
+            return true;
+    return false;
+}
+
 void pool_retime(struct pool *p)
 {
-    bool wanted = p->blocked_first || (p->n_waiting > 0 && (p->opt.queue_wait_ms || has_open_breaker(p)));
+    bool wanted = p->blocked_first || waits_for_disk(p) ||
+                  (p->n_waiting > 0 && (p->opt.queue_wait_ms || has_open_breaker(p)));
     if (wanted == p->timer_on || p->told_stopped)
         return;
     p->timer_on = wanted;

@@ -55,8 +55,9 @@ class Server:
 
 def started(stack, argv, log, env=None):
     with open(log, 'w') as out:
+        # a group of its own, as arriero's children have, and no session: the scheduler may weigh by sessions
         proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env or environment(),
-                                start_new_session=True)
+                                preexec_fn=os.setpgrp)
 
     def stop():
         with contextlib.suppress(ProcessLookupError):
@@ -73,17 +74,14 @@ def started(stack, argv, log, env=None):
 
 def health(port):
     """The status of GET /health; 0 without an answer."""
-    try:
-        c = http.client.HTTPConnection('127.0.0.1', port, timeout=5)
-        c.request('GET', '/health')
-        return c.getresponse().status
-    except OSError:
-        return 0
-    finally:
-        c.close()
+    with contextlib.suppress(OSError, ValueError, IndexError), socket.create_connection(('127.0.0.1', port), 5) as s:
+        s.sendall(b'GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+        return int(s.recv(64).split()[1])
+    return 0
 
 
-def wait_healthy(name, proc, port, log, seconds=60, pause=0.001):
+def wait_healthy(name, proc, port, log, seconds=60, pause=0.002):
+    """Not more often: what asks takes the processor from what loads."""
     end = time.monotonic() + seconds
     while health(port) != 200:
         if proc.poll() is not None or time.monotonic() > end:
@@ -94,7 +92,7 @@ def wait_healthy(name, proc, port, log, seconds=60, pause=0.001):
 
 # ---- arriero ----
 def start_arriero(stack, binary, runtime, models):
-    """A budget that holds one of the models and not both."""
+    """A budget that holds one of the models and not both; all of their folder are known."""
     config = {'usual_caches': False, 'collect_plain': False,
               'defaults': {'ctx': 2048, 'parallel': 1, 'extra_args': COMMON[4:]}}
     d = Daemon(binary, [os.path.dirname(models[0])], runtime, config=config)
@@ -168,7 +166,7 @@ class Bare:
             begin = time.monotonic()
             proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment())
             try:
-                wait_healthy('llama-server', proc, port, self.log, pause=0.0005)
+                wait_healthy('llama-server', proc, port, self.log)
                 load = (time.monotonic() - begin) * 1000
                 answer = first_byte_ms(port, self.model)
                 begin = time.monotonic()

@@ -135,6 +135,28 @@ static void test_the_disk_serves_two_loads_that_read_all_the_time(void **state)
             pool_cancel(f->pool, (*at)->wait);
 }
 
+static void test_a_load_that_hangs_gives_the_disk_away(void **state)
+{
+    struct fake *f = *state;
+    struct answer a[3], other;
+    static const char *const ids[] = {"a", "b", "c"};
+    three_small_ones(f);
+    for (size_t i = 0; i < 3; i++) {
+        ask(f, ids[i], &a[i]);
+        fake_settle(f);
+    }
+    assert_int_equal(fake_model(f, "c")->started, 0);
+    fake_advance_ms(7999);
+    assert_true(f->pool->timer_on); /* somebody looks again */
+    ask(f, "huge", &other);         /* a turn of the pool */
+    fake_settle(f);
+    assert_int_equal(fake_model(f, "c")->started, 0);
+    fake_advance_ms(1);
+    pool_kick(f->pool);
+    fake_settle(f);
+    assert_int_equal(fake_model(f, "c")->started, 1);
+}
+
 static void test_loads_that_read_half_the_time_are_four(void **state)
 {
     struct fake *f = *state;
@@ -485,6 +507,7 @@ int main(void)
         TURN(test_two_loads_make_room_at_once),
         TURN(test_what_is_promised_is_not_given_twice),
         TURN(test_the_disk_serves_two_loads_that_read_all_the_time),
+        TURN(test_a_load_that_hangs_gives_the_disk_away),
         TURN(test_loads_that_read_half_the_time_are_four),
         TURN(test_loads_at_once_is_a_number),
         TURN(test_one_in_use_keeps_its_term),
