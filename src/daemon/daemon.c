@@ -405,8 +405,7 @@ enum rc daemon_begin_serving(struct daemon *d, struct err *err)
         d->opt->ready(d->opt->arg, buf_str(&summary));
     buf_release(&summary);
     notify_send("READY=1\nSTATUS=%zu models", d->set->n);
-    for (size_t i = 0; i < d->set->n_preload; i++)
-        pool_load(d->pool, str_from(d->set->preload[i]), NULL, NULL);
+    preload_begin(d);
     return RC_OK;
 }
 
@@ -596,6 +595,7 @@ static void release(struct daemon *d)
     store_close(d->store);
     knowledge_free(d->knowledge);
     metrics_free(d->metrics);
+    preload_free(d->preload);
     model_set_free(d->set);
     remote_set_free(d->remotes);
     catalog_free(d->catalog);

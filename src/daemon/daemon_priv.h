@@ -2,6 +2,7 @@
  *
  *   daemon.c    start, signals, stop
  *   reload.c    configuration and catalog: read on the work pool, applied on the loop
+ *   preload.c   models that are loaded at the start
  *   roles.c     whether those who play the roles can be asked
  *   route.c     the proxy's abstract route over the pool
  *   routes.c    the table of paths; data.c answers those of the data plane, api.c those of the control API
@@ -38,6 +39,7 @@
 enum roles_state { ROLES_NONE, ROLES_HEALTHY, ROLES_DEGRADED, ROLES_DOWN };
 
 struct reload; /* one under way */
+struct preload;
 struct key_change;
 
 struct daemon {
@@ -71,6 +73,7 @@ struct daemon {
     struct http_server *server;
     const struct http_route *routes; /* owned; borrowed by the server */
     struct reload *reload;
+    struct preload *preload; /* NULL until serving */
     bool reload_again;
     bool serving, stopping, hurried, pool_stopped, server_closed;
     bool store_was_writable;
@@ -107,6 +110,12 @@ enum rc daemon_begin_serving(struct daemon *d, struct err *err);
 /* Reads the catalog (and, unless first, the configuration) on the work pool, then applies it. */
 void reload_begin(struct daemon *d, bool first);
 bool reload_busy(const struct daemon *d);
+
+/* preload.c */
+void preload_begin(struct daemon *d);
+void preload_look(struct daemon *d); /* after a turn in which something happened, and once in a while */
+void preload_decision(struct daemon *d, const struct pool_decision *decision);
+void preload_free(struct preload *p);
 
 /* roles.c */
 /* Adds status, a member for each known role, and details by role. The words of status: healthy, degraded,

@@ -168,6 +168,7 @@ void events_decision(void *daemon, const struct pool_decision *p)
     }
     tell_text(d, p);
     router_decision(d, p);
+    preload_decision(d, p);
     d->roles_stale = true;
     buf_release(&reasons);
     buf_release(&plan);

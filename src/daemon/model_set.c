@@ -389,11 +389,22 @@ const struct model_group *model_set_group(const struct model_set *s, struct str 
     return NULL;
 }
 
+static int priority_of(const struct model_set *s, const char *id)
+{
+    return s->models[model_set_index(s, str_from(id))].priority;
+}
+
+/* Of the same priority in the order of the ids. */
 static void collect_preload(struct model_set *s)
 {
-    for (size_t i = 0; i < s->n; i++)
-        if (s->settings[i]->preload)
-            s->preload[s->n_preload++] = s->models[i].id;
+    for (size_t i = 0; i < s->n; i++) {
+        if (!s->settings[i]->preload)
+            continue;
+        size_t at = s->n_preload++;
+        for (; at > 0 && priority_of(s, s->preload[at - 1]) < s->models[i].priority; at--)
+            s->preload[at] = s->preload[at - 1];
+        s->preload[at] = s->models[i].id;
+    }
 }
 
 enum rc model_set_build(const struct config *c, const struct catalog *catalog, struct model_set **ret_set,

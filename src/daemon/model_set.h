@@ -21,7 +21,7 @@ struct model_set {
     const struct catalog_entry **entries; /* beside models; NULL for one that only the configuration names */
     const struct config_model **settings; /* beside models */
     size_t n;
-    const char **preload;
+    const char **preload; /* the highest priority first */
     size_t n_preload;
     struct model_group *groups;
     size_t n_groups;

@@ -24,8 +24,10 @@ static void on_prepare(uv_prepare_t *h)
     d->turn_start_us = now;
     d->idle_before_ns = idle;
     d->doing = NULL;
-    if (d->roles_stale)
+    if (d->roles_stale) {
         roles_look(d);
+        preload_look(d);
+    }
 }
 
 static void on_tick(uv_timer_t *h)
@@ -42,6 +44,7 @@ static void on_tick(uv_timer_t *h)
             log_warn("history is kept in memory only: %s", health.message);
     }
     roles_look(d);
+    preload_look(d);
     if (d->notify_every_ms && now >= d->notify_due_ms) {
         notify_send("WATCHDOG=1");
         d->notify_due_ms = now + d->notify_every_ms;

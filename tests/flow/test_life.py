@@ -3,7 +3,7 @@ import json
 import os
 import signal
 
-from lib.wire import wait_for
+from lib.wire import BrokenStream, wait_for
 
 
 def failed(d, model, seconds=30):
@@ -125,4 +125,82 @@ def test_every_change_of_state_is_in_the_history_with_its_reason(make_daemon, fo
     wait_for(lambda: len(rows()) >= 5, 10, 0.05, "the changes in the history")
     got = [(r["state"], bool(r["cause"])) for r in reversed(rows())]
     assert got == [(s, True) for s in ("planned", "starting", "ready", "draining", "stopped")], json.dumps(rows())
+    d.stop()
+
+
+# ---- the end of the time that running requests are given ----
+
+def stream_past_the_limit(d, model="slow"):
+    w = d.wire()
+    w.request("POST", "/v1/completions",
+              {"model": model, "prompt": "go on", "max_tokens": 30000, "stream": True, "ignore_eos": True})
+    assert w.head() == 200
+    events = w.events()
+    next(events)
+    return w, events
+
+
+def must_end_honestly(w, events):
+    got, broken = [], False
+    try:
+        got.extend(events)
+    except (BrokenStream, ConnectionError):
+        broken = True
+    assert "[DONE]" not in got, "a cut answer ended as if it were whole"
+    assert broken, "the stream ended as if it were whole"
+    assert got and "error" in json.loads(got[-1]), got[-1:]
+    w.close()
+
+
+SHORT = {"limits": {"drain_timeout": "1s"}, "defaults": {"ctx": 32768, "extra_args": ["--threads", "1"]}}
+
+
+def test_an_unload_ends_a_stream_past_the_limit_with_an_error(make_daemon, folder, slow):
+    d = make_daemon([folder(slow)], config=SHORT).start()
+    w, events = stream_past_the_limit(d)
+    assert d.control("POST", "/unload", {"model": "slow"})[0] == 200
+    must_end_honestly(w, events)
+    d.stop()
+
+
+def test_a_reload_ends_a_stream_past_the_limit_with_an_error(make_daemon, folder, slow):
+    d = make_daemon([folder(slow)], config=SHORT).start()
+    w, events = stream_past_the_limit(d)
+    d.write_config({**SHORT, "defaults": {**SHORT["defaults"], "ctx": 16384}})
+    d.process.send_signal(signal.SIGHUP)
+    must_end_honestly(w, events)
+    d.stop()
+
+
+def test_a_stop_ends_a_stream_past_the_limit_with_an_error(make_daemon, folder, slow):
+    d = make_daemon([folder(slow)], config=SHORT).start()
+    w, events = stream_past_the_limit(d)
+    d.remember_children()
+    d.process.send_signal(signal.SIGTERM)
+    must_end_honestly(w, events)
+    assert d.wait(30) == 0
+    d.assert_no_child()
+    d.check_log()
+
+
+# ---- loaded at the start ----
+
+def test_preload_goes_by_priority_and_tries_again(make_daemon, folder, tiny, tiny_b, wrapper, tmp_path):
+    mark = tmp_path / "failed-once"
+    runtime = wrapper(f'case "$*" in *tiny-b*) [ -e {mark} ] || {{ touch {mark}; exit 1; }};; esac; exec "$REAL" "$@"')
+    config = {"models": {"tiny-a": {"preload": True, "priority": 1}, "tiny-b": {"preload": True, "priority": 7}}}
+    d = make_daemon([folder(tiny, tiny_b)], runtime=runtime, config=config).start()
+    assert d.instance("tiny-a") and d.instance("tiny-b")  # nobody asked for them
+    rows = wait_for(lambda: [x for x in reversed(d.control("GET", "/decisions?limit=50")[1]["decisions"])
+                             if x["kind"] in ("load", "fail")][:4], 10, 0.05, "the loads in the history")
+    assert rows[0]["model"] == "tiny-b", rows
+    assert [x["kind"] for x in rows if x["model"] == "tiny-b"][:3] == ["load", "fail", "load"], rows
+    d.stop()
+
+
+def test_a_preload_that_never_fits_is_told_and_stops_nobody(make_daemon, folder, tiny, slow):
+    config = {"budget": {"Host": "20MiB"}, "models": {"slow": {"preload": True, "priority": 7}, "tiny-a": {"preload": True}}}
+    d = make_daemon([folder(tiny, slow)], config=config).start()
+    assert d.instance("tiny-a")
+    assert "slow is not loaded at the start: " in d.log()
     d.stop()

@@ -129,7 +129,8 @@ static void settings_reach_the_policy(void **state)
               "models:\n"
               "  alpha: {kv_type: q8_0, gpu_layers: all, strategy: 'fit-vram:1000', device: CUDA1, "
               "preload: true, aliases: [a, org/beta:Q4], max_gpus: 2, pin: true, ttl: 5s}\n"
-              "  own: {path: /x/own.gguf, gpu_layers: 3, kv_type_v: q4_0, allow_cpu: false}\n"
+              "  own: {path: /x/own.gguf, gpu_layers: 3, kv_type_v: q4_0, allow_cpu: false, "
+              "preload: true, priority: 5}\n"
               "  alhpa: {ctx: 1}\n");
     struct model_set *set = build(c, &s);
     assert_int_equal(set->n, 3);
@@ -152,8 +153,9 @@ static void settings_reach_the_policy(void **state)
     assert_int_equal(p->policy.gpu_layers, 3);
     assert_true(p->policy.type_k == GGML_F16 && p->policy.type_v == GGML_Q4_0);
     assert_false(p->policy.allow_cpu);
-    assert_int_equal(set->n_preload, 1);
-    assert_string_equal(set->preload[0], "alpha");
+    assert_int_equal(set->n_preload, 2);
+    assert_string_equal(set->preload[0], "own"); /* of higher priority */
+    assert_string_equal(set->preload[1], "alpha");
     model_set_free(set);
     config_free(c);
     shelf_release(&s);
