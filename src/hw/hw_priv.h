@@ -103,6 +103,16 @@ struct hw_pci {
  * written. */
 size_t hw_pci_find(const struct hw_roots *roots, unsigned vendor_id, struct hw_pci *ret_list, size_t cap);
 
+/* ---- workers of llama.cpp's RPC backend (rpc.c) ---- */
+struct hw_rpc_told {
+    unsigned n_devices;                                               /* 1 to HW_MAX_DEVICES */
+    uint64_t total_bytes[HW_MAX_DEVICES], free_bytes[HW_MAX_DEVICES]; /* free ≤ total */
+};
+/* Reads the answer to a greeting that was sent on this non-blocking socket, and asks for the rest; each
+ * answer is waited for a second at most. NULL: *ret is what it told. Else why not (static), *ret is as it
+ * was; *ret_greeted: whether the greeting was understood. */
+const char *hw_rpc_read(int fd, bool *ret_greeted, struct hw_rpc_told *ret);
+
 /* ---- memory bandwidth (bandwidth.c) ---- */
 /* GB/s of a card by its name, as its specification is generally known; 0 when unknown. */
 double hw_bandwidth_of(const char *model);

@@ -46,8 +46,7 @@ struct rpc_worker {
     int knock, ask; /* open connections, -1 = none; at most one of the two */
     bool plain_hello;
     bool known, in_use;
-    unsigned n_devices;
-    uint64_t total_bytes[HW_MAX_DEVICES], free_bytes[HW_MAX_DEVICES];
+    struct hw_rpc_told told; /* n_devices 0 = it was never reached */
     uint64_t asked_ms, retry_ms, back_off_ms;
     char trouble[128]; /* "" = none */
 };
@@ -183,38 +182,45 @@ static void failed(struct rpc_worker *w, const char *why)
     w->retry_ms = clock_mono_ms() + w->back_off_ms;
 }
 
+const char *hw_rpc_read(int fd, bool *ret_greeted, struct hw_rpc_told *ret)
+{
+    unsigned char in[64];
+    struct hw_rpc_told told = {.n_devices = 0};
+    size_t n = answer(fd, in, sizeof in);
+    *ret_greeted = n >= 3;
+    if (!*ret_greeted)
+        return "it refused the greeting: another protocol version?";
+    if (!request(fd, RPC_DEVICES, in, 0) || answer(fd, in, sizeof in) != 4)
+        return "it does not tell how many devices it has: its protocol is too old";
+    uint64_t devices = little(in, 4);
+    if (devices == 0 || devices > HW_MAX_DEVICES)
+        return "it has no devices, or too many";
+    for (unsigned d = 0; d < devices; d++) {
+        const unsigned char index[4] = {(unsigned char)d};
+        if (!request(fd, RPC_MEMORY, index, sizeof index) || answer(fd, in, sizeof in) != 16)
+            return "it does not tell its memory";
+        told.free_bytes[d] = little(in, 8);
+        told.total_bytes[d] = little(in + 8, 8);
+        if (told.free_bytes[d] > told.total_bytes[d])
+            told.free_bytes[d] = told.total_bytes[d];
+    }
+    told.n_devices = (unsigned)devices;
+    *ret = told;
+    return NULL;
+}
+
 /* Its turn has come: the rest of the questions, answered at once. */
 static bool question(struct rpc_worker *w)
 {
-    unsigned char in[64];
-    size_t n = answer(w->ask, in, sizeof in);
-    if (n != 3 && n < 4) {
-        failed(w, "it refused the greeting: another protocol version?");
-        w->plain_hello = !w->plain_hello; /* the other form next time */
+    bool greeted;
+    const char *why = hw_rpc_read(w->ask, &greeted, &w->told);
+    if (why) {
+        failed(w, why);
+        if (!greeted)
+            w->plain_hello = !w->plain_hello; /* the other form next time */
         return false;
-    }
-    if (!request(w->ask, RPC_DEVICES, in, 0) || answer(w->ask, in, sizeof in) != 4) {
-        failed(w, "it does not tell how many devices it has: its protocol is too old");
-        return false;
-    }
-    uint64_t devices = little(in, 4);
-    if (devices == 0 || devices > HW_MAX_DEVICES) {
-        failed(w, "it has no devices, or too many");
-        return false;
-    }
-    for (unsigned d = 0; d < devices; d++) {
-        const unsigned char index[4] = {(unsigned char)d};
-        if (!request(w->ask, RPC_MEMORY, index, sizeof index) || answer(w->ask, in, sizeof in) != 16) {
-            failed(w, "it does not tell its memory");
-            return false;
-        }
-        w->free_bytes[d] = little(in, 8);
-        w->total_bytes[d] = little(in + 8, 8);
-        if (w->free_bytes[d] > w->total_bytes[d])
-            w->free_bytes[d] = w->total_bytes[d];
     }
     close_fd(&w->ask);
-    w->n_devices = (unsigned)devices;
     w->known = true;
     w->in_use = false;
     w->trouble[0] = '\0';
@@ -322,7 +328,7 @@ static void add_device(const struct rpc_worker *w, unsigned d, unsigned index, s
     *out = (struct hw_device){.vendor = "rpc", .index = index, .valid = HW_UUID};
     snprintf(out->name, sizeof out->name, "RPC%u", index % 1000);
     snprintf(out->model, sizeof out->model, "worker at %s", w->endpoint);
-    if (w->n_devices > 1)
+    if (w->told.n_devices > 1)
         snprintf(out->uuid, sizeof out->uuid, "%s/%u", w->endpoint, d);
     else
         snprintf(out->uuid, sizeof out->uuid, "%s", w->endpoint);
@@ -334,8 +340,8 @@ static void add_device(const struct rpc_worker *w, unsigned d, unsigned index, s
     if (!w->known)
         return;
     out->valid |= HW_MEMORY;
-    out->total_bytes = w->total_bytes[d];
-    out->free_bytes = w->free_bytes[d];
+    out->total_bytes = w->told.total_bytes[d];
+    out->free_bytes = w->told.free_bytes[d];
     out->used_bytes = out->total_bytes - out->free_bytes;
 }
 
@@ -350,7 +356,7 @@ static void rpc_sample(void *state, struct hw_inventory *inv)
             hw_note(inv, "rpc: the worker at %s: %s", w->endpoint, w->trouble);
         else if (!w->known && w->in_use)
             hw_note(inv, "rpc: the worker at %s serves another client", w->endpoint);
-        unsigned n = w->n_devices ? w->n_devices : 1; /* one that was never reached keeps a place */
+        unsigned n = w->told.n_devices ? w->told.n_devices : 1; /* one that was never reached keeps a place */
         for (unsigned d = 0; d < n && inv->n_devices < HW_MAX_DEVICES; d++)
             add_device(w, d, index++, inv);
     }
