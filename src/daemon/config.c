@@ -79,7 +79,7 @@ static enum rc set_defaults(struct config *c, struct err *err)
 
 static bool is_list(const struct config_key *key)
 {
-    return key->type == CONFIG_LIST || key->type == CONFIG_PATHS;
+    return config_key_is_list(key);
 }
 
 static enum rc set_one(struct config *c, const struct config_target *t, struct str text, struct err *err)

@@ -79,17 +79,28 @@ struct config_role {
 
 #define CONFIG_MAX_ROLES 16
 
+struct config_remote {                /* a model of an upstream; see upstreams.def */
+    const char *name;                 /* here */
+    const char *remote;               /* there; "" = the same */
+    double price_input, price_output; /* of a million tokens; the upstream's where it has none of its own */
+    uint64_t set;                     /* bit i: key i of config_remote_keys was given */
+};
+struct config_remotes {
+    struct config_remote *items;
+    size_t n;
+};
+
 struct config_upstream { /* see upstreams.def */
     const char *name;
     unsigned line;
     const char *role; /* the role whose host it is; NULL = it stands under upstreams */
     const char *url, *dialect, *key_env, *key_file, *ca_file; /* "" = none */
-    struct config_list models;                                /* NAME, or NAME=REMOTE */
-    uint64_t timeout;                                         /* ms; 0 = none of its own */
-    uint32_t max_concurrency;                                 /* 0 = no bound */
-    double spend_per_day, spend_per_month;                    /* 0 = no limit */
-    double price_input, price_output;                         /* of a million tokens */
-    uint64_t set; /* bit i: key i of config_upstream_keys was given */
+    struct config_remotes models;
+    uint64_t timeout;                      /* ms; 0 = none of its own */
+    uint32_t max_concurrency;              /* 0 = no bound */
+    double spend_per_day, spend_per_month; /* 0 = no limit */
+    double price_input, price_output;      /* of a million tokens */
+    uint64_t set;                          /* bit i: key i of config_upstream_keys was given */
 };
 
 struct config {

@@ -263,7 +263,7 @@ static void add_type(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct config
         [CONFIG_PROGRAM] = {"string", NULL},     [CONFIG_LIST] = {"array", "string"},
         [CONFIG_TOKENS] = {"integer", "string"}, [CONFIG_NUMBER] = {"number", NULL},
         [CONFIG_MODEL] = {"string", "number"},   [CONFIG_DEVICE] = {"string", NULL},
-        [CONFIG_PATHS] = {"array", "string"},
+        [CONFIG_PATHS] = {"array", "string"},    [CONFIG_REMOTES] = {"array", "string"},
     };
     const char *first = words[key->type].type, *other = words[key->type].or ;
     if (key->type == CONFIG_U32 && (key->flags & CONFIG_AUTO))
@@ -334,14 +334,29 @@ static yyjson_mut_val *schema_role(yyjson_mut_doc *doc)
     return o;
 }
 
+/* Beside a list of names: a mapping of names to names, or to settings. */
+static void schema_remotes(yyjson_mut_doc *doc, yyjson_mut_val *v)
+{
+    yyjson_mut_val *properties, *each = schema_object(doc, &properties);
+    for (size_t i = 0; i < config_n_remote_keys; i++)
+        yyjson_mut_obj_add(properties, yyjson_mut_str(doc, config_remote_keys[i].path),
+                           schema_key(doc, &config_remote_keys[i]));
+    yyjson_mut_obj_remove_key(each, "type");
+    yyjson_mut_val *types = yyjson_mut_obj_add_arr(doc, each, "type");
+    yyjson_mut_arr_add_str(doc, types, "object");
+    yyjson_mut_arr_add_str(doc, types, "string");
+    yyjson_mut_arr_add_str(doc, yyjson_mut_obj_get(v, "type"), "object");
+    yyjson_mut_obj_add_val(doc, v, "additionalProperties", each);
+}
+
 static yyjson_mut_val *schema_upstream(yyjson_mut_doc *doc)
 {
     yyjson_mut_val *properties, *o = schema_object(doc, &properties);
     for (size_t i = 0; i < config_n_upstream_keys; i++) {
         const struct config_key *key = &config_upstream_keys[i];
-        yyjson_mut_val *v = schema_key(doc, key), *type = yyjson_mut_obj_get(v, "type");
-        if (key->flags & CONFIG_NAMED && yyjson_mut_is_arr(type))
-            yyjson_mut_arr_add_str(doc, type, "object");
+        yyjson_mut_val *v = schema_key(doc, key);
+        if (key->type == CONFIG_REMOTES)
+            schema_remotes(doc, v);
         yyjson_mut_obj_add(properties, yyjson_mut_str(doc, key->path), v);
     }
     return o;
@@ -505,6 +520,9 @@ void config_reference(enum config_reference form, struct buf *out)
     put_form(out, f, f->group, "KEYS OF AN UPSTREAM");
     for (size_t i = 0; i < config_n_upstream_keys; i++)
         put_key(out, f, &config_upstream_keys[i], NULL);
+    put_form(out, f, f->group, "KEYS OF AN UPSTREAM'S MODEL");
+    for (size_t i = 0; i < config_n_remote_keys; i++)
+        put_key(out, f, &config_remote_keys[i], NULL);
     put_form(out, f, f->group, "OTHER NAMES");
     put_aliases(out, f, config_aliases, config_n_aliases, "the same as ");
     put_form(out, f, f->group, "OTHER NAMES OF A MODEL'S KEYS");

@@ -25,6 +25,7 @@ enum config_type {
     CONFIG_DEVICE,
     CONFIG_LIST,
     CONFIG_PATHS,
+    CONFIG_REMOTES,
     CONFIG_BUDGETS,
     CONFIG_DEFAULTS,
     CONFIG_MODELS,
@@ -33,7 +34,7 @@ enum config_type {
     CONFIG_TYPES
 };
 
-enum { CONFIG_AUTO = 1, CONFIG_RESTART = 2, CONFIG_ENV_ONLY = 4, CONFIG_ONLY_MODEL = 8, CONFIG_NAMED = 16 };
+enum { CONFIG_AUTO = 1, CONFIG_RESTART = 2, CONFIG_ENV_ONLY = 4, CONFIG_ONLY_MODEL = 8 };
 
 enum config_origin { CONFIG_FROM_DEFAULT, CONFIG_FROM_FILE, CONFIG_FROM_ENV, CONFIG_FROM_FLAG };
 
@@ -48,6 +49,12 @@ struct config_key {
     unsigned flags;
     const char *help;
 };
+
+/* A key that collects items, of which a file may also write one alone. */
+static inline bool config_key_is_list(const struct config_key *key)
+{
+    return key->type == CONFIG_LIST || key->type == CONFIG_PATHS || key->type == CONFIG_REMOTES;
+}
 
 struct config_alias {
     const char *name, *target; /* IGNORED: target is the reason */
@@ -96,11 +103,19 @@ enum rc config_upstream_add(struct config *c, struct str name, unsigned line,
                             struct config_upstream **ret_upstream, struct err *err);
 bool config_resolve_upstream(struct config_upstream *u, struct str name, struct config_target *ret_target);
 const char *config_upstream_nearest(struct str name); /* NULL if none is near */
-/* What must hold between its keys; without file and line. */
-enum rc config_upstream_check(const struct config_upstream *u, struct err *err);
+/* A model behind the others, with the defaults of its keys; valid until the next one. NULL: there is no room.
+ */
+struct config_remote *config_remote_add(struct config *c, struct config_remotes *list, struct str name);
+bool config_resolve_remote(struct config_remote *m, struct str name, struct config_target *ret_target);
+const char *config_remote_nearest(struct str name); /* NULL if none is near */
+/* When all of it is read: its models get what they have not of their own. What must hold between its keys,
+ * without file and line. */
+enum rc config_upstream_end(struct config_upstream *u, struct err *err);
 yyjson_mut_val *config_upstreams_json(const struct config *c, yyjson_mut_doc *doc);
 extern const struct config_key config_upstream_keys[];
 extern const size_t config_n_upstream_keys;
+extern const struct config_key config_remote_keys[];
+extern const size_t config_n_remote_keys;
 
 /* config_value.c */
 /* Sets a scalar key, or appends to a list key, from text. Errors say what is expected, without file and line.

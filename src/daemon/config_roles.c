@@ -214,14 +214,11 @@ static enum rc add_host(struct join *j, const struct config_role *r, const char 
     enum rc rc = config_upstream_add(c, str_from(r->name), r->line, &u, j->err);
     if (rc != RC_OK)
         return rc;
-    const char **models = arena_array(a, 1, sizeof *models);
     u->role = r->name;
     u->url = arena_printf(a, "%s%s", strstr(r->host, "://") ? "" : "http://", r->host);
     *ret_model = arena_printf(a, "%s/%s", r->name, r->model);
-    if (!models || !u->url || !*ret_model)
+    if (!config_remote_add(c, &u->models, str_from(r->model)) || !u->url || !*ret_model)
         return err_set(j->err, RC_LIMIT, "the configuration is too large");
-    models[0] = r->model;
-    u->models = (struct config_list){models, 1};
     return url_parse(str_from(u->url), &url, j->err);
 }
 

@@ -245,6 +245,14 @@ static bool from_path_item(const struct context *x, struct str text, void *field
     return text.n > 0 && from_path(x, text, &item) && append(x, item, field);
 }
 
+/* NAME, or NAME=REMOTE. */
+static bool from_remote(const struct context *x, struct str text, void *field)
+{
+    struct str name = str_cut(&text, '=');
+    struct config_remote *m = name.n ? config_remote_add(x->c, field, name) : NULL;
+    return m && (!text.n || from_string(x, text, &m->remote));
+}
+
 /* ---- field → JSON ---- */
 
 static yyjson_mut_val *json_string(const struct config_key *key, const void *field, yyjson_mut_doc *doc)
@@ -338,6 +346,36 @@ static yyjson_mut_val *json_list(const struct config_key *key, const void *field
     return a;
 }
 
+static yyjson_mut_val *remote_json(const struct config_remote *m, yyjson_mut_doc *doc)
+{
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    for (size_t i = 0; i < config_n_remote_keys; i++)
+        if (m->set & 1ull << i || (config_remote_keys[i].type == CONFIG_STRING && m->remote[0]))
+            yyjson_mut_obj_add(o, yyjson_mut_str(doc, config_remote_keys[i].path),
+                               config_value_json(&config_remote_keys[i], m, doc));
+    return o;
+}
+
+/* A mapping where one of them has settings, else the list that is easier to read. */
+static yyjson_mut_val *json_remotes(const struct config_key *key, const void *field, yyjson_mut_doc *doc)
+{
+    const struct config_remotes *list = field;
+    uint64_t set = 0;
+    (void)key;
+    for (size_t i = 0; i < list->n; i++)
+        set |= list->items[i].set;
+    yyjson_mut_val *all = set ? yyjson_mut_obj(doc) : yyjson_mut_arr(doc);
+    for (size_t i = 0; i < list->n; i++) {
+        const struct config_remote *m = &list->items[i];
+        auto_free char *text = mem_printf(m->remote[0] ? "%s=%s" : "%s", m->name, m->remote);
+        if (set)
+            yyjson_mut_obj_add(all, yyjson_mut_strcpy(doc, m->name), remote_json(m, doc));
+        else
+            yyjson_mut_arr_add_strcpy(doc, all, text);
+    }
+    return all;
+}
+
 /* ---- the table ---- */
 
 static const struct {
@@ -366,6 +404,8 @@ static const struct {
     [CONFIG_ENUM] = {from_enum, json_string, sizeof(char *), "a word"},
     [CONFIG_LIST] = {from_item, json_list, sizeof(struct config_list), "a list of texts"},
     [CONFIG_PATHS] = {from_path_item, json_list, sizeof(struct config_list), "a list of paths"},
+    [CONFIG_REMOTES] = {from_remote, json_remotes, sizeof(struct config_remotes),
+                        "a list of models, or a mapping of names to them"},
     [CONFIG_BUDGETS] = {.words = "a mapping of devices to sizes"},
     [CONFIG_DEFAULTS] = {.words = "a mapping of settings"},
     [CONFIG_MODELS] = {.words = "a mapping of model ids to settings"},
@@ -411,7 +451,7 @@ enum rc config_set_text(struct config *c, const struct config_target *t, struct 
 
 void config_list_clear(const struct config_target *t)
 {
-    *(struct config_list *)((char *)t->base + t->key->offset) = (struct config_list){NULL, 0};
+    memset((char *)t->base + t->key->offset, 0, types[t->key->type].size);
     if (t->set)
         *t->set |= t->bit;
 }

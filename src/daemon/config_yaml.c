@@ -154,8 +154,8 @@ static enum rc set_scalar(struct reader *r, const struct config_target *t, const
     return rc;
 }
 
-static enum rc set_named(struct reader *r, const struct config_target *t, const yaml_node_t *map,
-                         const char *path);
+static enum rc set_remotes(struct reader *r, struct config_remotes *list, const yaml_node_t *map,
+                           const char *path);
 
 static enum rc set_value(struct reader *r, const struct config_target *t, const yaml_node_t *n,
                          const char *path)
@@ -169,11 +169,11 @@ static enum rc set_value(struct reader *r, const struct config_target *t, const 
     }
     if (t->origin != SIZE_MAX)
         r->c->origin[t->origin] = CONFIG_FROM_FILE;
-    if (t->key->type != CONFIG_LIST && t->key->type != CONFIG_PATHS)
+    if (!config_key_is_list(t->key))
         return set_scalar(r, t, n, path);
     config_list_clear(t);
-    if (n->type == YAML_MAPPING_NODE && t->key->flags & CONFIG_NAMED)
-        return set_named(r, t, n, path);
+    if (n->type == YAML_MAPPING_NODE && t->key->type == CONFIG_REMOTES)
+        return set_remotes(r, (struct config_remotes *)(void *)((char *)t->base + t->key->offset), n, path);
     if (n->type != YAML_SEQUENCE_NODE) /* one value for a list of one */
         return set_scalar(r, t, n, path);
     for (yaml_node_item_t *i = n->data.sequence.items.start; i < n->data.sequence.items.top; i++) {
@@ -226,27 +226,6 @@ static enum rc each_pair(struct reader *r, const yaml_node_t *map, const char *p
             return rc;
     }
     return RC_OK;
-}
-
-/* NAME: VALUE as the item NAME=VALUE. */
-static enum rc named_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
-                          void *arg)
-{
-    const struct config_target *t = arg;
-    struct err inner = {0};
-    if (v->type != YAML_SCALAR_NODE || is_null(v))
-        return wrong_kind(r, v, t->key->path, CONFIG_STRING);
-    auto_free char *text = mem_printf("%.*s=%.*s", STR_ARG(key), STR_ARG(scalar_text(v)));
-    if (config_set_text(r->c, t, str_from(text), r->base_dir, &inner) == RC_OK)
-        return RC_OK;
-    return fail_at(r->err, r->name, k->start_mark, "%s", inner.message);
-}
-
-static enum rc set_named(struct reader *r, const struct config_target *t, const yaml_node_t *map,
-                         const char *path)
-{
-    struct config_target target = *t;
-    return each_pair(r, map, path, CONFIG_LIST, named_pair, &target);
 }
 
 static enum rc unknown_key(struct reader *r, const yaml_node_t *k, struct str section,
@@ -366,6 +345,60 @@ static enum rc roles_pair(struct reader *r, struct str key, const yaml_node_t *k
     return each_pair(r, v, path, CONFIG_DEFAULTS, role_pair, &(struct role_section){role, path});
 }
 
+/* path: with the key itself. near: NULL = none is. */
+static enum rc unknown_below(struct reader *r, const yaml_node_t *k, const char *path, const char *near)
+{
+    enum rc rc = fail_at(r->err, r->name, k->start_mark, "unknown key %s", path);
+    if (near)
+        err_hint(r->err, "did you mean %s?", near);
+    else
+        err_hint(r->err, "`arriero config keys` lists every key");
+    return rc;
+}
+
+struct remotes_section {
+    struct config_remotes *list;
+    const char *path; /* "upstreams.NAME.models" */
+};
+
+static enum rc remote_key_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
+                               void *arg)
+{
+    const struct remotes_section *s = arg;
+    struct config_remote *m = &s->list->items[s->list->n - 1];
+    struct config_target t;
+    char path[192];
+    snprintf(path, sizeof path, "%s.%.60s.%.*s", s->path, m->name, (int)(key.n < 40 ? key.n : 40), key.p);
+    if (config_resolve_remote(m, key, &t))
+        return set_value(r, &t, v, path);
+    return unknown_below(r, k, path, config_remote_nearest(key));
+}
+
+/* NAME: what it is called there, or its settings. */
+static enum rc remote_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
+                           void *arg)
+{
+    const struct remotes_section *s = arg;
+    struct config_remote *m = key.n ? config_remote_add(r->c, s->list, key) : NULL;
+    struct config_target t;
+    char path[160];
+    if (!m)
+        return fail_at(r->err, r->name, k->start_mark,
+                       key.n ? "%s: too many models" : "%s: a model has no name", s->path);
+    snprintf(path, sizeof path, "%s.%.60s", s->path, m->name);
+    if (v->type != YAML_SCALAR_NODE || is_null(v))
+        return each_pair(r, v, path, CONFIG_DEFAULTS, remote_key_pair, arg);
+    (void)config_resolve_remote(m, STR("name"), &t);
+    t.set = NULL; /* the short form is no setting */
+    return set_scalar(r, &t, v, path);
+}
+
+static enum rc set_remotes(struct reader *r, struct config_remotes *list, const yaml_node_t *map,
+                           const char *path)
+{
+    return each_pair(r, map, path, CONFIG_REMOTES, remote_pair, &(struct remotes_section){list, path});
+}
+
 static enum rc upstream_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
                              void *arg)
 {
@@ -375,13 +408,7 @@ static enum rc upstream_pair(struct reader *r, struct str key, const yaml_node_t
     snprintf(path, sizeof path, "upstreams.%s.%.*s", u->name, (int)(key.n < 60 ? key.n : 60), key.p);
     if (config_resolve_upstream(u, key, &t))
         return set_value(r, &t, v, path);
-    enum rc rc = fail_at(r->err, r->name, k->start_mark, "unknown key %s", path);
-    const char *near = config_upstream_nearest(key);
-    if (near)
-        err_hint(r->err, "did you mean %s?", near);
-    else
-        err_hint(r->err, "`arriero config keys` lists every key");
-    return rc;
+    return unknown_below(r, k, path, config_upstream_nearest(key));
 }
 
 static enum rc upstreams_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
@@ -395,7 +422,7 @@ static enum rc upstreams_pair(struct reader *r, struct str key, const yaml_node_
         return fail_at(r->err, r->name, k->start_mark, "%s", inner.message);
     snprintf(path, sizeof path, "upstreams.%s", u->name);
     enum rc rc = each_pair(r, v, path, CONFIG_DEFAULTS, upstream_pair, u);
-    if (rc != RC_OK || config_upstream_check(u, &inner) == RC_OK)
+    if (rc != RC_OK || config_upstream_end(u, &inner) == RC_OK)
         return rc;
     rc = fail_at(r->err, r->name, k->start_mark, "%s", inner.message);
     err_hint(r->err, "%s", inner.hint);

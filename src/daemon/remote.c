@@ -199,7 +199,7 @@ static struct remote_lease *lease_new(const struct remote_model *m)
     struct remote_lease *l = mem_new(struct remote_lease);
     *l = (struct remote_lease){.model = m,
                                .name = r->name,
-                               .priced = r->price_input > 0 || r->price_output > 0,
+                               .priced = m->price_input > 0 || m->price_output > 0,
                                .speaks = r->speaks,
                                .timeout_ms = r->timeout_ms};
     l->out = (struct route_remote){.tls = r->tls,
@@ -301,7 +301,7 @@ double remote_charge(const struct remote_model *m, uint64_t prompt_tokens, uint6
                      int64_t wall_ms, const char **ret_name, struct spend *ret_sums)
 {
     struct remote *r = m->of;
-    double cost = spend_cost(prompt_tokens, completion_tokens, r->price_input, r->price_output);
+    double cost = spend_cost(prompt_tokens, completion_tokens, m->price_input, m->price_output);
     if (cost > 0)
         spend_add(&r->state->spend, cost, wall_ms);
     *ret_name = r->name;

@@ -19,10 +19,11 @@ struct remote_set;
 struct remote_wait;
 
 struct remote_model {
-    const char *id;           /* "openai/fast": by which it is known here */
-    const char *name;         /* "fast" */
-    const char *remote;       /* "gpt-4o-mini": what it is called there */
-    struct config_list roles; /* that it plays: names of it too */
+    const char *id;                   /* "openai/fast": by which it is known here */
+    const char *name;                 /* "fast" */
+    const char *remote;               /* "gpt-4o-mini": what it is called there */
+    struct config_list roles;         /* that it plays: names of it too */
+    double price_input, price_output; /* of a million tokens; 0 = none */
     struct remote *of;
 };
 
@@ -100,9 +101,9 @@ void remote_restore(struct remote_set *s, const char *name, const struct spend *
 
 /* ---- views ---- */
 
-/* Array of servers: name, url, dialect, models, state ("ready", "resting", "unusable"), breaker, running,
- * max_concurrency, waiting, requests, failures, idle_ms, spent_day, spent_month, limit_day, limit_month,
- * last_error (of the time since the last good answer). Never a key. */
+/* Array of servers: name, url, dialect, models, prices (by model: input, output), state ("ready", "resting",
+ * "unusable"), breaker, running, max_concurrency, waiting, requests, failures, idle_ms, spent_day,
+ * spent_month, limit_day, limit_month, last_error (of the time since the last good answer). Never a key. */
 yyjson_mut_val *remote_set_json(const struct remote_set *s, yyjson_mut_doc *doc);
 /* OpenAI's object of a model. */
 yyjson_mut_val *remote_model_json(const struct remote_model *m, yyjson_mut_doc *doc);

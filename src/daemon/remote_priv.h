@@ -54,7 +54,6 @@ struct remote {
     unsigned speaks;
     uint32_t timeout_ms, max_running, max_waiting, queue_wait_ms; /* 0 = no bound; but max_waiting */
     struct spend_limits limits;
-    double price_input, price_output;
     struct err problem; /* message empty = it can be used */
     struct remote_model *models;
     size_t n_models;

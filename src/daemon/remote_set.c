@@ -97,14 +97,14 @@ void remote_drop(struct remote *r)
     free(r);
 }
 
-static bool add_model(struct remote *r, struct str item)
+static bool add_model(struct remote *r, const struct config_remote *from)
 {
     struct remote_model *m = &r->models[r->n_models];
-    struct str remote = item, name = str_cut(&remote, '=');
-    if (!remote.n)
-        remote = name;
-    *m = (struct remote_model){.id = arena_printf(&r->arena, "%s/%.*s", r->name, STR_ARG(name)),
-                               .remote = arena_strndup(&r->arena, remote.p, remote.n),
+    const char *remote = from->remote[0] ? from->remote : from->name;
+    *m = (struct remote_model){.id = arena_printf(&r->arena, "%s/%s", r->name, from->name),
+                               .remote = arena_strndup(&r->arena, remote, strlen(remote)),
+                               .price_input = from->price_input,
+                               .price_output = from->price_output,
                                .of = r};
     if (!m->id || !m->remote)
         return false;
@@ -133,12 +133,10 @@ static bool fill(struct remote *r, const struct config_upstream *u, const struct
     r->models = arena_array(&r->arena, u->models.n ? u->models.n : 1, sizeof *r->models);
     bool fine = r->name && r->shown_url && r->models;
     for (size_t i = 0; fine && i < u->models.n; i++)
-        fine = add_model(r, str_from(u->models.items[i])) && add_roles(r, &r->models[i], c);
+        fine = add_model(r, &u->models.items[i]) && add_roles(r, &r->models[i], c);
     r->timeout_ms = (uint32_t)u->timeout;
     r->max_running = u->max_concurrency;
     r->limits = (struct spend_limits){u->spend_per_day, u->spend_per_month};
-    r->price_input = u->price_input;
-    r->price_output = u->price_output;
     return fine;
 }
 

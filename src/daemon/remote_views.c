@@ -30,6 +30,20 @@ static void add_uint(yyjson_mut_doc *doc, yyjson_mut_val *o, const char *name, b
         yyjson_mut_obj_add_null(doc, o, name);
 }
 
+static void add_prices(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct remote *r)
+{
+    yyjson_mut_val *prices = yyjson_mut_obj_add_obj(doc, o, "prices");
+    for (size_t i = 0; i < r->n_models; i++) {
+        const struct remote_model *m = &r->models[i];
+        yyjson_mut_val *p = yyjson_mut_obj(doc);
+        if (m->price_input <= 0 && m->price_output <= 0)
+            continue;
+        yyjson_mut_obj_add_real(doc, p, "input", m->price_input);
+        yyjson_mut_obj_add_real(doc, p, "output", m->price_output);
+        yyjson_mut_obj_add(prices, yyjson_mut_strcpy(doc, m->id), p);
+    }
+}
+
 static yyjson_mut_val *server_json(const struct remote *r, yyjson_mut_doc *doc)
 {
     struct remote_state *s = r->state;
@@ -43,6 +57,7 @@ static yyjson_mut_val *server_json(const struct remote *r, yyjson_mut_doc *doc)
     yyjson_mut_val *models = yyjson_mut_obj_add_arr(doc, o, "models");
     for (size_t i = 0; i < r->n_models; i++)
         yyjson_mut_arr_add_strcpy(doc, models, r->models[i].id);
+    add_prices(doc, o, r);
     yyjson_mut_obj_add_str(doc, o, "state",
                            r->problem.message[0]       ? "unusable"
                            : now_ms < s->rest_until_ms ? "resting"

@@ -261,6 +261,25 @@ def test_a_stand_in_answers_what_the_first_cannot(serve, upstream):
     d.stop()
 
 
+def test_each_model_has_its_price(serve, upstream):
+    up = upstream("openai")
+    models = {"dear": {"name": "big", "price_input": 1000, "price_output": 2000}, "cheap": "small", "free": {"price_input": 0}}
+    d = serve({"toy": entry(up, models=models, price_output=200, spend_per_day=3)})  # 1000 and 500 tokens an answer
+    for model, sum_then in [("toy/cheap", 0.1), ("toy/dear", 2.1)]:
+        assert post(d, {**ASK, "model": model}).status_code == 200
+        wait_for(lambda: abs(d.get_json("/status")[1]["upstreams"][0]["spent_day"] - sum_then) < 1e-9, message="the sum")
+    assert [body["model"] for _, _, body in up.asked] == ["small", "big"]
+    status = d.get_json("/status")[1]["upstreams"][0]
+    assert status["prices"]["toy/dear"] == {"input": 1000, "output": 2000} and status["models"] == ["toy/dear", "toy/cheap", "toy/free"]
+    assert status["prices"]["toy/cheap"] == {"input": 0, "output": 200} and status["prices"]["toy/free"]["output"] == 200
+    said = d.cli("config", "print", "--config", d.config_path, check=0).stdout
+    assert "dear:" in said and "price_input: 1000" in said
+    assert post(d, {**ASK, "model": "toy/dear"}).status_code == 200
+    wait_for(lambda: d.get_json("/status")[1]["upstreams"][0]["spent_day"] > 3, message="the sum")
+    assert post(d, {**ASK, "model": "toy/cheap"}).status_code == 429  # the limit is the upstream's
+    d.stop()
+
+
 def test_wrong_settings_are_named(make_daemon, folder, tiny, tmp_path):
     for settings, words in [({"models": ["m"]}, "upstreams.x has no url"),
                             ({"url": "ftp://h", "models": ["m"]}, "neither https:// nor http://"),
@@ -269,6 +288,10 @@ def test_wrong_settings_are_named(make_daemon, folder, tiny, tmp_path):
                             ({"url": "http://h", "models": ["m"], "key_env": "SOME_KEY"}, "without encryption"),
                             ({"url": "https://h", "models": ["m"], "key_env": "MINE"}, "call the variable MINE_API_KEY"),
                             ({"url": "https://h", "models": ["m"], "spend_per_day": 1}, "knows no prices"),
+                            ({"url": "https://h", "models": {"m": {"price_input": 1}, "n": "o"}, "spend_per_day": 1}, "no price of its model n"),
+                            ({"url": "https://h", "models": {"m": {"prise_input": 1}}}, "unknown key upstreams.x.models.m.prise_input"),
+                            ({"url": "https://h", "models": {"m": {"price_input": "a"}}}, "upstreams.x.models.m.price_input must be a number"),
+                            ({"url": "https://h", "models": {"m": ["n"]}}, "upstreams.x.models.m must be"),
                             ({"url": "https://h", "models": ["m"], "key": "sk-1"}, "unknown key upstreams.x.key")]:
         d = make_daemon([folder(tiny)], config={"upstreams": {"x": settings}})
         out = d.cli("config", "check", d.config_path)

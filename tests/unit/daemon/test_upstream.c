@@ -144,6 +144,66 @@ static void test_names(void **state)
     remote_set_free(s);
 }
 
+static void test_prices(void **state)
+{
+    (void)state;
+    struct remote_set *s = set_of("upstreams:\n"
+                                  "  a:\n"
+                                  "    url: http://localhost\n"
+                                  "    price_input: 3\n"
+                                  "    models:\n"
+                                  "      own: {name: big-1, price_input: 1, price_output: 2}\n"
+                                  "      half: {price_output: 5}\n"
+                                  "      none: {}\n"
+                                  "      free: {price_input: 0}\n"
+                                  "      short: big-2\n");
+    static const struct {
+        const char *id, *remote;
+        double input, output;
+    } rows[] = {{"a/own", "big-1", 1, 2},
+                {"a/half", "half", 3, 5},
+                {"a/none", "none", 3, 0},
+                {"a/free", "free", 0, 0},
+                {"a/short", "big-2", 3, 0}};
+    assert_int_equal(remote_set_models(s), 5);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const struct remote_model *m = remote_find(s, str_from(rows[i].id));
+        const char *name;
+        struct spend sums;
+        assert_non_null(m);
+        assert_string_equal(m->remote, rows[i].remote);
+        assert_true(remote_charge(m, 1000000, 1000000, AT(20400), &name, &sums) ==
+                    rows[i].input + rows[i].output);
+    }
+    remote_set_free(s);
+}
+
+static void test_prices_are_printed_as_they_are_read(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "upstreams: {a: {url: 'http://h', models: {x: {name: y, price_input: 1}, z: w, v: {}}}}",
+        "upstreams: {a: {url: 'http://h', models: {x: y, z: z}}}",
+        "upstreams: {a: {url: 'http://h', models: [x]}}"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct config *first = NULL, *second = NULL;
+        struct buf once = {0}, twice = {0};
+        struct err err;
+        if (config_parse(str_from(texts[i]), "test", &first, &err) != RC_OK)
+            fail_msg("%s", err.message);
+        assert_int_equal(config_yaml(first, &once, &err), RC_OK);
+        if (config_parse(buf_str(&once), "test", &second, &err) != RC_OK)
+            fail_msg("%s in:\n%s", err.message, once.data);
+        assert_int_equal(config_yaml(second, &twice, &err), RC_OK);
+        assert_string_equal(once.data, twice.data);
+        assert_int_equal(second->upstreams[0].models.n, first->upstreams[0].models.n);
+        buf_release(&once);
+        buf_release(&twice);
+        config_free(first);
+        config_free(second);
+    }
+}
+
 static void test_keys_that_cannot_be_used(void **state)
 {
     (void)state;
@@ -467,6 +527,8 @@ int main(void)
         cmocka_unit_test(test_no_password_is_repeated),
         cmocka_unit_test(test_spending),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_prices),
+        cmocka_unit_test(test_prices_are_printed_as_they_are_read),
         cmocka_unit_test(test_keys_that_cannot_be_used),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_a_breaker_opens),
