@@ -25,15 +25,25 @@ struct str json_str(yyjson_val *obj, const char *key, struct str fallback)
     return yyjson_is_str(v) ? (struct str){yyjson_get_str(v), yyjson_get_len(v)} : fallback;
 }
 
-uint64_t json_u64(yyjson_val *obj, const char *key, uint64_t fallback)
+/* The member; a number that was read as text (YYJSON_READ_NUMBER_AS_RAW) is made one, in *room. */
+static yyjson_val *number_of(yyjson_val *obj, const char *key, yyjson_val *room)
 {
     yyjson_val *v = yyjson_obj_get(obj, key);
+    if (!yyjson_is_raw(v))
+        return v;
+    *room = (yyjson_val){0};
+    return yyjson_read_number(yyjson_get_raw(v), room, YYJSON_READ_NOFLAG, NULL, NULL) ? room : NULL;
+}
+
+uint64_t json_u64(yyjson_val *obj, const char *key, uint64_t fallback)
+{
+    yyjson_val room, *v = number_of(obj, key, &room);
     return yyjson_is_uint(v) ? yyjson_get_uint(v) : fallback;
 }
 
 double json_double(yyjson_val *obj, const char *key, double fallback)
 {
-    yyjson_val *v = yyjson_obj_get(obj, key);
+    yyjson_val room, *v = number_of(obj, key, &room);
     return yyjson_is_num(v) ? yyjson_get_num(v) : fallback;
 }
 

@@ -156,10 +156,12 @@ static void end_error(struct answer *a)
     a->state = ANSWER_ERROR;
 }
 
+/* Its numbers stay the text that they are: vectors have hundreds of thousands of them, and few are ever
+ * looked at (json_u64 and json_double understand both). */
 static void end_document(struct answer *a)
 {
     struct str text = buf_str(&a->document);
-    yyjson_doc *doc = text.n ? yyjson_read(text.p, text.n, YYJSON_READ_NOFLAG) : NULL;
+    yyjson_doc *doc = text.n ? yyjson_read(text.p, text.n, YYJSON_READ_NUMBER_AS_RAW) : NULL;
     yyjson_val *root = yyjson_doc_get_root(doc);
     struct dialect_ask next = {.state = a->ask->state};
     enum dialect_step step = DIALECT_BROKEN;

@@ -199,25 +199,35 @@ enum dialect_step ollama_filled_in(void *state, const struct completion *sum, yy
     return DIALECT_DONE;
 }
 
+/* Of a document, whose numbers are texts. */
+static bool number_in(yyjson_val *v, double *ret)
+{
+    yyjson_val number = {0};
+    if (!yyjson_is_raw(v) || !yyjson_read_number(yyjson_get_raw(v), &number, YYJSON_READ_NOFLAG, NULL, NULL))
+        return false;
+    *ret = yyjson_get_num(&number);
+    return true;
+}
+
 /* The first n numbers, of length 1 together. False if there is one that is none. */
 static bool put_shortened(yyjson_val *vector, uint64_t n, struct buf *out)
 {
-    double sum = 0;
+    double sum = 0, x = 0;
     size_t i, max;
     yyjson_val *v;
     yyjson_arr_foreach(vector, i, max, v)
     {
-        if (!yyjson_is_num(v))
+        if (!number_in(v, &x))
             return false;
         if (i < n)
-            sum += yyjson_get_num(v) * yyjson_get_num(v);
+            sum += x * x;
     }
     double norm = sum > 0 ? sqrt(sum) : 1;
     (void)buf_puts(out, "[");
     yyjson_arr_foreach(vector, i, max, v)
     {
-        if (i < n)
-            (void)buf_printf(out, "%s%.9g", i ? "," : "", yyjson_get_num(v) / norm);
+        if (i < n && number_in(v, &x))
+            (void)buf_printf(out, "%s%.9g", i ? "," : "", x / norm);
     }
     (void)buf_puts(out, "]");
     return true;

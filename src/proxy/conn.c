@@ -14,6 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#define LARGE_OUTPUT                                                                                         \
+    ((size_t)4 << 20) /* more than a stream may have pending: its owner may outlive the server */
+
 static void on_client(uv_poll_t *poll, int status, int events);
 static void on_deadline(struct wheel_entry *e);
 static void finish(struct conn *c);
@@ -95,14 +98,53 @@ static void on_closed(uv_handle_t *h)
     server_handle_closed(s);
 }
 
+struct late_free {
+    uv_work_t work;
+    struct http_server *s;
+    void *p;
+};
+
+static void on_free(uv_work_t *w)
+{
+    free(((struct late_free *)w->data)->p);
+}
+
+static void on_freed(uv_work_t *w, int status)
+{
+    struct late_free *l = w->data;
+    struct http_server *s = l->s;
+    if (status < 0)
+        free(l->p);
+    free(l);
+    server_handle_closed(s);
+}
+
+/* Giving a hundred megabytes back takes the kernel longer than a turn of the loop may be. */
+static void free_output(struct conn *c)
+{
+    void *p = take_ptr(c->out);
+    bool large = c->out_cap > LARGE_OUTPUT;
+    c->out_n = c->out_at = c->out_cap = 0;
+    struct late_free *l = large ? mem_new(struct late_free) : NULL;
+    if (!l) {
+        free(p);
+        return;
+    }
+    *l = (struct late_free){.work.data = l, .s = c->s, .p = p};
+    if (uv_queue_work(c->s->loop, &l->work, on_free, on_freed) == 0) {
+        c->s->handles++;
+    } else {
+        free(p);
+        free(l);
+    }
+}
+
 static void release_parts(struct conn *c)
 {
     admit_end(c);
     msg_put(c->s, c->in);
     c->in = NULL;
-    free(c->out);
-    c->out = NULL;
-    c->out_n = c->out_at = c->out_cap = 0;
+    free_output(c);
     free(c->tail);
     prefill_release(c);
     made_release(c);
@@ -148,9 +190,7 @@ static void become_ghost(struct conn *c)
     c->ghost = c->half_closed = true;
     c->keep_alive = false;
     c->s->count.client_aborts++;
-    free(c->out);
-    c->out = NULL;
-    c->out_n = c->out_at = c->out_cap = 0;
+    free_output(c);
     conn_deadline(c, 0);
     conn_watch(c);
     if (c->up)
@@ -241,7 +281,26 @@ static void queue(struct conn *c, const struct iovec *iov, int n, size_t skip, s
     }
 }
 
+/* What is left of a body, all of whose head was sent, becomes the pending output as it lies there. */
+static bool take(struct conn *c, struct buf *own, size_t left)
+{
+    if (!own || conn_pending(c) || left > own->n)
+        return false;
+    free(c->out);
+    c->out = own->data;
+    c->out_n = own->n;
+    c->out_cap = own->cap;
+    c->out_at = own->n - left;
+    *own = (struct buf){0};
+    return true;
+}
+
 bool conn_write(struct conn *c, const struct iovec *iov, int n)
+{
+    return conn_write_taking(c, iov, n, NULL);
+}
+
+bool conn_write_taking(struct conn *c, const struct iovec *iov, int n, struct buf *own)
 {
     size_t total = 0;
     for (int i = 0; i < n; i++)
@@ -274,7 +333,8 @@ bool conn_write(struct conn *c, const struct iovec *iov, int n)
     if (sent == total)
         return true;
     bool first = !conn_pending(c);
-    queue(c, iov, n, sent, total - sent);
+    if (!take(c, own, total - sent))
+        queue(c, iov, n, sent, total - sent);
     if (first) {
         conn_deadline(c, c->s->opt.write_timeout_ms);
         conn_watch(c);
@@ -284,9 +344,7 @@ bool conn_write(struct conn *c, const struct iovec *iov, int n)
 
 static void drained(struct conn *c)
 {
-    free(c->out);
-    c->out = NULL;
-    c->out_n = c->out_at = c->out_cap = 0;
+    free_output(c);
     if (c->phase == PHASE_FLUSH) {
         finish(c);
         return;

@@ -143,13 +143,6 @@ static void queue(struct embed *r)
 
 /* ---- the end of a request ---- */
 
-static void free_items(char **items, size_t n)
-{
-    for (size_t i = 0; items && i < n; i++)
-        free(items[i]);
-    free(items);
-}
-
 static bool is_for_nobody(const struct flight *f)
 {
     for (size_t i = 0; i < f->n_parts; i++)
@@ -167,7 +160,7 @@ static void free_flight(struct flight *f)
             break;
         }
     l->n_flying--;
-    free_items(f->items, f->n);
+    embed_free_items(f->items, f->n);
     free(f);
 }
 
@@ -188,7 +181,7 @@ static void detach(struct embed *r)
     }
     r->c->embed = NULL;
     r->c->s->count.body_bytes_in_flight -= r->counted;
-    free_items(r->items, r->ask->n);
+    embed_free_items(r->items, r->ask->n);
     free(r);
 }
 
@@ -248,37 +241,20 @@ static enum rc check_dimensions(const struct embed *r, struct err *err)
 static void answer(struct embed *r)
 {
     struct conn *c = r->c;
-    struct buf doc = {.max = c->s->opt.max_body_bytes}, out = {0};
-    char fields[768];
-    struct put w = {fields, fields + sizeof fields - 1, false};
     struct err err;
     c->t_upstream_end = clock_mono_us();
-    r->sum.model = str_from(c->lease.model);
-    embed_put_answer(&r->sum, r->items, r->ask->n, &doc);
-    enum rc rc = check_dimensions(r, &err);
-    if (rc == RC_OK && doc.failed) {
-        rc = err_set(&err, RC_LIMIT, "the embeddings are larger than the limit of bodies");
-        err_hint(&err, "ask for fewer texts at once, or raise limits.max_body");
-    } else if (rc == RC_OK && !made_document(c, buf_str(&doc), &out)) {
-        rc = err_set(&err, RC_BACKEND, "the backend of model %s sent embeddings of another kind",
-                     c->lease.model);
-    }
-    if (rc != RC_OK) {
+    if (check_dimensions(r, &err) != RC_OK) {
         fail(r, &err);
-    } else {
-        c->usage.prompt_tokens = r->sum.tokens;
-        c->usage.known = true;
-        response_put_lease(c, &w);
-        put_lit(&w, "X-Arriero-Batches: ");
-        put_u64(&w, r->batches);
-        put_lit(&w, "\r\n");
-        *w.p = '\0';
-        detach(r);
-        c->phase = PHASE_LOCAL;
-        local_reply(c, 200, made_type(c), fields, buf_str(&out));
+        return;
     }
-    buf_release(&doc);
-    buf_release(&out);
+    const struct embed_vectors v = {.items = take_ptr(r->items),
+                                    .n = r->ask->n,
+                                    .counted = r->counted,
+                                    .sum = r->sum,
+                                    .batches = r->batches};
+    r->counted = 0;
+    detach(r);
+    embed_put_start(c, &v);
 }
 
 /* ---- what comes back ---- */

@@ -75,8 +75,8 @@ size_t local_stream_head(struct conn *c, int status, const char *content_type, c
     return (size_t)(w.p - out);
 }
 
-void local_reply(struct conn *c, int status, const char *content_type, const char *more_fields,
-                 struct str body)
+static void reply(struct conn *c, int status, const char *content_type, const char *more_fields,
+                  struct str body, struct buf *own)
 {
     if (c->phase == PHASE_CLOSED)
         return;
@@ -97,8 +97,21 @@ void local_reply(struct conn *c, int status, const char *content_type, const cha
                            {(void *)(uintptr_t)more_fields, strlen(more_fields)}, /* of any length */
                            {end, (size_t)(w.p - end)},
                            {(void *)(uintptr_t)body.p, body.n}};
-    if (conn_write(c, iov, bare ? 3 : 4))
+    bool fine = bare || !own ? conn_write(c, iov, bare ? 3 : 4) : conn_write_taking(c, iov, 4, own);
+    if (fine)
         conn_answered(c);
+}
+
+void local_reply(struct conn *c, int status, const char *content_type, const char *more_fields,
+                 struct str body)
+{
+    reply(c, status, content_type, more_fields, body, NULL);
+}
+
+void local_reply_taking(struct conn *c, int status, const char *content_type, const char *more_fields,
+                        struct buf *body)
+{
+    reply(c, status, content_type, more_fields, buf_str(body), body);
 }
 
 /* Names of fields and commas, and not too many. */

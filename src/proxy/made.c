@@ -28,16 +28,19 @@ static void new_made(struct conn *c, const struct dialect_call *call)
     c->made->call = call;
 }
 
-void made_release(struct conn *c)
+void made_free(struct http_server *s, struct made *m)
 {
-    struct made *m = c->made;
     if (!m)
         return;
     answer_free(m->answer);
     dialect_ask_release(m->call, &m->ask);
-    c->s->count.body_bytes_in_flight -= m->counted;
+    s->count.body_bytes_in_flight -= m->counted;
     free(m);
-    c->made = NULL;
+}
+
+void made_release(struct conn *c)
+{
+    made_free(c->s, take_ptr(c->made));
 }
 
 void made_take(struct conn *c, const struct dialect_call *call, struct dialect_ask *ask)
@@ -149,16 +152,20 @@ const struct embed_ask *made_embed(const struct conn *c)
     return made_translated(c) ? c->made->ask.embed : NULL;
 }
 
-bool made_document(struct conn *c, struct str doc, struct buf *out)
+bool made_document(struct made *m, const struct made_terms *terms, struct buf *doc, struct buf *out)
 {
-    struct made *m = c->made;
-    int64_t now_us = clock_wall_ms() * 1000;
-    if (!m->call->document)
-        return buf_put_str(out, doc);
-    made_start(c);
+    if (!m->call->document) {
+        *out = *doc;
+        *doc = (struct buf){0};
+        return true;
+    }
+    answer_free(m->answer);
+    m->answer = answer_new(m->call, &m->ask, terms->max, terms->begun_us, terms->waited_us);
     (void)answer_head(m->answer, 200, STR("application/json"));
-    return answer_feed(m->answer, doc, now_us, out) == ANSWER_MORE &&
-           answer_end(m->answer, now_us, out) == ANSWER_DONE;
+    bool fine = answer_feed(m->answer, buf_str(doc), terms->now_us, out) == ANSWER_MORE &&
+                answer_end(m->answer, terms->now_us, out) == ANSWER_DONE;
+    answer_free(take_ptr(m->answer)); /* it holds the document */
+    return fine;
 }
 
 void made_answer_now(struct conn *c, struct buf *out)

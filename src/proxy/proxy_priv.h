@@ -59,6 +59,7 @@ enum phase {
     PHASE_STREAM,    /* a local function streams */
     PHASE_TRANSLATE, /* the request is put into the backend's words, off the loop */
     PHASE_PARTS,     /* embed.c asks for its parts */
+    PHASE_PUT,       /* embed_put.c makes the answer of them */
     PHASE_LEASE,     /* the route makes us wait */
     PHASE_BACKOFF,   /* it was not served; it is asked again after a while */
     PHASE_CONNECT,   /* to the backend */
@@ -147,6 +148,7 @@ struct conn {
     /* relay */
     struct translation *job;
     struct embed *embed;      /* in PHASE_PARTS: what came of it so far */
+    struct embed_put *put;    /* in PHASE_PUT */
     struct dialect_wish wish; /* beside an answer; it outlives a translation that no backend needs */
     void *wait;
     bool leased, lease_broken, recorded;
@@ -301,6 +303,8 @@ void batch_flush(struct http_server *s);
 void conn_accept(struct listener *l, int fd);
 /* Sends or queues; false when the connection is gone (conn_lost was called). */
 bool conn_write(struct conn *c, const struct iovec *iov, int n);
+/* The same; the last of iov is the content of *own, which is taken where that saves copying it. */
+bool conn_write_taking(struct conn *c, const struct iovec *iov, int n, struct buf *own);
 /* The answer is complete: goes on to the next request or closes, at once or when pending bytes are out. */
 void conn_answered(struct conn *c);
 /* The client is gone, or its answer broke: cancels what is under way and closes. abort sends RST. */
@@ -366,6 +370,9 @@ void local_preflight(struct conn *c);
 void local_allow(unsigned methods, struct put *w); /* the field Allow, at most 64 bytes */
 void local_reply(struct conn *c, int status, const char *content_type, const char *more_fields,
                  struct str body);
+/* The same with a body that may be large: its memory is taken rather than copied, *body is empty then. */
+void local_reply_taking(struct conn *c, int status, const char *content_type, const char *more_fields,
+                        struct buf *body);
 const char *errors_reason(int status);
 void errors_reply(struct conn *c, int status, const struct err *err, uint32_t retry_after_s);
 void errors_refuse(struct conn *c,
@@ -403,6 +410,19 @@ void errand_closed(struct conn *c);                                  /* its conn
 /* Asks for what made_embed tells, in parts, and answers. */
 void embed_begin(struct conn *c);
 void embed_cancel(struct conn *c); /* the client left */
+
+/* ---- embed_put.c ---- */
+struct embed_vectors {
+    char **items; /* JSON texts, owned */
+    size_t n;
+    size_t counted; /* of their bytes, among those of bodies in flight */
+    struct embed_sum sum;
+    uint32_t batches;
+};
+/* Answers with these, which it takes over; large answers are made off the loop. */
+void embed_put_start(struct conn *c, const struct embed_vectors *v);
+void embed_put_cancel(struct conn *c);         /* the client left meanwhile */
+void embed_free_items(char **items, size_t n); /* NULL is fine */
 
 /* ---- relay.c ---- */
 /* Takes a connection to the lease's backend and sends the request. fresh: none that served before. */
@@ -512,8 +532,13 @@ void made_body_edit(struct conn *c, struct put *text, struct edit *ret);
 bool made_nothing(const struct conn *c);
 /* What is to be embedded, if the request may be sent in parts; NULL = not. */
 const struct embed_ask *made_embed(const struct conn *c);
-/* The client's answer of OpenAI's document; false if none can be made of it. */
-bool made_document(struct conn *c, struct str doc, struct buf *out);
+/* The client's answer of OpenAI's whole document, of which *doc may be used up; false if none can be made of
+ * it. Any thread, if m was taken from its conn. */
+struct made_terms {
+    size_t max;                          /* bytes */
+    int64_t begun_us, waited_us, now_us; /* as in struct completion */
+};
+bool made_document(struct made *m, const struct made_terms *terms, struct buf *doc, struct buf *out);
 void made_start(
     struct conn *c); /* a request is about to be sent: what comes back is read from its beginning */
 /* ---- its answer ---- */
@@ -540,6 +565,7 @@ enum made_step made_feed(struct up *u, struct buf *out, int *ret_status);
 void made_broken(struct conn *c, const char *outcome, const struct err *err);
 void made_account(struct conn *c); /* tokens and times, for the record */
 void made_release(struct conn *c);
+void made_free(struct http_server *s, struct made *m); /* NULL is fine */
 
 /* ---- prefill.c ---- */
 /* The change that makes a stream report its progress; false if there is none. If there is, events will be

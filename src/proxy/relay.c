@@ -62,6 +62,8 @@ void relay_cancel(struct conn *c, enum phase was)
         translate_cancel(c);
     if (was == PHASE_PARTS)
         embed_cancel(c);
+    if (was == PHASE_PUT)
+        embed_put_cancel(c);
     if (was == PHASE_LEASE)
         relay_stop_waiting(c);
     drop_upstream(c);

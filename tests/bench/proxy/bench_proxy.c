@@ -21,6 +21,7 @@ static enum route_answer acquire(void *ctx, const struct route_request *req, rou
     (void)ctx, (void)cb, (void)arg, (void)ret_wait, (void)ret_refusal;
     memcpy(ret_lease->host, "127.0.0.1", 10);
     ret_lease->port = backend;
+    ret_lease->speaks = DIALECT_BIT(OPENAI);
     ret_lease->replace_model = true;
     (void)snprintf(ret_lease->model, sizeof ret_lease->model, "%.*s", STR_ARG(req->model));
     memcpy(ret_lease->instance, "bench-1", 8);
@@ -83,10 +84,24 @@ static void count_turns(uv_loop_t *loop)
     uv_signal_start(&term, on_term, SIGTERM);
 }
 
+/* Every call of every dialect. */
+static size_t all_routes(struct http_route *out, size_t room)
+{
+    size_t n = 0;
+    for (unsigned id = 0; id < DIALECTS; id++) {
+        const struct dialect *d = dialect_at((enum dialect_id)id);
+        for (size_t i = 0; i < d->n_calls && n < room; i++)
+            out[n++] = (struct http_route){.path = d->calls[i].path,
+                                           .methods = HTTP_M_POST,
+                                           .dialect = (enum dialect_id)id,
+                                           .call = &d->calls[i]};
+    }
+    return n;
+}
+
 int main(int argc, char **argv)
 {
-    const struct dialect_call *call = dialect_at(DIALECT_OPENAI)->calls; /* chat */
-    const struct http_route routes[] = {{.path = call->path, .methods = HTTP_M_POST, .call = call}};
+    static struct http_route routes[64];
     if (argc != 2 && argc != 3)
         return 2;
     bool turns = argc == 3 && !strcmp(argv[2], "turns");
@@ -98,7 +113,11 @@ int main(int argc, char **argv)
     http_options_default(&opt);
     opt.loop = uv_default_loop();
     opt.routes = routes;
-    opt.n_routes = 1;
+    opt.n_routes = all_routes(routes, sizeof routes / sizeof *routes);
+    if (turns) { /* documents may be as large as they like */
+        opt.max_body_bytes = 1ull << 30;
+        opt.body_budget_bytes = 1ull << 32;
+    }
     opt.route = (struct route_ops){.acquire = acquire, .cancel = cancel, .release = release};
     opt.record = record;
     if (http_server_new(&opt, &s, &err) != RC_OK || http_listen_tcp(s, "127.0.0.1:0", false, &err) != RC_OK) {

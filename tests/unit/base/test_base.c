@@ -138,6 +138,14 @@ static void test_json(void **state)
     assert_true(str_eq(json_str(o, "s", STR("")), STR("x")));
     assert_true(json_bool(o, "b", false));
     yyjson_doc_free(doc);
+    static const char text[] = "{\"a\":18446744073709551615,\"d\":-2.5e1,\"z\":0}";
+    doc = yyjson_read(text, sizeof text - 1, YYJSON_READ_NUMBER_AS_RAW);
+    o = yyjson_doc_get_root(doc);
+    assert_true(json_u64(o, "a", 9) == UINT64_MAX);
+    assert_true(json_double(o, "d", 9) == -25);
+    assert_int_equal(json_u64(o, "d", 9), 9);
+    assert_int_equal(json_u64(o, "z", 9), 0);
+    yyjson_doc_free(doc);
     assert_int_equal(json_parse(STR("{\"a\":1,}"), "request body", &doc, &e), RC_INVALID);
     assert_non_null(strstr(e.message, "request body is not valid JSON"));
     assert_int_equal(json_parse(STR(""), "request body", &doc, &e), RC_INVALID);

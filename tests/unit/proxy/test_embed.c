@@ -173,6 +173,70 @@ static void many_texts_are_split_and_put_in_order(void **state)
     door_stop(d, false);
 }
 
+/* ---- large answers, put together off the loop ---- */
+
+#define LARGE 150000u /* numbers of a vector: 600 KB */
+
+static int ask_for_large(struct door *d, unsigned dimensions)
+{
+    int fd = ask(d, "[\"1\",\"2\",\"3\"]", "");
+    for (int i = 0; i < 3; i++) {
+        struct batch b = take_batch(d);
+        send_vectors(&b, b.n, dimensions);
+    }
+    return fd;
+}
+
+static void a_large_answer_is_whole(void **state)
+{
+    (void)state;
+    struct door *d = start(1, 0);
+    struct answer a = client_answer(ask_for_large(d, LARGE), false);
+    assert_int_equal(a.status, 200);
+    assert_true(a.body.n > (size_t)3 * LARGE * 4);
+    yyjson_doc *doc = yyjson_read(a.body.data, a.body.n, 0);
+    yyjson_val *root = yyjson_doc_get_root(doc), *data = yyjson_obj_get(root, "data"), *v;
+    size_t i, n;
+    assert_int_equal(yyjson_get_uint(yyjson_obj_get(root, "dimensions")), LARGE);
+    assert_int_equal(yyjson_arr_size(data), 3);
+    yyjson_arr_foreach(data, i, n, v)
+    {
+        yyjson_val *vector = yyjson_obj_get(v, "embedding");
+        assert_int_equal(yyjson_arr_size(vector), LARGE);
+        assert_int_equal(yyjson_get_int(yyjson_arr_get_first(vector)), i + 1);
+        assert_true(yyjson_get_real(yyjson_arr_get_last(vector)) == 0.5);
+    }
+    yyjson_doc_free(doc);
+    answer_release(&a);
+    door_wait(d, DOOR_RECORDS, 1);
+    assert_int_equal(door_record(d).r.prompt_tokens, 9);
+    door_stop(d, false);
+}
+
+/* Whatever has been done of it by then. */
+static void who_leaves_a_large_answer_harms_nobody(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        struct door *d = start(1, 0);
+        client_reset(ask_for_large(d, LARGE));
+        door_wait(d, DOOR_RECORDS, 1);
+        door_stop(d, false);
+    }
+}
+
+static void a_large_answer_past_the_limit_is_refused(void **state)
+{
+    (void)state;
+    struct door_setup s = door_default();
+    s.opt.embed_batch = 1;
+    s.opt.embed_join_ms = 0;
+    s.opt.max_body_bytes = 3u * LARGE * 4; /* each part is smaller */
+    struct door *d = door_start(&s);
+    expect_error(ask_for_large(d, LARGE), 413, "the embeddings are larger than the limit of bodies");
+    door_stop(d, false);
+}
+
 static void a_backend_that_dies_between_batches_fails_the_request(void **state)
 {
     (void)state;
@@ -319,6 +383,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_texts_are_split_and_put_in_order),
+        cmocka_unit_test(a_large_answer_is_whole),
+        cmocka_unit_test(who_leaves_a_large_answer_harms_nobody),
+        cmocka_unit_test(a_large_answer_past_the_limit_is_refused),
         cmocka_unit_test(a_backend_that_dies_between_batches_fails_the_request),
         cmocka_unit_test(vectors_that_do_not_fit_are_refused),
         cmocka_unit_test(two_clients_share_a_batch),
