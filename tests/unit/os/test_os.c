@@ -237,10 +237,44 @@ static void test_pages_in_memory(void **state)
     assert_int_equal(size, 2 * sizeof text);
 }
 
+/* Of a large file windows are looked at: 64 of 4 MiB each. */
+static void test_share_in_memory(void **state)
+{
+    (void)state;
+    struct err err;
+    char path[96];
+    double share = -1;
+    size_t n = (size_t)4 << 20;
+    char *zeros = calloc(1, n);
+    assert_non_null(zeros);
+    snprintf(path, sizeof path, "%s/large", dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, (off_t)1 << 30), 0);
+    assert_int_equal(pagecache_share(path, &share, &err), RC_OK);
+    assert_true(share == 0);
+    assert_int_equal(write(fd, zeros, n), (ssize_t)n);
+    assert_int_equal(pagecache_share(path, &share, &err), RC_OK);
+    assert_true(share == 1.0 / 64);
+    assert_int_equal(ftruncate(fd, (off_t)n), 0);
+    assert_int_equal(pagecache_share(path, &share, &err), RC_OK);
+    assert_true(share == 1);
+    assert_int_equal(ftruncate(fd, 0), 0);
+    assert_int_equal(pagecache_share(path, &share, &err), RC_OK);
+    assert_true(share == 1); /* nothing is left to read */
+    close(fd);
+    unlink(path);
+    free(zeros);
+    share = 0.5;
+    assert_int_equal(pagecache_share(path, &share, &err), RC_IO);
+    assert_true(share == 0.5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pages_in_memory),
+        cmocka_unit_test(test_share_in_memory),
         cmocka_unit_test(test_write_then_read),
         cmocka_unit_test(test_missing_file_is_named),
         cmocka_unit_test(test_find_program),

@@ -385,6 +385,12 @@ static void the_page_cache_makes_loading_faster(void **state)
     m.host.file_cached = 7; /* nonsense is taken as all */
     plan_speed(model, &e, &m, &half);
     assert_true(half.load_seconds == warm.load_seconds);
+    assert_true(plan_disk_share(model, &m.host, warm.load_seconds) == 0);
+    m.host.file_cached = 0;
+    double reading = (double)model->tensor_bytes / 0.5e9;
+    assert_true(plan_disk_share(model, &m.host, reading) == 1);
+    assert_true(plan_disk_share(model, &m.host, 2 * reading) == 0.5);
+    assert_true(plan_disk_share(model, &m.host, 0) == 1); /* faster than it can be */
     model_unref(model);
 }
 
