@@ -5,10 +5,21 @@
 static const struct {
     const char *kind, *text;
 } kinds[] = {
-    {"load", "was placed"},       {"ready", "became ready"},           {"evict", "was unloaded to make room"},
-    {"unload", "was unloaded"},   {"fail", "failed to load"},          {"ladder", "is tried again with less"},
-    {"breaker", "is left alone"}, {"refuse", "was refused"},           {"crash", "crashed"},
-    {"wait", "waits for memory"}, {"reset", "is held back no longer"},
+    {"load", "was placed"},
+    {"ready", "became ready"},
+    {"evict", "was unloaded to make room"},
+    {"unload", "was unloaded"},
+    {"fail", "failed to load"},
+    {"ladder", "is tried again with less"},
+    {"breaker", "is left alone"},
+    {"refuse", "was refused"},
+    {"crash", "crashed"},
+    {"wait", "waits for memory"},
+    {"reset", "is held back no longer"},
+    {"kv_saved", "was written down"},
+    {"kv_restored", "goes on where it was"},
+    {"kv_failed", "lost a conversation"},
+    {"kv_off", "keeps no more conversations"},
 };
 
 void control_decision(struct buf *out, yyjson_val *d, size_t width)

@@ -39,6 +39,7 @@ struct config_model {            /* effective: what the file leaves out comes fr
     uint64_t ttl;              /* ms; 0 = never */
     uint64_t timeout;          /* ms; 0 = total_time */
     const char *on_disconnect; /* "cancel", "drain" */
+    const char *kv_keep;       /* "auto", "off", "force" */
     const char *strategy;
     uint32_t ctx, ctx_min, parallel; /* 0 = auto */
     uint32_t instances, instances_min;
@@ -132,6 +133,10 @@ struct config {
     uint32_t loads_at_once;                     /* 0 = auto */
     uint64_t first_byte, event_gap, total_time; /* ms; 0 = none */
     uint32_t max_connections;
+    const char *kv_dir;    /* "" = the usual one */
+    uint64_t kv_quota;     /* UINT64_MAX = auto */
+    uint64_t kv_save_time; /* ms */
+    uint32_t kv_min_tokens;
     uint32_t embed_batch;
     uint64_t embed_join; /* ms */
     uint32_t max_waiting, slot_surplus, max_overtaken;

@@ -50,6 +50,10 @@ void daemon_pool_options(struct daemon *d, struct pool_options *ret)
     ret->patience_ms = c->patience;
     ret->min_residence_ms = c->min_residence;
     ret->loads_at_once = c->loads_at_once;
+    ret->kv_dir = d->kv_dir[0] ? d->kv_dir : NULL;
+    ret->kv_quota = c->kv_quota;
+    ret->kv_save_ms = c->kv_save_time;
+    ret->kv_min_tokens = c->kv_min_tokens;
 }
 
 /* The names that this machine goes by. */
@@ -244,6 +248,13 @@ static void find_places(struct daemon *d)
     else
         file_dir(FILE_DIR_STATE, d->state_dir, sizeof d->state_dir);
     snprintf(d->history_path, sizeof d->history_path, "%s/history.db", d->state_dir);
+    if (c->kv_dir[0]) {
+        snprintf(d->kv_dir, sizeof d->kv_dir, "%s", c->kv_dir);
+    } else {
+        char cache[4096];
+        file_dir(FILE_DIR_CACHE, cache, sizeof cache);
+        snprintf(d->kv_dir, sizeof d->kv_dir, "%s/kv", c->state_dir[0] ? d->state_dir : cache);
+    }
     char runtime[480];
     if (c->socket[0]) {
         snprintf(d->socket, sizeof d->socket, "%s", c->socket);

@@ -47,7 +47,7 @@ struct daemon {
     uv_loop_t *loop;
     int64_t start_wall_ms;
     uint64_t start_mono_ms;
-    char socket[512], state_dir[4096], history_path[4200], log_dir[4200];
+    char socket[512], state_dir[4096], history_path[4200], log_dir[4200], kv_dir[4200];
     int lock_fd;     /* -1 = none */
     enum rc failure; /* what ended the loop early */
     struct err failure_err;

@@ -132,6 +132,7 @@ static uint64_t hash_settings(const struct pool_model *p, const struct catalog_e
         p->pin,
         p->embedding,
         p->ttl_ms,
+        (uint64_t)p->kv_keep,
         p->instances_min,
         p->instances_max,
         p->n_extra_args,
@@ -183,6 +184,11 @@ static void fill_files(struct model_set *s, const char *id, const struct config_
     }
 }
 
+static enum pool_kv kv_keep_of(const char *word)
+{
+    return strcmp(word, "off") == 0 ? POOL_KV_OFF : strcmp(word, "force") == 0 ? POOL_KV_FORCE : POOL_KV_AUTO;
+}
+
 static void fill(struct model_set *s, const char *id, const struct catalog_entry *e, struct pool_model *p)
 {
     const struct config_model *m = config_model_for(s->config, str_from(id));
@@ -199,6 +205,7 @@ static void fill(struct model_set *s, const char *id, const struct catalog_entry
         .priority = m->priority,
         .pin = m->pin,
         .embedding = m->embedding,
+        .kv_keep = kv_keep_of(m->kv_keep),
         .ttl_ms = m->ttl,
         .instances_min = m->instances_min,
         .instances_max = m->instances > m->instances_min ? m->instances : m->instances_min,

@@ -94,7 +94,7 @@ const char *remote_url(const struct remote_model *m)
 
 void remote_check_end(struct remote_state *s)
 {
-    health_cancel(take_ptr(s->check));
+    call_cancel(take_ptr(s->check));
     s->check_due_ms = 0;
 }
 

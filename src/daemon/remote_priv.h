@@ -35,8 +35,8 @@ struct remote_state {
     /* how it is, for who watches it */
     enum remote_fare fare;
     uint64_t check_due_ms;
-    struct health *check; /* the question under way */
-    uint32_t check_at;    /* the address that is asked */
+    struct call *check; /* the question under way */
+    uint32_t check_at;  /* the address that is asked */
     uint16_t check_port;
     char check_path[176]; /* of the list of models */
     bool check_models;    /* that is asked for, for /health says nothing */

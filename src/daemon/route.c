@@ -473,6 +473,9 @@ static void release(void *ctx, struct route_lease *lease, enum route_end end)
     }
     if (own->keep.given)
         pool_keep(d->pool, &own->grant.lease, own->keep.ms);
+    own->grant.lease.prompt_tokens = lease->prompt_tokens;
+    own->grant.lease.answer_tokens = lease->answer_tokens;
+    own->grant.lease.cached_tokens = lease->cached_tokens;
     pool_release(d->pool, &own->grant.lease, ends[end]);
     free(own);
 }

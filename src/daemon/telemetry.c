@@ -33,6 +33,12 @@ static void collect_pool(struct daemon *d)
         {METRIC_LADDER_STEPS, (double)c.ladder_steps},
         {METRIC_BREAKER_TRIPS, (double)c.trips},
         {METRIC_PREFIX_HITS, (double)c.prefix_hits},
+        {METRIC_KV_SAVED, (double)c.kv_saved},
+        {METRIC_KV_RESTORED, (double)c.kv_restored},
+        {METRIC_KV_FAILURES, (double)c.kv_failures},
+        {METRIC_KV_HIT_TOKENS, (double)c.kv_hit_tokens},
+        {METRIC_KV_FILES, (double)c.kv_files},
+        {METRIC_KV_BYTES, (double)c.kv_bytes},
     };
     for (size_t i = 0; i < TABLE_COUNT(rows); i++)
         metrics_set(m, rows[i].id, NULL, rows[i].value);
@@ -301,6 +307,11 @@ void telemetry_warnings(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *l
             add_rule(doc, list, level_of(fill, c->warn_fill, c->critical_fill), "percent of its memory used",
                      g->name, fill);
         }
+    }
+    if (pool_kv_problem(d->pool)) {
+        auto_free char *text =
+            mem_printf("conversations are not kept over swaps: %s", pool_kv_problem(d->pool));
+        yyjson_mut_arr_add_strcpy(doc, list, text);
     }
     for (size_t i = 0; i < d->set->n_warnings; i++)
         yyjson_mut_arr_add_strcpy(doc, list, d->set->warnings[i]);

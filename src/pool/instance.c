@@ -113,7 +113,8 @@ static void forget_argv(struct pool_instance *i)
  * nothing does. */
 static void end_job(struct pool_instance *i, bool over)
 {
-    health_cancel(take_ptr(i->health));
+    call_cancel(take_ptr(i->health));
+    kv_stop(i);
     if (!i->job)
         return;
     struct str tail = i->pool->deps.launch->log_tail(i->job);
@@ -272,6 +273,8 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
     struct entry *e = i->entry;
     struct pool *p = i->pool;
     struct runtime_command command = {0};
+    const struct runtime_caps *caps = e->caps ? e->caps : p->default_caps;
+    snprintf(i->version, sizeof i->version, "%s", caps ? caps->version : "");
     struct runtime_job job = {.model = i->facts,
                               .model_path = i->plan.smaller >= 0 ? i->facts->path : e->path,
                               .mmproj_path = e->files->mmproj,
@@ -280,12 +283,13 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
                               .plan = &i->plan,
                               .machine = &i->machine,
                               .host = "127.0.0.1",
+                              .slot_save_path = kv_launching(i),
                               .embedding = e->embedding,
                               .extra_args = (const char *const *)e->extra_args,
                               .n_extra_args = e->n_extra_args};
     enum rc rc = port_choose(job.host, &job.port, err);
     if (rc == RC_OK)
-        rc = p->deps.runtime->command(e->caps ? e->caps : p->default_caps, &job, arena, &command, err);
+        rc = p->deps.runtime->command(caps, &job, arena, &command, err);
     if (rc != RC_OK)
         return rc;
     size_t n = 0;
@@ -300,8 +304,6 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
     static const struct launch_events events = {.line = on_line, .exited = on_exited};
     struct launch_spec spec = {.argv = command.argv, .env = command.env, .log_path = i->log_path};
     i->port = job.port;
-    const struct runtime_caps *caps = e->caps ? e->caps : p->default_caps;
-    snprintf(i->version, sizeof i->version, "%s", caps ? caps->version : "");
     return p->deps.launch->start(p->loop, &spec, &events, i, &i->job, err);
 }
 
@@ -350,7 +352,8 @@ static void terminate(struct pool_instance *i, int signo)
     pid_t pid = i->job ? i->pool->deps.launch->pid(i->job) : 0;
     if (pid > 0 && i->pool->deps.anon_bytes(pid, &anon))
         i->anon_bytes = anon;
-    health_cancel(take_ptr(i->health));
+    call_cancel(take_ptr(i->health));
+    kv_stop(i);
     if (signo == SIGKILL ? i->kill_sent : i->term_sent)
         return;
     i->term_sent = true;
@@ -361,6 +364,22 @@ static void terminate(struct pool_instance *i, int signo)
         set_timer(i, TIMER_NONE, 0);
     else
         set_timer(i, TIMER_KILL, i->pool->opt.stop_timeout_ms);
+}
+
+void instance_saved(struct pool_instance *i)
+{
+    terminate(i, SIGTERM);
+}
+
+/* Nobody uses it any more. */
+static void leave(struct pool_instance *i)
+{
+    if (i->term_sent)
+        return;
+    if (kv_leave(i))
+        set_timer(i, TIMER_NONE, 0); /* what it waits for has an end of its own */
+    else
+        terminate(i, SIGTERM);
 }
 
 void instance_stop(struct pool_instance *i, enum stop_mode mode)
@@ -382,8 +401,10 @@ void instance_stop(struct pool_instance *i, enum stop_mode mode)
         return;
     if (mode == STOP_KILL)
         terminate(i, SIGKILL);
-    else if (mode == STOP_TERM || i->busy == 0)
+    else if (mode == STOP_TERM)
         terminate(i, SIGTERM);
+    else if (i->busy == 0)
+        leave(i);
     else if (i->room_for) /* requests in flight may end in their own time, if the server lives */
         set_timer(i, TIMER_CHECK, POOL_VICTIM_MS);
     else if (!i->term_sent)
@@ -412,7 +433,7 @@ void instance_fail(struct pool_instance *i, const struct err *cause)
 void instance_idle(struct pool_instance *i)
 {
     if (i->state == POOL_DRAINING && i->busy == 0)
-        terminate(i, SIGTERM);
+        leave(i);
     i->rested |= i->state == POOL_READY && i->busy == 0;
     if (i->state == POOL_READY && i->busy == 0 && !i->suspect && i->entry)
         set_timer(i, i->keep_ms == UINT64_MAX ? TIMER_NONE : TIMER_TTL, i->keep_ms);
@@ -543,6 +564,7 @@ static void instance_free(struct pool_instance *i)
     forget_argv(i);
     free(i->log_path);
     free(i->log_tail);
+    kv_release(i);
     if (i->facts)
         i->pool->deps.facts_unref(i->facts);
     beside_release(i->pool, &i->beside);
@@ -552,7 +574,7 @@ static void instance_free(struct pool_instance *i)
 /* Failed ones stay while their model shows them as its record. */
 static bool is_over(const struct pool_instance *i)
 {
-    if (i->job || i->jobs_closing > 0 || i->health)
+    if (i->job || i->jobs_closing > 0 || i->health || kv_is_busy(i))
         return false;
     return i->state == POOL_STOPPED || (i->state == POOL_FAILED && !i->entry);
 }

@@ -324,16 +324,19 @@ enum pool_answer pool_acquire(struct pool *p, const struct pool_request *r, pool
     }
     if (!r->light)
         note_use(e);
-    if (e->prefixes && r->prompt.n >= PREFIX_SHORT) {
+    if (!r->light && r->prompt.n >= PREFIX_SHORT && (e->prefixes || kv_is_kept(e))) {
         prefix_of(r->prompt, p->seed, &prefix);
         known = &prefix;
     }
     struct pool_instance *i = r->light || !line_length(e->line) ? lease_pick(e, known, r->light) : NULL;
     if (i) {
-        if (known)
+        if (known && e->prefixes)
             prefix_put(e->prefixes, known, i->serial);
         lease_fill(i, r->light, ret_lease);
-        return POOL_GRANTED;
+        if (!known || !kv_starts(i, known, ret_lease))
+            return POOL_GRANTED;
+        *ret_wait = kv_restore(i, ret_lease, wait_aside(e, cb, arg));
+        return POOL_WAITING;
     }
     if (!may_wait(e, ret_retry_after_s, err))
         return POOL_REFUSED;
@@ -365,6 +368,10 @@ void pool_look(const struct pool_wait *w, struct pool_look *ret)
                                        [POOL_MAKING_ROOM] = 2,
                                        [POOL_LOADING] = 3,
                                        [POOL_QUEUED] = 4};
+    if (w->restore) { /* its entry may be gone */
+        *ret = (struct pool_look){.stage = POOL_LOADING};
+        return;
+    }
     size_t ahead = w->spot.flow ? line_ahead(w->entry->line, &w->spot) : 0;
     *ret = (struct pool_look){.stage = POOL_PLANNING,
                               .position = w->spot.flow ? to_u32(ahead + 1) : 0,
@@ -381,7 +388,10 @@ void pool_look(const struct pool_wait *w, struct pool_look *ret)
 
 void pool_cancel(struct pool *p, struct pool_wait *w)
 {
-    wait_remove(w);
+    if (w->restore)
+        kv_restore_cancel(w);
+    else
+        wait_remove(w);
     if (p->blocked_first)
         pool_kick(p);
 }
@@ -417,6 +427,7 @@ void pool_release(struct pool *p, struct pool_lease *lease, enum pool_end end)
     if (!i || i->busy == 0)
         return; /* it has ended in the meantime */
     uint64_t now = p->deps.now_ms();
+    kv_ended(i, lease, end);
     i->last_used_ms = now;
     if (i->entry && !lease->light)
         i->entry->lead->used_ms = now;

@@ -62,6 +62,7 @@ static void settings_take(struct entry *e, const struct pool_model *m)
         e->pinned = m->pin;
     e->pin = m->pin;
     e->embedding = m->embedding;
+    e->kv_keep = m->kv_keep;
     e->ttl_ms = m->ttl_ms;
     e->settings_hash = m->settings_hash;
     /* what was learned under the old settings no longer holds */

@@ -20,6 +20,9 @@ void pool_options_default(struct pool_options *o)
         .starvation_ms = 30 * 1000,
         .patience_ms = 15 * 1000,
         .min_residence_ms = UINT64_MAX,
+        .kv_quota = UINT64_MAX,
+        .kv_save_ms = 2000,
+        .kv_min_tokens = 256,
     };
 }
 
@@ -58,6 +61,7 @@ enum rc pool_new_with(const struct pool_options *opt, const struct pool_deps *de
                     NULL); /* without one prompts' hashes can be foreseen */
     if (p->deps.oom_count)
         p->deps.oom_count(&p->oom);
+    kv_begin(p);
     p->probes = probe_cache_new(p);
     uv_idle_init(p->loop, &p->idle);
     uv_timer_init(p->loop, &p->timer);
@@ -73,6 +77,7 @@ void pool_set_options(struct pool *p, const struct pool_options *opt)
     take_options(p, opt);
     p->opt.hooks = hooks;
     p->opt.loop = p->loop;
+    kv_options(p);
     load_warm_up(p);
     p->room_changed = true;
     pool_kick(p);
@@ -84,6 +89,7 @@ void pool_free(struct pool *p)
         return;
     models_release(p);
     probe_cache_free(p->probes);
+    kv_end(p);
     free(p->default_caps);
     free(p->runtime_binary);
     free(p->log_dir);

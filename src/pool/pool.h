@@ -40,6 +40,13 @@ struct pool_files {
     const char *draft_device; /* NULL = those of the model */
 };
 
+/* Whether its conversations are kept in files when an instance ends. */
+enum pool_kv {
+    POOL_KV_AUTO, /* where that helps */
+    POOL_KV_OFF,
+    POOL_KV_FORCE /* even where it is not known to help */
+};
+
 /* One model that may be asked for. Owned by the caller of pool_set_models until replaced; strings copied. */
 struct pool_model {
     const char *id; /* canonical */
@@ -57,6 +64,7 @@ struct pool_model {
     int priority;
     bool pin; /* never a victim */
     bool embedding;
+    enum pool_kv kv_keep;
     uint64_t ttl_ms;                       /* idle unload; 0 = never */
     uint32_t instances_min, instances_max; /* of it at a time; 0 = 1. More than the first run where there is
                                             * room and as many requests wait as run */
@@ -67,7 +75,8 @@ struct pool_decision { /* handed to hooks; valid during the call */
     int64_t wall_ms;
     const char *kind;             /* "load", "ready", "evict", "unload", "fail", "ladder", "refuse",
                                    * "crash", "wait" (for memory that others hold), "breaker" (it answers
-                                   * with errors only), "reset" (a failure is forgotten) */
+                                   * with errors only), "reset" (a failure is forgotten), "kv_saved", "kv_restored"
+                                   * (a conversation), "kv_failed", "kv_off" (it does not help) */
     const char *model, *instance; /* instance may be "" */
     const struct plan_reason *reasons;
     size_t n_reasons;
@@ -129,6 +138,10 @@ struct pool_options {
     uint64_t min_residence_ms; /* an instance keeps its place so long from when it is ready, see residence.c;
                                 * default UINT64_MAX: as long as it took to load, at least 10 s */
     uint32_t loads_at_once;    /* default 0 = as many as the disk serves at half their speed alone */
+    const char *kv_dir;        /* where conversations are kept; NULL = nowhere; only pool_new looks at it */
+    uint64_t kv_quota;         /* bytes; UINT64_MAX = what suits the disk */
+    uint64_t kv_save_ms;    /* an instance that ends may take so long for it; default 2 s; 0 = none is kept */
+    uint32_t kv_min_tokens; /* shorter ones are not kept; default 256 */
 };
 void pool_options_default(struct pool_options *o);
 
@@ -152,6 +165,10 @@ struct pool_lease {
         expected_ms;           /* in line, when it came, and how long it was to wait; 0 = served at once */
     uint64_t serial, since_ms; /* internal; serial 0 = given back */
     bool light;                /* internal */
+    uint64_t talk, kv_file;    /* internal; 0 = none */
+    uint32_t kv_tokens;        /* internal: that were read back for it */
+    /* Set before it is given back: what the runtime told of the request; 0 = nothing, or none. */
+    uint32_t prompt_tokens, answer_tokens, cached_tokens;
     const char *wake_member, *wake_event,
         *collect_members; /* of the runtime, see runtime.h; static or NULL */
     unsigned speaks;      /* of the runtime */
@@ -249,11 +266,16 @@ struct pool_counters {
     uint64_t line_grants[LINE_BANDS];
     uint64_t trips;       /* breakers that opened */
     uint64_t prefix_hits; /* requests sent where the beginning of their prompt was sent before */
+    uint64_t kv_saved, kv_restored, kv_failures,
+        kv_hit_tokens;           /* conversations; tokens that were not read anew */
+    uint64_t kv_files, kv_bytes; /* now */
     uint32_t instances[POOL_STATES];
     uint32_t waiting, leases;
     uint32_t waiting_in[LINE_BANDS];
 };
 void pool_counters(const struct pool *p, struct pool_counters *ret);
+/* Why conversations are not kept although they should be; NULL = they are. Borrowed until the next turn. */
+const char *pool_kv_problem(const struct pool *p);
 /* Calls fn for each instance in the order of the ids; borrowed strings. For metrics. */
 struct pool_view {
     const char *instance, *model;

@@ -18,12 +18,13 @@
  *   wait.c      callers that wait for a model
  *   line.c, breaker.c, prefix.c, death.c   fairness, broken backends, prompts, causes of death: pure
  *   keep.c      how long an instance stays, looks that do not count as use
- *   health.c    GET /health on the loop (health.h), and free ports
+ *   call.c      one HTTP request on the loop (call.h, health.h); port.c free ports
  *   views.c     JSON, counters, decisions
  *   dryrun.c    the question of a load without the load
  *   outlook.c   when it would be ready, and who leaves for it
  *   rebalance.c would loaded models be better placed elsewhere
  *   lesson.c    what loads and requests teach
+ *   kv*.c       conversations that outlive the instance that read them: see kv_priv.h
  *   real.c      what is called in earnest
  *
  * Re-entry: callbacks of callers may call back into the pool, so nothing is kept across them but what is
@@ -161,7 +162,8 @@ struct pool_wait {
     uint64_t since_ms, round;
     uint32_t position, expected_ms; /* when it came */
     enum line_band band;
-    struct prefix *prefix; /* NULL = the model has one instance */
+    struct prefix *prefix;      /* NULL = it has none, or nobody needs it */
+    struct kv_restore *restore; /* it has its lease already, and is in no line: a state is read back for it */
 };
 
 /* ---- models ---- */
@@ -180,6 +182,7 @@ struct entry {
     int priority;
     bool pinned, pin; /* pinned (lead): what the settings said last, pin, or an operator since */
     bool embedding;
+    enum pool_kv kv_keep;
     uint64_t ttl_ms, settings_hash;
     bool keep;          /* while the set is replaced */
     uint32_t ctx_floor; /* that clients asked for; 0 = none */
@@ -275,7 +278,7 @@ struct pool_instance {
     char *log_path, *log_tail; /* tail: of one that has ended */
     bool term_sent, kill_sent;
     enum runtime_failure failure; /* how its process ended, if nobody here ended it */
-    struct health *health;
+    struct call *health;
     uint64_t anon_bytes; /* as last read */
     /* load */
     double progress;
@@ -296,6 +299,9 @@ struct pool_instance {
     unsigned check_failures;
     uint64_t check_ticks, check_ok_ms; /* at the latest check; the latest sign of life while it is checked */
     struct err cause;
+    /* conversations */
+    struct kv_held *kv;     /* NULL = none is kept … */
+    const char *kv_why_not; /* … and why; static */
     /* lessons */
     char version[96];  /* of the runtime */
     bool weighed;      /* its devices' memory was looked at */
@@ -345,6 +351,7 @@ struct pool {
     struct unload_op *unloads;
     unsigned n_work; /* preparations on the work pool */
     struct probe_cache *probes;
+    struct kv *kv;
     struct runtime_caps *default_caps; /* of the pool's own binary, once known */
     struct pool_counters count;        /* gauges are filled by pool_counters */
     struct oom_count oom;              /* at the latest sample */
@@ -394,7 +401,12 @@ lease_retry_after_s(const struct entry *e); /* until one that finds the line ful
 struct pool_wait *wait_add(struct entry *e, pool_acquire_cb acquire, pool_done_cb done, void *arg);
 struct pool_wait *wait_in_line(struct entry *e, const struct pool_request *r, pool_acquire_cb acquire,
                                void *arg);
-void wait_remove(struct pool_wait *w); /* frees it */
+/* Not counted and in no list: it has a lease, and is told of it later (wait_tell), or never (wait_drop). */
+struct pool_wait *wait_aside(struct entry *e, pool_acquire_cb acquire, void *arg);
+void wait_tell(struct pool_wait *w, enum rc rc, const struct pool_lease *lease, const struct err *err,
+               uint32_t retry_after_s); /* frees it */
+void wait_drop(struct pool_wait *w);    /* frees it */
+void wait_remove(struct pool_wait *w);  /* frees it */
 uint32_t wait_count(const struct entry *e);
 void wait_serve(struct entry *e); /* somebody is ready or has a free slot: as many as there is room for */
 void wait_fail_all(struct entry *e, enum rc rc, const struct err *err, uint32_t retry_after_s);
@@ -510,7 +522,9 @@ void instance_detach(struct pool_instance *i); /* its entry forgets it */
 void instance_fail(struct pool_instance *i, const struct err *cause);
 void instance_idle(struct pool_instance *i);  /* after the last lease: ttl, or the end of a drain */
 void instance_check(struct pool_instance *i); /* GET /health now; suspect until answered */
-void instance_sweep(struct pool *p);          /* frees those that are over */
+void instance_saved(
+    struct pool_instance *i);        /* its conversations are kept, as far as they can be: it may end */
+void instance_sweep(struct pool *p); /* frees those that are over */
 bool instance_holds_memory(const struct pool_instance *i);
 
 /* pool.c */
@@ -519,7 +533,27 @@ enum rc pool_refuse_stopping(struct err *err);
 void pool_retime(struct pool *p);                        /* timer on or off */
 void pool_gone(struct pool *p, struct pool_instance *i); /* its process is over */
 
-/* health.c */
+/* kv.c, kv_save.c, kv_restore.c */
+void kv_begin(struct pool *p); /* blocking: at start */
+void kv_options(struct pool *p);
+void kv_end(struct pool *p);
+const char *kv_launching(struct pool_instance *i); /* the folder that its server is to use; NULL = none */
+void kv_release(struct pool_instance *i);
+bool kv_is_busy(const struct pool_instance *i); /* it cannot be freed yet */
+bool kv_is_kept(const struct entry *e);         /* of an instance that it has or may have */
+/* A request begins, with its lease; true: kv_restore is to be asked before it is granted. */
+bool kv_starts(struct pool_instance *i, const struct prefix *prefix, struct pool_lease *lease);
+/* The caller is told when the state is there, or cannot be had. Returns w. */
+struct pool_wait *kv_restore(struct pool_instance *i, const struct pool_lease *lease, struct pool_wait *w);
+void kv_restore_cancel(struct pool_wait *w); /* frees w, gives the lease back */
+void kv_ended(struct pool_instance *i, const struct pool_lease *l, enum pool_end end);
+/* It is to end and nobody uses it. True: instance_saved follows. */
+bool kv_leave(struct pool_instance *i);
+void kv_stop(struct pool_instance *i); /* its server is told to end, or has: nothing follows */
+void kv_count(const struct pool *p, struct pool_counters *c);
+yyjson_mut_val *kv_instance_json(const struct pool_instance *i, yyjson_mut_doc *doc);
+
+/* port.c */
 enum rc port_choose(const char *host, uint16_t *ret_port, struct err *err);
 
 /* outlook.c */

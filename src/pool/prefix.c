@@ -33,8 +33,7 @@ static uint64_t fold(uint64_t a, uint64_t b)
     return (uint64_t)m ^ (uint64_t)(m >> 64);
 }
 
-/* n is a multiple of 16. */
-static uint64_t hash_block(const char *p, size_t n, uint64_t h)
+uint64_t prefix_chain(const char *p, size_t n, uint64_t h)
 {
     static const uint64_t odd1 = 0xd6e8feb86659fd93u, odd2 = 0x9e3779b97f4a7c15u;
     for (size_t i = 0; i < n; i += 16)
@@ -43,19 +42,46 @@ static uint64_t hash_block(const char *p, size_t n, uint64_t h)
     return h ? h : 1;
 }
 
+static size_t block_size(uint32_t i)
+{
+    return i < PREFIX_SHORT_COUNT ? PREFIX_SHORT : PREFIX_LONG;
+}
+
 void prefix_of(struct str prompt, uint64_t seed, struct prefix *ret)
 {
     uint64_t h = seed;
     size_t at = 0;
     ret->n = 0;
     while (ret->n < PREFIX_MAX) {
-        size_t size = ret->n < PREFIX_SHORT_COUNT ? PREFIX_SHORT : PREFIX_LONG;
+        size_t size = block_size(ret->n);
         if (prompt.n - at < size)
             return;
-        h = hash_block(prompt.p + at, size, h);
+        h = prefix_chain(prompt.p + at, size, h);
         ret->hash[ret->n++] = h;
         at += size;
     }
+}
+
+/* A block's hash includes all before it: where two are equal, so is what is before. */
+uint32_t prefix_common(const struct prefix *a, const struct prefix *b)
+{
+    uint32_t low = 0, high = a->n < b->n ? a->n : b->n;
+    if (high == 0 || a->hash[0] != b->hash[0]) /* most have nothing in common */
+        return 0;
+    while (low < high) {
+        uint32_t mid = low + (high - low + 1) / 2;
+        if (a->hash[mid - 1] == b->hash[mid - 1])
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return low;
+}
+
+size_t prefix_bytes(uint32_t n)
+{
+    uint32_t small = n < PREFIX_SHORT_COUNT ? n : PREFIX_SHORT_COUNT;
+    return (size_t)small * PREFIX_SHORT + (size_t)(n - small) * PREFIX_LONG;
 }
 
 struct prefix_table *prefix_table_new(void)

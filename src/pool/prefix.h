@@ -23,6 +23,13 @@ struct prefix {
  * count. */
 void prefix_of(struct str prompt, uint64_t seed, struct prefix *ret);
 
+/* How many blocks both begin with. */
+uint32_t prefix_common(const struct prefix *a, const struct prefix *b);
+/* Bytes of the first n blocks. */
+size_t prefix_bytes(uint32_t n);
+/* One step of the chain that the hashes are made of: n bytes, a multiple of 16, behind those that gave h. */
+uint64_t prefix_chain(const char *p, size_t n, uint64_t h);
+
 struct prefix_table;
 struct prefix_table *prefix_table_new(void);    /* 96 KiB */
 void prefix_table_free(struct prefix_table *t); /* NULL is fine */

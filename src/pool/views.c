@@ -147,6 +147,7 @@ static yyjson_mut_val *instance_json(const struct pool_instance *i, yyjson_mut_d
     yyjson_mut_obj_add_real(doc, o, "progress", i->progress);
     yyjson_mut_obj_add_real(doc, o, "load_seconds", i->load_seconds);
     yyjson_mut_obj_add_uint(doc, o, "cache_ram_bytes", plan_host_part(&i->plan.estimate)->prompt_cache_bytes);
+    yyjson_mut_obj_add_val(doc, o, "kv", kv_instance_json(i, doc));
     add_parts(doc, yyjson_mut_obj_add_arr(doc, o, "devices"), i);
     add_params(doc, yyjson_mut_obj_add_obj(doc, o, "params"), &i->plan.estimate.params);
     yyjson_mut_val *argv = yyjson_mut_obj_add_arr(doc, o, "argv");
@@ -264,6 +265,7 @@ void pool_counters(const struct pool *p, struct pool_counters *ret)
         ret->leases += i->busy;
     }
     ret->waiting = p->n_waiting;
+    kv_count(p, ret);
     for (size_t k = 0; p->n_waiting > 0 && k < p->n_entries; k++)
         for (int b = 0; b < LINE_BANDS; b++)
             ret->waiting_in[b] += (uint32_t)line_band_length(p->entries[k]->line, (enum line_band)b);

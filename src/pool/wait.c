@@ -84,30 +84,39 @@ static void unlink_wait(struct pool_wait *w)
         e->wait_last = w->prev;
 }
 
-static void wait_free(struct pool_wait *w)
+void wait_drop(struct pool_wait *w)
 {
     free(w->prefix);
     free(w);
+}
+
+struct pool_wait *wait_aside(struct entry *e, pool_acquire_cb acquire, void *arg)
+{
+    struct pool_wait *w = mem_new(struct pool_wait);
+    w->entry = e->lead;
+    w->acquire = acquire;
+    w->arg = arg;
+    return w;
 }
 
 void wait_remove(struct pool_wait *w)
 {
     struct pool *p = w->entry->pool;
     unlink_wait(w);
-    wait_free(w);
+    wait_drop(w);
     pool_retime(p);
 }
 
 /* The callbacks run with w already unlinked; the entry may be gone after any of them. The analyser does not
  * see that unlink_wait moves wait_first on, so the loops below look to it as if they met a freed w again. */
-static void tell(struct pool_wait *w, enum rc rc, const struct pool_lease *lease, const struct err *err,
-                 uint32_t retry_after_s)
+void wait_tell(struct pool_wait *w, enum rc rc, const struct pool_lease *lease, const struct err *err,
+               uint32_t retry_after_s)
 {
     if (w->acquire)
         w->acquire(w->arg, rc, lease, err, retry_after_s);
     else if (w->done)
         w->done(w->arg, rc, err);
-    wait_free(w);
+    wait_drop(w);
 }
 
 /* Those beside the line take no slot. */
@@ -120,7 +129,7 @@ static void serve_load(struct entry *lead)
         unlink_wait(w); /* NOLINT(clang-analyzer-unix.Malloc) */
         if (w->acquire)
             lease_fill(i, true, &lease);
-        tell(w, RC_OK, w->acquire ? &lease : NULL, NULL, 0);
+        wait_tell(w, RC_OK, w->acquire ? &lease : NULL, NULL, 0);
         if (!i->entry || i->entry->lead != lead)
             return;
         i = lease_pick(lead, NULL, true);
@@ -148,7 +157,10 @@ static void serve_line(struct entry *lead)
         lease_fill(i, false, &lease);
         lease.position = w->position;
         lease.expected_ms = w->expected_ms;
-        tell(w, RC_OK, &lease, NULL, 0);
+        if (w->prefix && kv_starts(i, w->prefix, &lease))
+            (void)kv_restore(i, &lease, w);
+        else
+            wait_tell(w, RC_OK, &lease, NULL, 0);
         if (!i->entry || i->entry->lead != lead)
             return;
     }
@@ -188,7 +200,7 @@ void wait_fail_all(struct entry *e, enum rc rc, const struct err *err, uint32_t 
     copy.code = rc;
     while ((w = first_of(lead, round))) { /* NOLINT(clang-analyzer-unix.Malloc) */
         unlink_wait(w);
-        tell(w, rc, NULL, &copy, retry_after_s);
+        wait_tell(w, rc, NULL, &copy, retry_after_s);
     }
     pool_retime(p);
 }
@@ -226,6 +238,6 @@ void wait_expire(struct entry *lead)
                 ? "ask again later; queue_wait sets how long a request waits, parallel how many run at a time"
                 : "ask again: the load goes on; queue_wait sets how long a request waits");
         p->count.refused++;
-        tell(w, rc, NULL, &err, retry);
+        wait_tell(w, rc, NULL, &err, retry);
     }
 }

@@ -9,12 +9,25 @@
 
 /* ---- giving it back ---- */
 
+static uint32_t to_u32(uint64_t v)
+{
+    return v < UINT32_MAX ? (uint32_t)v : UINT32_MAX;
+}
+
+static void tell_tokens(struct conn *c)
+{
+    c->lease.prompt_tokens = to_u32(c->usage.prompt_tokens);
+    c->lease.answer_tokens = to_u32(c->usage.completion_tokens);
+    c->lease.cached_tokens = to_u32(c->usage.cached_tokens);
+}
+
 void relay_give_back(struct conn *c, enum route_end end)
 {
     if (!c->leased)
         return;
     c->leased = false;
     c->s->count.relaying--;
+    tell_tokens(c);
     c->s->opt.route.release(c->s->opt.route.ctx, &c->lease, c->lease_broken ? ROUTE_END_BROKEN : end);
 }
 

@@ -69,6 +69,8 @@ struct route_lease {
     bool more;       /* … and whether others of them were not asked yet */
     uint32_t
         rest_s; /* set before the lease is given back: the backend asked for so long a rest; 0 = it did not */
+    /* Set before it is given back: tokens, as the backend told; 0 = none, or it did not. */
+    uint32_t prompt_tokens, answer_tokens, cached_tokens;
 };
 
 /* What a waiting request waits for. */

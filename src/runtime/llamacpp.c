@@ -9,8 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_ARGS 256
-#define TRACE    "4" /* the level that logs the size of every buffer; no text of requests appears at it */
+#define MAX_ARGS   256
+#define SLOT_SHARE 4096u /* tokens */
+#define TRACE      "4"   /* the level that logs the size of every buffer; no text of requests appears at it */
 
 struct args {
     struct arena *arena;
@@ -218,6 +219,16 @@ static void add_extras(struct args *a, uint64_t flags, const struct runtime_job 
         add_draft(a, flags, job);
 }
 
+/* In a cache that all slots share, idle ones are moved to RAM when another one gets a request; from there no
+ * file can be written. They stay where that leaves each a fair share. */
+static void add_slot_files(struct args *a, uint64_t flags, const struct runtime_job *job)
+{
+    const struct plan_params *p = &job->plan->estimate.params;
+    add2(a, "--slot-save-path", job->slot_save_path);
+    if (p->kv_unified && p->parallel && p->ctx / p->parallel >= SLOT_SHARE)
+        add_if(a, flags & LLC_NO_CACHE_IDLE_SLOTS, "--no-cache-idle-slots");
+}
+
 static void add_service(struct args *a, uint64_t flags, const struct runtime_job *job)
 {
     add_if(a, flags & LLC_METRICS, "--metrics");
@@ -239,7 +250,7 @@ static void add_service(struct args *a, uint64_t flags, const struct runtime_job
     if (job->api_key_file && (flags & LLC_API_KEY_FILE))
         add2(a, "--api-key-file", job->api_key_file);
     if (job->slot_save_path && (flags & LLC_SLOT_SAVE))
-        add2(a, "--slot-save-path", job->slot_save_path);
+        add_slot_files(a, flags, job);
     if (flags & LLC_VERBOSITY_TRACE)
         add2(a, "-lv", TRACE);
 }
@@ -383,6 +394,7 @@ const struct runtime_ops runtime_llamacpp = {
         "\"stream\":true,\"return_progress\":true,\"stream_options\":{\"include_usage\":true},",
     /* Not RESPONSES: its first event (0.7.0) lacks members without which the official client stops. */
     .speaks = DIALECT_BIT(OPENAI) | DIALECT_BIT(ANTHROPIC) | DIALECT_BIT(LLAMACPP),
+    .slots = &llamacpp_slots,
     .log_line = llamacpp_log_line,
     .classify = llamacpp_classify,
 };

@@ -33,6 +33,7 @@
     X(VERBOSITY_TRACE, "- 4: trace")                                                                         \
     X(API_KEY_FILE, "--api-key-file")                                                                        \
     X(SLOT_SAVE, "--slot-save-path")                                                                         \
+    X(NO_CACHE_IDLE_SLOTS, "--no-cache-idle-slots")                                                          \
     X(RPC, "--rpc")                                                                                          \
     X(MMPROJ_DEVICE, "--mmproj-device")                                                                      \
     X(NO_MMPROJ_OFFLOAD, "--no-mmproj-offload")                                                              \
@@ -66,5 +67,7 @@ void llamacpp_devices(struct str text, struct runtime_caps *caps);
 
 double llamacpp_log_line(struct str line, struct runtime_measured *measured);
 enum runtime_failure llamacpp_classify(int wait_status, struct str log_tail, struct err *ret_cause);
+
+extern const struct runtime_slots llamacpp_slots;
 
 #endif

@@ -85,6 +85,27 @@ struct runtime_measured { /* from the log after a load; zero parts = none seen *
     size_t n_parts;
 };
 
+/* A place in which a server keeps one conversation. */
+struct runtime_slot {
+    uint32_t id;
+    bool busy;
+    uint64_t request; /* its latest; later ones have larger numbers; 0 = it had none */
+    uint32_t tokens;  /* that it holds */
+};
+
+/* How a server is asked to write the state of a slot to a file in the folder that slot_save_path names, and
+ * to read it again. Pure. */
+struct runtime_slots {
+    const char *list_path; /* GET tells all slots */
+    bool (*read_list)(struct str answer, struct runtime_slot *out, size_t cap,
+                      size_t *ret_n); /* false: not so */
+    /* What is posted to do either; false when it does not fit. */
+    bool (*ask)(bool save, uint32_t slot, const char *file, char *path, size_t path_cap, char *body,
+                size_t body_cap);
+    /* What the answer to it tells; false: that it was not done. */
+    bool (*read_done)(struct str answer, uint32_t *ret_tokens, uint64_t *ret_bytes);
+};
+
 struct runtime_ops {
     const char *name;
     /* Blocking: runs the binary's own --version, --help, --list-devices with deadlines (5 s each). */
@@ -101,6 +122,7 @@ struct runtime_ops {
     /* The same for requests that do not stream; see route.h of the proxy. */
     const char *collect_members;
     unsigned speaks; /* DIALECT_BITs of the APIs that it answers itself; OPENAI is always among them */
+    const struct runtime_slots *slots; /* NULL = it keeps no conversation in a file */
     /* Pure: one log line, with its newline cut off; updates *measured and returns a progress 0…1, or -1. */
     double (*log_line)(struct str line, struct runtime_measured *measured);
     /* Pure: why it died, from its wait status and the tail of its log; message for a person, and a hint
@@ -116,8 +138,9 @@ const struct runtime_ops *const *runtime_all(size_t *ret_n);
  * _TOKEN), or it is a setting of our own (ARRIERO_…). */
 bool runtime_is_secret(struct str name);
 
-/* The environment of every child, probes too: ours without such variables, without entries that begin with one of drop, and with those of add; lists end with
- * NULL, strings are borrowed. False when cap pointers are too few. */
+/* The environment of every child, probes too: ours without such variables, without entries that begin with
+ * one of drop, and with those of add; lists end with NULL, strings are borrowed. False when cap pointers are
+ * too few. */
 bool runtime_child_env(const char *const *drop, const char *const *add, const char **out, size_t cap);
 
 /* The i-th argument as people may see it: "***" for the value of an option that is a secret. A new string. */

@@ -4,9 +4,11 @@
 #include "base/clock.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct fake *world; /* callbacks of the runtime carry no argument */
 static uint64_t now_ms;
@@ -107,6 +109,7 @@ static enum rc pack_file(const struct model *m, uint32_t ladder, const struct pl
     for (size_t i = 0; i < plan->estimate.n_parts; i++)
         plan->estimate.parts[i] = (struct plan_part){.name = "Host", .kind = PLAN_HOST};
     plan->estimate.parts[0].model_bytes = need;
+    plan->estimate.parts[plan->estimate.n_parts - 1].checkpoint_bytes = world->checkpoint_bytes;
     plan->speed.load_seconds = 2;
     return RC_OK;
 }
@@ -204,7 +207,44 @@ static enum runtime_failure classify(int wait_status, struct str tail, struct er
     return str_find(tail, STR("port taken")) >= 0 ? RUNTIME_FAIL_PORT : RUNTIME_FAIL_EXIT;
 }
 
+/* "ID BUSY REQUEST TOKENS" a line; "TOKENS BYTES" */
+static bool read_slots(struct str answer, struct runtime_slot *out, size_t cap, size_t *ret_n)
+{
+    size_t n = 0;
+    while (answer.n > 0 && n < cap) {
+        struct str line = str_cut(&answer, '\n');
+        uint64_t v[4];
+        for (int i = 0; i < 4; i++)
+            if (!str_u64(str_cut(&line, ' '), &v[i]))
+                return false;
+        out[n++] = (struct runtime_slot){(uint32_t)v[0], v[1] != 0, v[2], (uint32_t)v[3]};
+    }
+    *ret_n = n;
+    return true;
+}
+
+static bool ask_slot(bool save, uint32_t slot, const char *file, char *path, size_t path_cap, char *body,
+                     size_t body_cap)
+{
+    snprintf(path, path_cap, "/%s/%u", save ? "save" : "restore", slot);
+    snprintf(body, body_cap, "%s", file);
+    return true;
+}
+
+static bool read_done(struct str answer, uint32_t *ret_tokens, uint64_t *ret_bytes)
+{
+    uint64_t tokens;
+    if (!str_u64(str_cut(&answer, ' '), &tokens) || !str_u64(answer, ret_bytes))
+        return false;
+    *ret_tokens = (uint32_t)tokens;
+    return true;
+}
+
+static const struct runtime_slots slots = {
+    .list_path = "/list", .read_list = read_slots, .ask = ask_slot, .read_done = read_done};
+
 static const struct runtime_ops runtime = {.name = "fake",
+                                           .slots = &slots,
                                            .probe = probe,
                                            .command = command,
                                            .health_path = "/health",
@@ -234,11 +274,14 @@ struct peer {
     uv_tcp_t tcp;
     uv_write_t write;
     char in[512];
+    struct buf out;
 };
 
 static void on_peer_closed(uv_handle_t *h)
 {
-    free(h->data);
+    struct peer *p = h->data;
+    buf_release(&p->out);
+    free(p);
 }
 
 static void on_peer_written(uv_write_t *w, int status)
@@ -256,16 +299,21 @@ static void on_peer_alloc(uv_handle_t *h, size_t n, uv_buf_t *b)
 
 static void on_peer_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 {
-    static const char ok[] = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     struct peer *p = s->data;
+    struct str request = {p->in, n > 0 ? (size_t)n : 0};
     (void)b;
-    uv_read_stop(s);
     if (n <= 0) {
         uv_close((uv_handle_t *)s, on_peer_closed);
         return;
     }
-    assert_true(n > 12 && memcmp(p->in, "GET /health ", 12) == 0);
-    uv_buf_t out = uv_buf_init((char *)(uintptr_t)ok, sizeof ok - 1);
+    if (str_starts(request, "GET /health "))
+        buf_puts(&p->out, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    else
+        assert_true(world->serve && world->serve(world, request, &p->out));
+    if (p->out.n == 0) /* no answer: until the other side has enough */
+        return;
+    uv_read_stop(s);
+    uv_buf_t out = uv_buf_init(p->out.data, (unsigned)p->out.n);
     uv_write(&p->write, s, &out, 1, on_peer_written);
 }
 
@@ -531,11 +579,36 @@ static void on_guard(uv_timer_t *t)
     (void)t;
 }
 
-int fake_setup(void **state)
+static void make_pool(struct fake *f)
+{
+    struct err err;
+    struct pool_deps deps = {.launch = &launcher,
+                             .runtime = &runtime,
+                             .facts = facts,
+                             .facts_unref = facts_unref,
+                             .pack = pack,
+                             .rebalance = rebalance,
+                             .find_runtime = find_runtime,
+                             .anon_bytes = no_anon,
+                             .liveness = no_anon,
+                             .cpu_ticks = ticks,
+                             .oom_count = oom_now,
+                             .oom_named = oom_names,
+                             .now_ms = fake_now,
+                             .wall_ms = fake_wall};
+    f->opt.kv_dir = f->kv_dir[0] ? f->kv_dir : NULL;
+    assert_int_equal(pool_new_with(&f->opt, &deps, &f->pool, &err), RC_OK);
+    fake_set_models(f, f->n_models);
+}
+
+static int setup(void **state, bool kv)
 {
     struct fake *f = mem_new(struct fake);
-    struct err err;
     world = f;
+    if (kv) {
+        snprintf(f->kv_dir, sizeof f->kv_dir, "/tmp/arriero-kv-XXXXXX");
+        assert_non_null(mkdtemp(f->kv_dir));
+    }
     now_ms = 1000000;
     uv_loop_init(&f->loop);
     uv_timer_init(&f->loop, &f->guard);
@@ -554,24 +627,19 @@ int fake_setup(void **state)
                                        .transition = on_transition,
                                        .inventory = on_inventory,
                                        .want_sample = on_want_sample};
-    struct pool_deps deps = {.launch = &launcher,
-                             .runtime = &runtime,
-                             .facts = facts,
-                             .facts_unref = facts_unref,
-                             .pack = pack,
-                             .rebalance = rebalance,
-                             .find_runtime = find_runtime,
-                             .anon_bytes = no_anon,
-                             .liveness = no_anon,
-                             .cpu_ticks = ticks,
-                             .oom_count = oom_now,
-                             .oom_named = oom_names,
-                             .now_ms = fake_now,
-                             .wall_ms = fake_wall};
-    assert_int_equal(pool_new_with(&f->opt, &deps, &f->pool, &err), RC_OK);
-    fake_set_models(f, f->n_models);
+    make_pool(f);
     *state = f;
     return 0;
+}
+
+int fake_setup(void **state)
+{
+    return setup(state, false);
+}
+
+int fake_setup_kv(void **state)
+{
+    return setup(state, true);
 }
 
 void fake_set_models(struct fake *f, size_t n)
@@ -632,15 +700,39 @@ static bool is_stopped(struct fake *f, void *arg)
     return f->stopped;
 }
 
+static void end_pool(struct fake *f, bool hurry)
+{
+    if (!f->stopped) {
+        pool_stop(f->pool, hurry, on_stopped, f);
+        fake_run_until(f, is_stopped, NULL);
+    }
+    pool_free(f->pool);
+    f->stopped = false;
+}
+
+void fake_restart(struct fake *f)
+{
+    end_pool(f, false);
+    make_pool(f);
+}
+
+static void remove_folder(const char *dir)
+{
+    DIR *d = dir[0] ? opendir(dir) : NULL;
+    if (!d)
+        return;
+    for (const struct dirent *e; (e = readdir(d));)
+        if (e->d_name[0] != '.')
+            unlinkat(dirfd(d), e->d_name, 0);
+    closedir(d);
+    rmdir(dir);
+}
+
 int fake_teardown(void **state)
 {
     struct fake *f = *state;
     f->ended = true;
-    if (!f->stopped) {
-        pool_stop(f->pool, true, on_stopped, f);
-        fake_run_until(f, is_stopped, NULL);
-    }
-    pool_free(f->pool);
+    end_pool(f, true);
     uv_close((uv_handle_t *)&f->guard, NULL);
     uv_run(&f->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&f->loop), 0);
@@ -650,6 +742,7 @@ int fake_teardown(void **state)
     buf_release(&f->decisions);
     buf_release(&f->reasons);
     buf_release(&f->changes);
+    remove_folder(f->kv_dir);
     free(f);
     return 0;
 }

@@ -71,14 +71,22 @@ struct fake {
     bool fresh;                                     /* a sample that is wanted is there at once */
     void (*on_rebalance)(const struct plan_machine *machine, const struct plan_loaded *loaded, size_t n,
                          struct plan_delta *ret_delta);
-    bool stopped, ended; /* ended: the callers' frames are gone */
+    /* what children answer beside GET /health, as a whole; nothing = they keep silent; false: they know no
+     * such thing */
+    bool (*serve)(struct fake *f, struct str request, struct buf *answer);
+    void *serve_arg;
+    uint64_t checkpoint_bytes; /* of a plan's host part */
+    char kv_dir[64];           /* "" = conversations are not kept */
+    bool stopped, ended;       /* ended: the callers' frames are gone */
     int order;
     uv_timer_t guard; /* so that the loop never sleeps for long while a test waits */
 };
 
 /* Host of 1000 MiB, all free; models a, b, c of 400 MiB each. */
 int fake_setup(void **state);
-int fake_teardown(void **state); /* stops the pool; checks that nothing is left */
+int fake_setup_kv(void **state);   /* the same, with a folder for conversations */
+void fake_restart(struct fake *f); /* another pool takes the place of the one there is */
+int fake_teardown(void **state);   /* stops the pool; checks that nothing is left */
 struct fake_model *fake_model(struct fake *f, const char *id);
 void fake_script(struct fake *f, const char *id, const enum behaviour *script, size_t n);
 void fake_set_models(struct fake *f, size_t n); /* the first n, with their settings */

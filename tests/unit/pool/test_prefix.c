@@ -120,9 +120,37 @@ static void test_old_ones_give_way(void **state)
     prefix_table_free(t);
 }
 
+static void test_what_two_have_in_common(void **state)
+{
+    (void)state;
+    char *p = text_of(1), *q = text_of(1);
+    struct prefix x, y;
+    static const struct {
+        size_t differs;
+        uint32_t common;
+    } rows[] = {
+        {0, 0}, {255, 0}, {256, 1}, {1000, 3}, {64 * 256, 64}, {64 * 256 + 5000, 65}, {TEXT - 1, PREFIX_MAX}};
+    prefix_of((struct str){p, TEXT}, 7, &x);
+    for (size_t i = 0; i < TABLE_COUNT(rows); i++) {
+        q[rows[i].differs] ^= 1;
+        prefix_of((struct str){q, TEXT}, 7, &y);
+        q[rows[i].differs] ^= 1;
+        assert_int_equal(prefix_common(&x, &y), rows[i].common);
+        assert_true(prefix_bytes(rows[i].common) <= rows[i].differs + (rows[i].differs == 0));
+    }
+    prefix_of((struct str){p, 1000}, 7, &y);
+    assert_int_equal(prefix_common(&x, &y), 3);
+    assert_int_equal(prefix_common(&y, &x), 3);
+    assert_int_equal(prefix_bytes(0), 0);
+    assert_int_equal(prefix_bytes(66), 64 * 256 + 2 * 4096);
+    free(p);
+    free(q);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_two_have_in_common),
         cmocka_unit_test(test_blocks_and_their_bound),
         cmocka_unit_test(test_equal_beginnings_and_nothing_else),
         cmocka_unit_test(test_longest_beginning_wins),

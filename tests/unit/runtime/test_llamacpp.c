@@ -40,6 +40,7 @@ static const char help_new[] =
     "-ncmoe, --n-cpu-moe N\n-ot, --override-tensor x\n--repack, -nr, --no-repack\n--swa-full\n-lm, "
     "--load-mode M\n--rpc SERVERS\n"
     "--embedding, --embeddings\n--verbosity\n - 4: trace (more info)\n--api-key-file F\n--slot-save-path P\n"
+    "--cache-idle-slots, --no-cache-idle-slots\n"
     "-mmdev, --mmproj-device D\n--mmproj-offload, --no-mmproj-offload\n--spec-type T\n--spec-draft-n-max "
     "N\n--spec-draft-n-min N\n"
     "-devd, --device-draft D\n-tb, --threads-batch N\n";
@@ -287,6 +288,29 @@ static void test_extras_come_last(void **state)
         line,
         " --embeddings --mmproj /m/mm.gguf --no-mmproj-offload --api-key-file /key --slot-save-path /kv "));
     arena_release(&f.arena);
+}
+
+static void test_idle_slots_stay_where_files_are_written_of_them(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t ctx, parallel;
+        bool unified, files, stay;
+    } rows[] = {{16384, 4, true, true, true},
+                {16380, 4, true, true, false},
+                {16384, 4, false, true, false},
+                {16384, 4, true, false, false}};
+    for (size_t i = 0; i < TABLE_COUNT(rows); i++) {
+        struct fixture f;
+        fixture_init(&f);
+        f.plan.estimate.params.ctx = rows[i].ctx;
+        f.plan.estimate.params.parallel = rows[i].parallel;
+        f.plan.estimate.params.kv_unified = rows[i].unified;
+        f.job.slot_save_path = rows[i].files ? "/kv" : NULL;
+        command(&f, help_new);
+        assert_int_equal(strstr(joined(&f.command), " --no-cache-idle-slots") != NULL, rows[i].stay);
+        arena_release(&f.arena);
+    }
 }
 
 static void test_files_beside_the_model(void **state)
@@ -766,6 +790,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_draft_device_needs_its_option),
         cmocka_unit_test(test_extras_come_last),
+        cmocka_unit_test(test_idle_slots_stay_where_files_are_written_of_them),
         cmocka_unit_test(test_files_beside_the_model),
         cmocka_unit_test(test_embeddings_are_pooled),
         cmocka_unit_test(test_older_build_gets_only_what_it_knows),
