@@ -72,7 +72,8 @@ def _openai_error(o):
 
 
 def _anthropic_error(o):
-    return o["type"] == "error" and o["error"]["type"] and o["error"]["message"]
+    """What llama-server itself refuses is passed on in its own form, without the outer type."""
+    return o.get("type", "error") == "error" and o["error"]["type"] and o["error"]["message"]
 
 
 @dataclasses.dataclass(frozen=True)

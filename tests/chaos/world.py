@@ -5,7 +5,6 @@ one lock or written by one thread only.
 """
 import collections
 import contextlib
-import json
 import os
 import pathlib
 import signal
