@@ -524,10 +524,10 @@ static void test_back_pressure(void **state)
     assert_int_equal(at, text.n);
     const char *p = strstr(down.data, "\r\n\r\n") + 4;
     for (size_t n = 1; n; p += n + 2) {
-        char *end = NULL;
-        n = strtoul(p, &end, 16);
-        assert_memory_equal(end, "\r\n", 2);
-        p = end + 2;
+        char *behind = NULL;
+        n = strtoul(p, &behind, 16);
+        assert_memory_equal(behind, "\r\n", 2);
+        p = behind + 2;
         assert_memory_equal(p + n, "\r\n", 2);
         assert_true(buf_append(&payload, p, n));
     }
