@@ -141,7 +141,7 @@ const struct cli_command cmd_ps = {
     .name = "ps",
     .group = "Look",
     .synopsis = "",
-    .summary = "list the loaded models and the upstreams: state, devices, memory, use",
+    .summary = "list loaded models and upstreams: state, devices, memory, use",
     .details =
         "DEVICES is the memory that was measured on each device after the load, or the prediction until "
         "then. "
