@@ -114,7 +114,7 @@ static void a_host_is_an_upstream_of_the_role(void **state)
     assert_int_equal(c->n_upstreams, 3);
     assert_string_equal(u[1].name, "reasoning");
     assert_string_equal(u[1].url, "http://127.0.0.1:8000");
-    assert_string_equal(u[1].models.items[0], "org/coder-33b");
+    assert_string_equal(u[1].models.items[0].name, "org/coder-33b");
     assert_int_equal(u[1].max_concurrency, 2);
     assert_int_equal(u[1].timeout, 300000);
     assert_string_equal(u[2].url, "http://10.0.0.7:8001/v1");
