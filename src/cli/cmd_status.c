@@ -109,6 +109,35 @@ static void put_memory(struct buf *out, yyjson_val *machine)
                         json_u64(host, "usable_total_bytes", 0));
 }
 
+/* What others have, where that matters: something is short, or the host is pressed. */
+static void put_others(struct buf *out, yyjson_val *memory)
+{
+    char missing[24], kept[24], foreign[24];
+    size_t i, n, k, m, shown = 0;
+    yyjson_val *v, *o;
+    struct str pressure = json_str(memory, "pressure", STR("calm"));
+    struct buf line = {0};
+    yyjson_arr_foreach(yyjson_obj_get(memory, "devices"), i, n, v)
+    {
+        if (!json_u64(v, "short_bytes", 0))
+            continue;
+        buf_clear(&line);
+        buf_printf(&line, "%.*s: %s short of the %s kept free; others have %s",
+                   STR_ARG(json_str(v, "name", STR("?"))),
+                   str_human_bytes(json_u64(v, "short_bytes", 0), missing, sizeof missing),
+                   str_human_bytes(json_u64(v, "kept_free_bytes", 0), kept, sizeof kept),
+                   str_human_bytes(json_u64(v, "foreign_bytes", 0), foreign, sizeof foreign));
+        yyjson_arr_foreach(yyjson_obj_get(v, "others"), k, m, o)
+            buf_printf(&line, "%s%.*s (%llu) %s", k ? ", " : ": ", STR_ARG(json_str(o, "name", STR("?"))),
+                       (unsigned long long)json_u64(o, "pid", 0),
+                       str_human_bytes(json_u64(o, "bytes", 0), foreign, sizeof foreign));
+        put_line(out, shown++ ? "" : "short", buf_str(&line));
+    }
+    if (!str_eq_c(pressure, "calm"))
+        put_line(out, "pressure", pressure);
+    buf_release(&line);
+}
+
 static void put_spent(struct buf *line, yyjson_val *v, const char *what, double spent)
 {
     char limit_name[24];
@@ -172,6 +201,7 @@ static int run(struct cli_call *call)
     put_models(&out, status, instances);
     put_instances(&out, instances);
     put_memory(&out, yyjson_obj_get(status, "machine"));
+    put_others(&out, yyjson_obj_get(status, "memory"));
     put_upstreams(&out, yyjson_obj_get(status, "upstreams"));
     put_warnings(&out, status);
     output_buf(&out);

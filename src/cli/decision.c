@@ -20,6 +20,9 @@ static const struct {
     {"kv_restored", "goes on where it was"},
     {"kv_failed", "lost a conversation"},
     {"kv_off", "keeps no more conversations"},
+    {"shrink", "gives memory to others"},
+    {"grow", "takes memory back"},
+    {"pressure", "memory pressure"},
 };
 
 void control_decision(struct buf *out, yyjson_val *d, size_t width)
@@ -31,8 +34,8 @@ void control_decision(struct buf *out, yyjson_val *d, size_t width)
             text = str_from(kinds[i].text);
     struct str instance = json_str(d, "instance", STR("")), model = json_str(d, "model", instance);
     buf_printf(out, "%s  ", control_time(json_str(d, "at", STR("?")), time, sizeof time));
-    text_put_safe(out, model.n ? model : STR("?"), false);
-    buf_puts(out, " ");
+    text_put_safe(out, model, false);
+    buf_puts(out, model.n ? " " : "");
     text_put_safe(out, text, false);
     double seconds = json_double(d, "seconds", 0);
     if (seconds >= 0.001 && seconds < 1e9)

@@ -123,6 +123,10 @@ struct config {
     struct config_list dialects; /* names of src/dialect's; empty = the runtime's own */
     struct config_list rpc;      /* HOST:PORT */
     uint64_t reserve_host;       /* UINT64_MAX = auto */
+    bool memory_yield;
+    uint64_t yield_after; /* ms */
+    double pressure_some, pressure_full;
+    int32_t oom_score;
     struct config_budget *budgets;
     size_t n_budgets;
     uint64_t max_body, body_budget;

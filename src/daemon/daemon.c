@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/notify.h"
+#include "daemon/pressure.h"
 #include "os/file.h"
 #include "proxy/sock.h"
 
@@ -54,6 +55,9 @@ void daemon_pool_options(struct daemon *d, struct pool_options *ret)
     ret->kv_quota = c->kv_quota;
     ret->kv_save_ms = c->kv_save_time;
     ret->kv_min_tokens = c->kv_min_tokens;
+    ret->yields = c->memory_yield;
+    ret->yield_after_ms = c->yield_after;
+    ret->oom_score_adj = c->oom_score;
 }
 
 /* The names that this machine goes by. */
@@ -171,6 +175,18 @@ static void on_fresh(void *arg)
     d->doing = "a sample of the machine";
     if (d->pool && !d->pool_stopped)
         pool_inventory_changed(d->pool);
+}
+
+/* The kernel reports pressure sooner than the next reading is due. */
+static void on_pressure(void *arg, enum yield_level level)
+{
+    struct daemon *d = arg;
+    d->doing = "memory pressure";
+    if (!d->pool || d->pool_stopped)
+        return;
+    pool_pressure(d->pool, level);
+    if (level > YIELD_CALM)
+        sampler_want(d->sampler);
 }
 
 /* ---- places ---- */
@@ -430,6 +446,7 @@ static void close_handles(struct daemon *d)
     uv_close((uv_handle_t *)&d->stop_timer, NULL);
     watchdog_stop(d);
     remote_set_stop(d->remotes);
+    pressure_stop(take_ptr(d->pressure));
     sampler_stop(d->sampler);
 }
 
@@ -588,6 +605,12 @@ static enum rc run_loop(struct daemon *d, struct err *err)
                                        .n_rpc = d->config->rpc.n};
     enum rc rc = sampler_start(&loop, &options, d->config->sample_interval, on_fresh, d, &d->sampler, err);
     if (rc == RC_OK) {
+        const struct pressure_options pressure = {.loop = &loop,
+                                                  .some_pct = d->config->pressure_some,
+                                                  .full_pct = d->config->pressure_full,
+                                                  .told = on_pressure,
+                                                  .arg = d};
+        d->pressure = pressure_start(&pressure);
         start_signals(d);
         watchdog_start(d);
         reload_begin(d, true);

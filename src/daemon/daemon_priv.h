@@ -66,6 +66,7 @@ struct daemon {
     struct buf host_names;          /* separated by commas; see guard.h */
 
     struct sampler *sampler;
+    struct pressure *pressure;
     struct store *store;
     struct knowledge *knowledge;
     struct metrics *metrics;

@@ -30,7 +30,8 @@ static void log_decision(const struct pool_decision *p)
     char seconds[40] = "";
     if (p->seconds > 0)
         snprintf(seconds, sizeof seconds, " after %.2f s", p->seconds);
-    log_write(level_of(p->kind), "%s %s%s%s", p->kind, p->model, seconds, text.data ? text.data : "");
+    log_write(level_of(p->kind), "%s%s%s%s%s", p->kind, p->model[0] ? " " : "", p->model, seconds,
+              text.data ? text.data : "");
     buf_release(&text);
 }
 

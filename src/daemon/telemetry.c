@@ -2,6 +2,7 @@
  * thread. The names in health and status that end in _gb, and servers[], gpu_pool_status, are those that
  * clients of the predecessor know. */
 #include "daemon/daemon_priv.h"
+#include "daemon/pressure.h"
 
 #include "base/clock.h"
 
@@ -47,6 +48,9 @@ static void collect_pool(struct daemon *d)
         metrics_set(m, METRIC_QUEUE_LENGTH, band, c.waiting_in[b]);
         metrics_set(m, METRIC_QUEUE_GRANTS, band, (double)c.line_grants[b]);
     }
+    for (int k = 0; k < YIELD_KINDS; k++)
+        metrics_set(m, METRIC_YIELDS, (const char *[]){yield_kind_word((enum yield_kind)k)},
+                    (double)c.yields[k]);
     for (int s = 0; s < POOL_STATES; s++)
         metrics_set(m, METRIC_INSTANCES, (const char *[]){pool_state_word((enum pool_state)s)},
                     (double)c.instances[s]);
@@ -105,6 +109,14 @@ static void collect_gpu(struct metrics *m, const struct hw_device *g)
             metrics_set(m, rows[i].id, uuid, rows[i].value);
 }
 
+static void collect_gauge(void *arg, const struct pool_gauge *g)
+{
+    struct metrics *m = arg;
+    const char *device[] = {g->device};
+    metrics_set(m, METRIC_FOREIGN_BYTES, device, (double)g->foreign_bytes);
+    metrics_set(m, METRIC_SHORT_BYTES, device, (double)g->short_bytes);
+}
+
 static void collect_machine(struct daemon *d)
 {
     const struct hw_inventory *inv = sampler_latest(d->sampler);
@@ -117,6 +129,9 @@ static void collect_machine(struct daemon *d)
     metrics_set(d->metrics, METRIC_HOST_MEMORY_AVAILABLE, NULL, (double)inv->host.ram_available_bytes);
     metrics_set(d->metrics, METRIC_HOST_MEMORY_USABLE, NULL, (double)inv->host.usable_free_bytes);
     metrics_set(d->metrics, METRIC_HOST_SWAP_FREE, NULL, (double)inv->host.swap_free_bytes);
+    metrics_clear(d->metrics, METRIC_FOREIGN_BYTES);
+    metrics_clear(d->metrics, METRIC_SHORT_BYTES);
+    metrics_set(d->metrics, METRIC_PRESSURE, NULL, (double)pool_memory(d->pool, collect_gauge, d->metrics));
 }
 
 void telemetry_text(struct daemon *d, struct buf *out)
@@ -365,6 +380,9 @@ yyjson_mut_val *telemetry_status(struct daemon *d, yyjson_mut_doc *doc)
     yyjson_mut_val *runtime = yyjson_mut_obj_add_obj(doc, o, "runtime");
     yyjson_mut_obj_add_strcpy(doc, runtime, "llama_server", d->runtime_path);
     yyjson_mut_obj_add_val(doc, o, "machine", roles_machine_json(d->config, sampler_latest(d->sampler), doc));
+    yyjson_mut_val *memory = pool_memory_json(d->pool, doc);
+    yyjson_mut_obj_add_str(doc, memory, "pressure_source", pressure_way(d->pressure));
+    yyjson_mut_obj_add_val(doc, o, "memory", memory);
     yyjson_mut_obj_remove_key(o, "instances");
     yyjson_mut_obj_add_val(doc, o, "instance_states", state_counts(d, doc));
     yyjson_mut_obj_add_val(doc, o, "instances", pool_json(d->pool, doc));

@@ -18,7 +18,6 @@
 
 #define OUTPUT_GRACE_MS 250
 #define READ_BUDGET     (256u * 1024) /* bytes a turn of the loop, so that a flood does not stall the others */
-#define OOM_SCORE_ADJ   300           /* when memory runs out the kernel takes servers before the daemon */
 
 struct launch_job {
     uv_loop_t *loop;
@@ -251,7 +250,7 @@ static enum rc exec_start(uv_loop_t *loop, const struct launch_spec *spec, const
         return err_set(err, RC_INVALID, "a job without a program");
     struct spawn_child child;
     struct spawn_options opt = {
-        .argv = spec->argv, .env = spec->env, .oom_score_adj = OOM_SCORE_ADJ, .death_signal = SIGKILL};
+        .argv = spec->argv, .env = spec->env, .oom_score_adj = spec->oom_score_adj, .death_signal = SIGKILL};
     enum rc rc = spawn_start(&opt, &child, err);
     if (rc != RC_OK)
         return rc;

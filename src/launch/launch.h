@@ -14,6 +14,7 @@ struct launch_spec {
     const char *const *env;  /* complete environment */
     const char *log_path;    /* file that gets a bounded copy of the log, or NULL */
     size_t log_tail_bytes;   /* kept in memory; 0 = 64 KiB */
+    int oom_score_adj;       /* when memory runs out the kernel takes it before us; 0 = as us */
 };
 
 struct launch_job; /* from start() until its close callback */

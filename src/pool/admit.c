@@ -49,14 +49,12 @@ static uint64_t budget_of(const struct pool *p, const char *device)
     return UINT64_MAX;
 }
 
-/* Whether the sample was taken with everything that the instance takes in place. */
-static bool is_settled(const struct pool_instance *i, const struct hw_inventory *inv)
+bool admit_is_settled(const struct pool_instance *i, const struct hw_inventory *inv)
 {
     return i->ready_ms > 0 && i->ready_ms < inv->begun_ms;
 }
 
-/* Whether the sample shows memory in use that has been freed since. */
-static bool is_shown_still(const struct gone *g, const struct hw_inventory *inv)
+bool admit_is_shown_still(const struct gone *g, const struct hw_inventory *inv)
 {
     return g->ended_ms > inv->ended_ms && g->ready_ms < inv->begun_ms;
 }
@@ -110,11 +108,11 @@ static uint64_t device_free(struct pool *p, const struct plan_device *d, uint64_
             continue;
         uint64_t bytes = claim_on(i, key);
         own += bytes;
-        if (!sampled || !is_settled(i, inv))
+        if (!sampled || !admit_is_settled(i, inv))
             unseen += bytes;
     }
     for (size_t g = 0; sampled && g < TABLE_COUNT(p->gone); g++)
-        if (is_shown_still(&p->gone[g], inv))
+        if (admit_is_shown_still(&p->gone[g], inv))
             live += reserve_on(&p->gone[g].freed, key);
     uint64_t cap = budget_of(p, d->name);
     cap = minus(cap < d->total_bytes ? cap : d->total_bytes, own);
@@ -199,7 +197,7 @@ static uint64_t host_unseen(const struct pool_instance *i, const struct hw_inven
 {
     uint64_t anon;
     const struct launch_job *job = i->job;
-    if (!is_settled(i, inv))
+    if (!admit_is_settled(i, inv))
         return claim_on(i, NULL);
     pid_t pid = job ? i->pool->deps.launch->pid(job) : 0;
     if (pid > 0 && i->pool->deps.anon_bytes(pid, &anon))
@@ -207,14 +205,18 @@ static uint64_t host_unseen(const struct pool_instance *i, const struct hw_inven
     return i->reserve.host_mapped_bytes;
 }
 
+uint64_t admit_host_reserve(const struct pool *p, const struct hw_inventory *inv)
+{
+    uint64_t eighth = inv->host.usable_total_bytes / 8;
+    if (p->opt.host_reserve_bytes != UINT64_MAX)
+        return p->opt.host_reserve_bytes;
+    return eighth < DEFAULT_RESERVE ? eighth : DEFAULT_RESERVE;
+}
+
 static void host_view(struct pool *p, const struct hw_inventory *inv, struct plan_host *h)
 {
     const struct hw_host *hw = &inv->host;
-    uint64_t reserve = p->opt.host_reserve_bytes;
-    if (reserve == UINT64_MAX) {
-        uint64_t eighth = hw->usable_total_bytes / 8;
-        reserve = eighth < DEFAULT_RESERVE ? eighth : DEFAULT_RESERVE;
-    }
+    uint64_t reserve = admit_host_reserve(p, inv);
     uint64_t own = 0, live = hw->usable_free_bytes, unseen = reserve;
     for (const struct pool_instance *i = p->instances; i; i = i->next)
         if (instance_holds_memory(i)) {
@@ -222,7 +224,7 @@ static void host_view(struct pool *p, const struct hw_inventory *inv, struct pla
             unseen += host_unseen(i, inv);
         }
     for (size_t g = 0; g < TABLE_COUNT(p->gone); g++)
-        if (is_shown_still(&p->gone[g], inv))
+        if (admit_is_shown_still(&p->gone[g], inv))
             live += p->gone[g].freed.host_bytes;
     uint64_t total = minus(hw->usable_total_bytes, reserve), budget = budget_of(p, "Host");
     total = total < budget ? total : budget;
@@ -317,11 +319,21 @@ static bool is_evictable(const struct entry *e, const struct pool_instance *i, e
     }
 }
 
+void admit_resident(const struct pool_instance *i, struct plan_resident *row)
+{
+    bool leaving = i->state == POOL_DRAINING;
+    uint64_t idle_ms = i->busy ? 0 : i->pool->deps.now_ms() - i->last_used_ms;
+    if (i->entry)
+        row->wanted = reuse_chance(&i->entry->lead->reuse, (double)idle_ms / 1000);
+    row->idle_ms = leaving ? UINT64_MAX / 2 : idle_ms;
+    row->reload_seconds = leaving ? 0 : i->load_seconds > 0 ? i->load_seconds : i->plan.speed.load_seconds;
+    row->priority = leaving ? -1000000 : i->entry ? i->entry->priority : 0;
+}
+
 static void residents_of(const struct entry *e, const struct plan_machine *m, enum view view,
                          struct residents *r)
 {
     struct pool *p = e->pool;
-    uint64_t now = p->deps.now_ms();
     r->n = 0;
     for (struct pool_instance *i = p->instances; i && r->n < PLAN_MAX_RESIDENTS; i = i->next) {
         if (!instance_holds_memory(i) || view == VIEW_NOBODY)
@@ -331,15 +343,7 @@ static void residents_of(const struct entry *e, const struct plan_machine *m, en
         for (size_t d = 0; d < m->n_devices; d++)
             row->device_bytes[d] = claim_on(i, device_key(&m->devices[d]));
         row->host_bytes = claim_on(i, NULL);
-        bool leaving = i->state == POOL_DRAINING;
-        if (i->entry)
-            row->wanted =
-                reuse_chance(&i->entry->lead->reuse, i->busy ? 0 : (double)(now - i->last_used_ms) / 1000);
-        row->idle_ms = leaving ? UINT64_MAX / 2 : i->busy ? 0 : now - i->last_used_ms;
-        row->reload_seconds = leaving               ? 0
-                              : i->load_seconds > 0 ? i->load_seconds
-                                                    : i->plan.speed.load_seconds;
-        row->priority = leaving ? -1000000 : i->entry ? i->entry->priority : 0;
+        admit_resident(i, row);
         r->instance[r->n++] = i;
     }
 }
@@ -483,8 +487,8 @@ static bool goes_apart(struct question *q, struct admission *a)
 static enum admit answer_of(struct question *q, struct admission *a, struct err *err)
 {
     struct entry *e = q->e;
-    bool extra = seats_is_extra(e);
-    enum view view = extra ? VIEW_NOBODY : VIEW_IDLE;
+    bool extra = seats_is_extra(e), alone = extra || e->modest; /* nobody leaves for it */
+    enum view view = alone ? VIEW_NOBODY : VIEW_IDLE;
     if (goes_apart(q, a))
         return go(q, a, false, err);
     enum rc rc = ask(q, view, &a->plan, err);
@@ -492,7 +496,7 @@ static enum admit answer_of(struct question *q, struct admission *a, struct err 
         return go(q, a, false, err);
     if (extra && rc == RC_OK)
         (void)err_set(err, RC_NO_FIT, "only a smaller file leaves room for one more instance of %s", e->id);
-    if (extra || (rc != RC_OK && rc != RC_NO_FIT))
+    if (alone || (rc != RC_OK && rc != RC_NO_FIT))
         return ADMIT_REFUSE;
     struct err later;
     struct plan *now = mem_new(struct plan);
@@ -534,10 +538,34 @@ enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct a
     if (beside_extras(e->files, &e->beside, &q->extras))
         beside_policy(&q->extras, &q->policy, &q->base);
     admit_machine(p, e->caps ? e->caps : p->default_caps, policy->device, &q->machine);
-    lesson_teach(e, policy, &q->machine);
+    lesson_teach(e, e->facts, policy, &q->machine);
     a->machine = q->machine;
     enum admit answer = answer_of(q, a, err);
     a->plan.estimate.params.extras = NULL; /* the question's own */
     free(q);
     return answer;
+}
+
+enum rc admit_place_alone(const struct pool_instance *i, struct plan_machine *machine, struct plan *ret_plan,
+                          struct reserve *ret_reserve, struct err *err)
+{
+    const struct entry *e = i->entry;
+    struct pool *p = i->pool;
+    struct plan_policy policy = e->policy;
+    struct plan_params base;
+    struct plan_victims nobody = {0};
+    policy.embedding |= e->embedding;
+    policy.ladder = e->ladder;
+    if (e->ctx_floor > policy.ctx_min)
+        policy.ctx_min = e->ctx_floor;
+    if (i->plan.estimate.params.extras)
+        beside_policy(&i->extras, &policy, &base);
+    lesson_teach(e, i->facts, &policy, machine);
+    enum rc rc = p->deps.pack(i->facts, &policy, machine, NULL, 0, ret_plan, &nobody, err);
+    if (rc != RC_OK)
+        return rc;
+    plan_host_bounds(&ret_plan->estimate, minus(machine->host.free_bytes, host_part_bytes(ret_plan)));
+    reserve_from(ret_plan, machine, ret_reserve);
+    ret_plan->estimate.params.extras = NULL; /* the question's own */
+    return RC_OK;
 }

@@ -302,7 +302,10 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
     free(i->log_path);
     i->log_path = log_path_for(p, e);
     static const struct launch_events events = {.line = on_line, .exited = on_exited};
-    struct launch_spec spec = {.argv = command.argv, .env = command.env, .log_path = i->log_path};
+    struct launch_spec spec = {.argv = command.argv,
+                               .env = command.env,
+                               .log_path = i->log_path,
+                               .oom_score_adj = p->opt.oom_score_adj};
     i->port = job.port;
     return p->deps.launch->start(p->loop, &spec, &events, i, &i->job, err);
 }

@@ -13,13 +13,14 @@
 #define TIMINGS_AT_ONCE 4    /* requests of an instance that are learned from without a pause */
 #define TIMING_EVERY_MS 5000 /* then: placing the model again takes a tenth of a millisecond */
 
-void lesson_teach(struct entry *e, const struct plan_policy *policy, struct plan_machine *machine)
+void lesson_teach(const struct entry *e, const struct model *facts, const struct plan_policy *policy,
+                  struct plan_machine *machine)
 {
     const struct pool_hooks *hooks = &e->pool->opt.hooks;
     const struct runtime_caps *caps = e->caps ? e->caps : e->pool->default_caps;
     machine->host.file_cached = e->file_cached;
-    if (hooks->teach && e->facts)
-        hooks->teach(hooks->arg, e->facts, caps ? caps->version : "",
+    if (hooks->teach && facts)
+        hooks->teach(hooks->arg, facts, caps ? caps->version : "",
                      policy->base ? policy->base->flash_attn : true, machine);
 }
 

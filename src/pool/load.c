@@ -8,7 +8,7 @@
  *
  * A failure is kept with its cause: until its back-off is over a request is refused with that cause at once.
  */
-#include "pool/pool_priv.h"
+#include "pool/tenant.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -28,6 +28,8 @@ void load_begin(struct entry *e)
 {
     e->demand = DEMAND_PREPARING;
     e->told_waiting = false;
+    if (e->yielded.what == YIELDED_AWAY)
+        e->yielded.what = YIELDED_NOT;
     e->prep = prep_start(e->pool, e);
 }
 
@@ -289,10 +291,20 @@ void load_try_room(struct entry *e)
         return;
     }
     struct admission *a = mem_new(struct admission);
+    bool modest = e->modest && !wait_count(e);
+    e->modest = modest;
     policy.ladder = e->ladder;
     if (e->ctx_floor > policy.ctx_min)
         policy.ctx_min = e->ctx_floor;
-    switch (admit_try(e, &policy, a, &err)) {
+    enum admit answer = admit_try(e, &policy, a, &err);
+    e->modest = false;
+    if (modest && answer != ADMIT_GO) {
+        free(a);
+        load_drop(e);
+        tenants_no_room(e);
+        return;
+    }
+    switch (answer) {
     case ADMIT_GO: place(e, a); break;
     case ADMIT_WAIT: wait_for_room(e, a, &err); break;
     case ADMIT_REFUSE:

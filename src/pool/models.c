@@ -1,6 +1,6 @@
 /* The set of models and their names: see pool_priv.h. A model whose settings_hash is unchanged is not touched
  * when the set is replaced; one that changed or vanished loses its instance, which drains. */
-#include "pool/pool_priv.h"
+#include "pool/tenant.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -75,6 +75,7 @@ void entry_free_seat(struct entry *e)
 {
     if (e->prep)
         load_drop(e);
+    tenants_forget(e);
     settings_release(e);
     if (e->facts)
         e->pool->deps.facts_unref(e->facts);

@@ -1,6 +1,6 @@
 /* The pool's public entry points: leases, commands, stopping, and the turn that does what was put off. See
  * pool.h and pool_priv.h. */
-#include "pool/pool_priv.h"
+#include "pool/tenant.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -23,6 +23,9 @@ void pool_options_default(struct pool_options *o)
         .kv_quota = UINT64_MAX,
         .kv_save_ms = 2000,
         .kv_min_tokens = 256,
+        .yields = true,
+        .yield_after_ms = 2 * 1000,
+        .oom_score_adj = 500,
     };
 }
 
@@ -63,6 +66,7 @@ enum rc pool_new_with(const struct pool_options *opt, const struct pool_deps *de
         p->deps.oom_count(&p->oom);
     kv_begin(p);
     p->probes = probe_cache_new(p);
+    p->tenants = tenants_new(p);
     uv_idle_init(p->loop, &p->idle);
     uv_timer_init(p->loop, &p->timer);
     p->idle.data = p->timer.data = p;
@@ -88,6 +92,7 @@ void pool_free(struct pool *p)
     if (!p)
         return;
     models_release(p);
+    tenants_free(p->tenants);
     probe_cache_free(p->probes);
     kv_end(p);
     free(p->default_caps);
@@ -218,6 +223,7 @@ static void pool_turn(struct pool *p)
 {
     look_at_waiting(p);
     start_those_with_room(p);
+    tenants_turn(p->tenants);
     if (!p->stopping)
         look_at_blocked(p);
     if (p->stopping) /* failed ones are shown no longer */
@@ -278,6 +284,7 @@ void pool_inventory_changed(struct pool *p)
     if (p->instances && p->deps.oom_count)
         p->deps.oom_count(&p->oom);
     lesson_sampled(p);
+    tenants_look(p->tenants);
     if (p->blocked_first)
         pool_kick(p);
 }
@@ -352,6 +359,7 @@ static void cancel_demand(struct entry *e)
     struct err err;
     for (struct entry *s = e; s; s = s->twin) {
         load_drop(s);
+        tenants_forget(s);
         s->cause = (struct err){0};
         backoff_clear(s);
     }

@@ -11,6 +11,7 @@
 #include "launch/launch.h"
 #include "plan/learn.h"
 #include "pool/line.h"
+#include "pool/yield.h"
 #include "runtime/runtime.h"
 
 #include <uv.h>
@@ -76,8 +77,10 @@ struct pool_decision { /* handed to hooks; valid during the call */
     const char *kind;             /* "load", "ready", "evict", "unload", "fail", "ladder", "refuse",
                                    * "crash", "wait" (for memory that others hold), "breaker" (it answers
                                    * with errors only), "reset" (a failure is forgotten), "kv_saved", "kv_restored"
-                                   * (a conversation), "kv_failed", "kv_off" (it does not help) */
-    const char *model, *instance; /* instance may be "" */
+                                   * (a conversation), "kv_failed", "kv_off" (it does not help),
+                                   * "shrink" and "grow" (loaded again in less memory, or in more), "pressure"
+                                   * (of no model: the host's memory is pressed) */
+    const char *model, *instance; /* either may be "" */
     const struct plan_reason *reasons;
     size_t n_reasons;
     const struct plan *plan; /* NULL if none */
@@ -142,6 +145,9 @@ struct pool_options {
     uint64_t kv_quota;         /* bytes; UINT64_MAX = what suits the disk */
     uint64_t kv_save_ms;    /* an instance that ends may take so long for it; default 2 s; 0 = none is kept */
     uint32_t kv_min_tokens; /* shorter ones are not kept; default 256 */
+    bool yields;            /* memory that others take is yielded to them; default true */
+    uint64_t yield_after_ms; /* a shortage that is not deep may last so long before; default 2 s */
+    int oom_score_adj;       /* of instances: the kernel takes them before the daemon; default 500 */
 };
 void pool_options_default(struct pool_options *o);
 
@@ -152,8 +158,11 @@ void pool_set_models(struct pool *p, const struct pool_model *models, size_t n);
 /* Replaces limits and budgets of a running pool (loop, hooks ignored). */
 void pool_set_options(struct pool *p, const struct pool_options *opt);
 
-/* Call it when the hook `inventory` has something newer: loads that wait for memory look again. */
+/* Call it when the hook `inventory` has something newer: loads that wait for memory look again, and memory
+ * that others took is yielded. */
 void pool_inventory_changed(struct pool *p);
+/* How hard the kernel says that the host's memory is pressed; YIELD_CALM where it tells nothing. */
+void pool_pressure(struct pool *p, enum yield_level level);
 
 /* ---- leases: what the proxy asks through its abstract route ---- */
 struct pool_lease {
@@ -260,6 +269,16 @@ yyjson_mut_val *pool_rebalance(struct pool *p, yyjson_mut_doc *doc);
 yyjson_mut_val *pool_json(struct pool *p, yyjson_mut_doc *doc);
 /* Array of models: id, aliases, path, state (of its instance or "unloaded"). */
 yyjson_mut_val *pool_models_json(struct pool *p, yyjson_mut_doc *doc);
+/* How full the devices are: {pressure, devices [{name, total_bytes, free_bytes, kept_free_bytes, own_bytes,
+ * foreign_bytes, short_bytes, others [{pid, name, bytes}]}]}. The host's others are those of the latest
+ * shortage. */
+yyjson_mut_val *pool_memory_json(struct pool *p, yyjson_mut_doc *doc);
+struct pool_gauge {
+    const char *device;
+    uint64_t foreign_bytes, short_bytes;
+};
+/* Calls fn for each device, the host last; returns how hard the host's memory is pressed. For metrics. */
+enum yield_level pool_memory(struct pool *p, void (*fn)(void *arg, const struct pool_gauge *g), void *arg);
 struct pool_counters {
     uint64_t loads, load_failures, evictions, crashes, refused, ladder_steps;
     uint64_t waits; /* acquires that were not granted at once but could wait for a load or a slot */
@@ -267,8 +286,9 @@ struct pool_counters {
     uint64_t trips;       /* breakers that opened */
     uint64_t prefix_hits; /* requests sent where the beginning of their prompt was sent before */
     uint64_t kv_saved, kv_restored, kv_failures,
-        kv_hit_tokens;           /* conversations; tokens that were not read anew */
-    uint64_t kv_files, kv_bytes; /* now */
+        kv_hit_tokens;            /* conversations; tokens that were not read anew */
+    uint64_t kv_files, kv_bytes;  /* now */
+    uint64_t yields[YIELD_KINDS]; /* steps that gave memory to others */
     uint32_t instances[POOL_STATES];
     uint32_t waiting, leases;
     uint32_t waiting_in[LINE_BANDS];

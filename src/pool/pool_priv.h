@@ -25,6 +25,9 @@
  *   rebalance.c would loaded models be better placed elsewhere
  *   lesson.c    what loads and requests teach
  *   kv*.c       conversations that outlive the instance that read them: see kv_priv.h
+ *   gauge.c     how full the devices are, and who fills them (gauge.h)
+ *   tenant.c    yielding memory to others and taking it back (tenant.h), tenant_view.c in words
+ *   yield.c     when, who and how: pure (yield.h)
  *   real.c      what is called in earnest
  *
  * Re-entry: callbacks of callers may call back into the pool, so nothing is kept across them but what is
@@ -34,6 +37,7 @@
 #define POOL_POOL_PRIV_H
 
 #include "base/mem.h"
+#include "os/procs.h"
 #include "plan/reuse.h"
 #include "pool/breaker.h"
 #include "pool/death.h"
@@ -81,6 +85,9 @@ struct pool_deps {
                       uint64_t *ret_ticks);   /* changes while a process computes; false if unknown */
     void (*oom_count)(struct oom_count *ret); /* NULL = not known */
     bool (*oom_named)(pid_t pid);
+    /* The largest processes but those of skip (work pool), and the name of one; see os/procs.h. */
+    size_t (*largest)(const pid_t *skip, size_t n_skip, struct proc_use *ret, size_t cap);
+    bool (*process_name)(pid_t pid, char ret_name[32]);
     uint64_t (*now_ms)(void); /* monotonic */
     int64_t (*wall_ms)(void);
 };
@@ -170,6 +177,21 @@ struct pool_wait {
 
 enum demand { DEMAND_NONE, DEMAND_PREPARING, DEMAND_BLOCKED, DEMAND_PLACED };
 
+/* What a seat gave to others, and what it is to get back: see tenant.h. */
+struct yielded {
+    enum {
+        YIELDED_NOT,
+        YIELDED_RELOAD, /* it is loaded again, modestly, as soon as its process is gone: `then` holds then */
+        YIELDED_AWAY,   /* a pinned one, loaded again when there is room */
+        YIELDED_SMALL   /* it runs in less memory; loaded again when there is more and it was used */
+    } what,
+        then;
+    uint64_t serial;      /* of the instance that left */
+    uint64_t gone_ms;     /* its process was seen to be gone; 0 = not yet */
+    struct reserve bytes; /* what it had; none: nothing is to be got back */
+    uint64_t room_ms;     /* since when there has been room for that; 0 = there is none */
+};
+
 struct entry {
     struct pool *pool;
     struct entry *next_blocked;
@@ -208,6 +230,8 @@ struct entry {
     bool told_full;                 /* the decision to refuse was handed out */
     /* demand */
     enum demand demand;
+    bool modest; /* nobody waits for this load: it displaces and keeps waiting nobody */
+    struct yielded yielded;
     struct prep *prep;                        /* its entry pointer is set to NULL by whoever lets go of it */
     struct pool_wait *wait_first, *wait_last; /* beside the line */
     uint32_t n_waiting;                       /* in line and beside it */
@@ -352,6 +376,7 @@ struct pool {
     unsigned n_work; /* preparations on the work pool */
     struct probe_cache *probes;
     struct kv *kv;
+    struct tenants *tenants;
     struct runtime_caps *default_caps; /* of the pool's own binary, once known */
     struct pool_counters count;        /* gauges are filled by pool_counters */
     struct oom_count oom;              /* at the latest sample */
@@ -476,6 +501,17 @@ void admit_machine(struct pool *p, const struct runtime_caps *caps, const char *
 enum admit admit_try(struct entry *e, const struct plan_policy *policy, struct admission *ret_admission,
                      struct err *err);
 
+/* The question of a load for an instance that is loaded: on a machine of the caller's, where nobody leaves.
+ */
+enum rc admit_place_alone(const struct pool_instance *i, struct plan_machine *machine, struct plan *ret_plan,
+                          struct reserve *ret_reserve, struct err *err);
+void admit_resident(const struct pool_instance *i, struct plan_resident *ret); /* what it costs to stop it */
+uint64_t admit_host_reserve(const struct pool *p, const struct hw_inventory *inv);
+/* Whether the sample was taken with everything that the instance takes in place. */
+bool admit_is_settled(const struct pool_instance *i, const struct hw_inventory *inv);
+/* Whether the sample shows memory in use that has been freed since. */
+bool admit_is_shown_still(const struct gone *g, const struct hw_inventory *inv);
+
 const char *device_key(const struct plan_device *d); /* UUID, else the name */
 
 /* residence.c */
@@ -491,7 +527,8 @@ void residence_wanted(struct entry *lead);                  /* a request came */
 bool disk_has_turn(const struct pool_instance *i); /* a planned one whose room is made may start */
 
 /* lesson.c */
-void lesson_teach(struct entry *e, const struct plan_policy *policy, struct plan_machine *machine);
+void lesson_teach(const struct entry *e, const struct model *facts, const struct plan_policy *policy,
+                  struct plan_machine *machine);
 void lesson_launched(struct pool_instance *i);
 void lesson_ready(struct pool_instance *i); /* before anybody is served */
 void lesson_sampled(struct pool *p);        /* a newer inventory is there */

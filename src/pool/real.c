@@ -75,6 +75,16 @@ static void oom_count(struct oom_count *ret)
     oom_read(&paths, ret);
 }
 
+static size_t largest(const pid_t *skip, size_t n_skip, struct proc_use *ret, size_t cap)
+{
+    return procs_largest("/proc", skip, n_skip, ret, cap);
+}
+
+static bool process_name(pid_t pid, char ret_name[32])
+{
+    return procs_name("/proc", pid, ret_name);
+}
+
 const struct pool_deps pool_deps_real = {
     .facts = model_open_cached,
     .facts_unref = model_unref,
@@ -86,6 +96,8 @@ const struct pool_deps pool_deps_real = {
     .cpu_ticks = cpu_ticks,
     .oom_count = oom_count,
     .oom_named = oom_is_named,
+    .largest = largest,
+    .process_name = process_name,
     .now_ms = clock_mono_ms,
     .wall_ms = clock_wall_ms,
 };

@@ -23,7 +23,9 @@ void decide(struct pool *p, const char *kind, const struct entry *e, struct pool
         return;
     struct pool_decision d = {.wall_ms = p->deps.wall_ms(),
                               .kind = kind,
-                              .model = i ? i->model : e->id,
+                              .model = i   ? i->model
+                                       : e ? e->id
+                                           : "",
                               .instance = i ? i->id : "",
                               .reasons = reasons,
                               .n_reasons = n,

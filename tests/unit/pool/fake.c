@@ -91,6 +91,8 @@ static enum rc pack_file(const struct model *m, uint32_t ladder, const struct pl
     uint64_t need = owner->bytes >> ladder, have = machine->host.free_bytes;
     bool taken[PLAN_MAX_RESIDENTS] = {false};
     victims->n = 0;
+    if (owner->least && have >= owner->least && have < need)
+        need = have;
     while (have < need) {
         size_t best = n_residents;
         for (size_t i = 0; i < n_residents; i++)
@@ -496,6 +498,20 @@ static bool ticks(pid_t pid, uint64_t *ret_ticks)
     return true;
 }
 
+static size_t largest(const pid_t *skip, size_t n_skip, struct proc_use *ret, size_t cap)
+{
+    size_t n = world->n_others < cap ? world->n_others : cap;
+    assert_true(n_skip > 0 && skip[0] == getpid());
+    memcpy(ret, world->others, n * sizeof *ret);
+    return n;
+}
+
+static bool process_name(pid_t pid, char ret_name[32])
+{
+    snprintf(ret_name, 32, "tenant-%ld", (long)pid);
+    return true;
+}
+
 /* ---- hooks ---- */
 
 static void on_decision(void *arg, const struct pool_decision *d)
@@ -594,6 +610,8 @@ static void make_pool(struct fake *f)
                              .cpu_ticks = ticks,
                              .oom_count = oom_now,
                              .oom_named = oom_names,
+                             .largest = largest,
+                             .process_name = process_name,
                              .now_ms = fake_now,
                              .wall_ms = fake_wall};
     f->opt.kv_dir = f->kv_dir[0] ? f->kv_dir : NULL;

@@ -19,6 +19,7 @@ enum behaviour { CHILD_READY, CHILD_HANG, CHILD_DIES, CHILD_DIES_MEMORY, CHILD_D
 struct fake_model {
     const char *id, *path;
     uint64_t bytes; /* what it needs, halved by every step of the ladder */
+    uint64_t least; /* it makes do with so much, too, and takes what there is; 0 = it does not */
     struct model facts;
     int references;
     enum behaviour script[POOL_MAX_LADDER + 2];
@@ -71,6 +72,8 @@ struct fake {
     bool fresh;                                     /* a sample that is wanted is there at once */
     void (*on_rebalance)(const struct plan_machine *machine, const struct plan_loaded *loaded, size_t n,
                          struct plan_delta *ret_delta);
+    struct proc_use others[4]; /* other processes of the machine */
+    size_t n_others;
     /* what children answer beside GET /health, as a whole; nothing = they keep silent; false: they know no
      * such thing */
     bool (*serve)(struct fake *f, struct str request, struct buf *answer);
