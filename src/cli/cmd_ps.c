@@ -14,6 +14,9 @@ static void add_busy(struct cli_table *t, yyjson_val *v, const char *busy_name, 
         buf_printf(&cell, " (+%llu)", (unsigned long long)waiting);
     if (!str_eq_c(json_str(v, "breaker", STR("closed")), "closed"))
         buf_puts(&cell, " errors");
+    yyjson_val *heat = yyjson_obj_get(v, "heat");
+    if (yyjson_is_obj(heat))
+        buf_printf(&cell, " hot: %llu at a time", (unsigned long long)json_u64(heat, "slots_at_once", 0));
     cli_table_cell(t, "%s", cell.data);
     buf_release(&cell);
 }
@@ -144,11 +147,9 @@ const struct cli_command cmd_ps = {
     .summary = "list loaded models and upstreams: state, devices, memory, use",
     .details =
         "DEVICES is the memory that was measured on each device after the load, or the prediction until "
-        "then. "
-        "BUSY counts running requests and slots, as 2/4, with those that wait in line as (+N), and says "
-        "errors "
-        "while an instance that answers with nothing else is left alone. IDLE is the time since the "
-        "last request.\n\nA second table has the servers elsewhere that the configuration names, if any: "
+        "then. BUSY counts running requests and slots, as 2/4, with those that wait in line as (+N), and says "
+        "errors while an instance that answers with nothing else is left alone, and hot with what it is sent at "
+        "a time while a device of it is too hot. IDLE is the time since the last request.\n\nA second table has the servers elsewhere that the configuration names, if any: "
         "BUSY counts "
         "the requests under way there, of max_concurrency where that is set. What was spent there tells: "
         "arriero status.",

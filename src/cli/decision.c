@@ -1,37 +1,12 @@
 /* A decision of the daemon as people read it: see control.h. */
 #include "cli/control.h"
 
-/* The kinds of decisions as they read for people; another kind is shown as it is. */
-static const struct {
-    const char *kind, *text;
-} kinds[] = {
-    {"load", "was placed"},
-    {"ready", "became ready"},
-    {"evict", "was unloaded to make room"},
-    {"unload", "was unloaded"},
-    {"fail", "failed to load"},
-    {"ladder", "is tried again with less"},
-    {"breaker", "is left alone"},
-    {"refuse", "was refused"},
-    {"crash", "crashed"},
-    {"wait", "waits for memory"},
-    {"reset", "is held back no longer"},
-    {"kv_saved", "was written down"},
-    {"kv_restored", "goes on where it was"},
-    {"kv_failed", "lost a conversation"},
-    {"kv_off", "keeps no more conversations"},
-    {"shrink", "gives memory to others"},
-    {"grow", "takes memory back"},
-    {"pressure", "memory pressure"},
-};
+#include "daemon/why.h"
 
 void control_decision(struct buf *out, yyjson_val *d, size_t width)
 {
     char time[40], duration[24];
-    struct str kind = json_str(d, "kind", STR("?")), text = kind;
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (str_eq_c(kind, kinds[i].kind))
-            text = str_from(kinds[i].text);
+    struct str text = why_verb(json_str(d, "kind", STR("?")));
     struct str instance = json_str(d, "instance", STR("")), model = json_str(d, "model", instance);
     buf_printf(out, "%s  ", control_time(json_str(d, "at", STR("?")), time, sizeof time));
     text_put_safe(out, model, false);

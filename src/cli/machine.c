@@ -15,6 +15,7 @@ enum rc cli_inventory(struct hw_inventory *ret_inventory, struct err *err)
     /* A damaged configuration is no reason not to look at the machine: its workers are then unknown. */
     (void)!config_load(&req, &c, NULL);
     const struct hw_options options = {.nvml_path = getenv("ARRIERO_NVML"),
+                                       .hwmon_path = getenv("ARRIERO_HWMON"),
                                        .visible_devices = getenv("CUDA_VISIBLE_DEVICES"),
                                        .rpc = c ? c->rpc.items : NULL,
                                        .n_rpc = c ? c->rpc.n : 0};

@@ -49,7 +49,9 @@ void api_gpus(void *daemon, struct http_exchange *ex)
     struct daemon *d = daemon;
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     d->doing = "GET gpus";
-    yyjson_mut_doc_set_root(doc, roles_machine_json(d->config, sampler_latest(d->sampler), doc));
+    yyjson_mut_val *machine = roles_machine_json(d->config, sampler_latest(d->sampler), doc);
+    levels_put(d, doc, machine);
+    yyjson_mut_doc_set_root(doc, machine);
     reply_doc(ex, doc);
 }
 

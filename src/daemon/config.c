@@ -289,6 +289,30 @@ static enum rc check_tls(const struct config *c, struct err *err)
     return rc;
 }
 
+enum rc config_power(const char *item, struct str *ret_device, unsigned *ret_watts, struct err *err)
+{
+    struct str watts = str_from(item), device = str_trim(str_cut(&watts, '='));
+    uint64_t n;
+    if (device.n && str_u64(str_trim(watts), &n) && n >= 1 && n <= 10000) {
+        *ret_device = device;
+        *ret_watts = (unsigned)n;
+        return RC_OK;
+    }
+    enum rc rc = err_set(err, RC_INVALID, "power.limit_w: %.80s is no device with a number of watts", item);
+    err_hint(err, "power: {allow: true, limit_w: {CUDA0: 250}}");
+    return rc;
+}
+
+static enum rc check_power(const struct config *c, struct err *err)
+{
+    struct str device;
+    unsigned watts;
+    enum rc rc = RC_OK;
+    for (size_t i = 0; i < c->power_limit_w.n && rc == RC_OK; i++)
+        rc = config_power(c->power_limit_w.items[i], &device, &watts, err);
+    return rc;
+}
+
 static enum rc check(const struct config *c, const char *file, struct err *err)
 {
     enum rc rc = check_addresses(c, err);
@@ -296,6 +320,8 @@ static enum rc check(const struct config *c, const char *file, struct err *err)
         rc = check_workers(c, err);
     if (rc == RC_OK)
         rc = check_tls(c, err);
+    if (rc == RC_OK)
+        rc = check_power(c, err);
     if (rc != RC_OK)
         return rc;
     if (c->body_budget < c->max_body) {

@@ -149,8 +149,11 @@ struct config {
     uint64_t sample_interval;              /* ms */
     uint64_t history_max_age, capture_age; /* ms */
     uint32_t history_max_requests;
-    double admit_util, admit_fill, warn_fill, critical_fill; /* percent */
-    uint32_t warn_temperature, critical_temperature;
+    double admit_util, admit_fill, warn_fill, critical_fill;    /* percent */
+    uint32_t warn_temperature, critical_temperature, heat_back; /* °C */
+    bool heat_react, power_allow;
+    struct config_list power_limit_w; /* DEVICE=WATTS */
+    uint64_t heat_dwell;              /* ms */
     uint32_t retry_max;
     uint64_t retry_base, retry_longest; /* ms */
     bool fallback_when_full;
@@ -200,6 +203,8 @@ void config_free(struct config *c); /* NULL is fine */
 
 /* Is it a path of a model's file, not an id? */
 bool config_is_model_path(struct str text);
+/* An item of power_limit_w. RC_INVALID. */
+enum rc config_power(const char *item, struct str *ret_device, unsigned *ret_watts, struct err *err);
 /* Whether it is UPSTREAM/MODEL, a model that one of the upstreams lists, or a role that such a one plays. */
 bool config_is_upstream_model(const struct config *c, struct str id);
 /* Settings of a model: its own entry's, or the defaults. Borrowed from c. */

@@ -302,6 +302,9 @@ static yyjson_mut_val *schema_key(yyjson_mut_doc *doc, const struct config_key *
 {
     yyjson_mut_val *o = yyjson_mut_obj(doc);
     add_type(doc, o, key);
+    yyjson_mut_val *type = yyjson_mut_obj_get(o, "type");
+    if (key->flags & CONFIG_NAMED && yyjson_mut_is_arr(type))
+        yyjson_mut_arr_add_str(doc, type, "object");
     yyjson_mut_obj_add_str(doc, o, "description", key->help);
     add_default(doc, o, key);
     return o;

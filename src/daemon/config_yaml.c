@@ -156,6 +156,8 @@ static enum rc set_scalar(struct reader *r, const struct config_target *t, const
 
 static enum rc set_remotes(struct reader *r, struct config_remotes *list, const yaml_node_t *map,
                            const char *path);
+static enum rc set_named(struct reader *r, const struct config_target *t, const yaml_node_t *map,
+                         const char *path);
 
 static enum rc set_value(struct reader *r, const struct config_target *t, const yaml_node_t *n,
                          const char *path)
@@ -174,6 +176,8 @@ static enum rc set_value(struct reader *r, const struct config_target *t, const 
     config_list_clear(t);
     if (n->type == YAML_MAPPING_NODE && t->key->type == CONFIG_REMOTES)
         return set_remotes(r, (struct config_remotes *)(void *)((char *)t->base + t->key->offset), n, path);
+    if (n->type == YAML_MAPPING_NODE && t->key->flags & CONFIG_NAMED)
+        return set_named(r, t, n, path);
     if (n->type != YAML_SEQUENCE_NODE) /* one value for a list of one */
         return set_scalar(r, t, n, path);
     for (yaml_node_item_t *i = n->data.sequence.items.start; i < n->data.sequence.items.top; i++) {
@@ -226,6 +230,27 @@ static enum rc each_pair(struct reader *r, const yaml_node_t *map, const char *p
             return rc;
     }
     return RC_OK;
+}
+
+/* NAME: VALUE as the item NAME=VALUE. */
+static enum rc named_pair(struct reader *r, struct str key, const yaml_node_t *k, const yaml_node_t *v,
+                          void *arg)
+{
+    const struct config_target *t = arg;
+    struct err inner = {0};
+    if (v->type != YAML_SCALAR_NODE || is_null(v))
+        return wrong_kind(r, v, t->key->path, CONFIG_STRING);
+    auto_free char *text = mem_printf("%.*s=%.*s", STR_ARG(key), STR_ARG(scalar_text(v)));
+    if (config_set_text(r->c, t, str_from(text), r->base_dir, &inner) == RC_OK)
+        return RC_OK;
+    return fail_at(r->err, r->name, k->start_mark, "%s", inner.message);
+}
+
+static enum rc set_named(struct reader *r, const struct config_target *t, const yaml_node_t *map,
+                         const char *path)
+{
+    struct config_target target = *t;
+    return each_pair(r, map, path, CONFIG_LIST, named_pair, &target);
 }
 
 static enum rc unknown_key(struct reader *r, const yaml_node_t *k, struct str section,

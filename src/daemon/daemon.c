@@ -58,6 +58,7 @@ void daemon_pool_options(struct daemon *d, struct pool_options *ret)
     ret->yields = c->memory_yield;
     ret->yield_after_ms = c->yield_after;
     ret->oom_score_adj = c->oom_score;
+    ret->heat_dwell_ms = c->heat_dwell;
 }
 
 /* The names that this machine goes by. */
@@ -175,6 +176,7 @@ static void on_fresh(void *arg)
     d->doing = "a sample of the machine";
     if (d->pool && !d->pool_stopped)
         pool_inventory_changed(d->pool);
+    levels_look(d);
 }
 
 /* The kernel reports pressure sooner than the next reading is due. */
@@ -447,7 +449,7 @@ static void close_handles(struct daemon *d)
     watchdog_stop(d);
     remote_set_stop(d->remotes);
     pressure_stop(take_ptr(d->pressure));
-    sampler_stop(d->sampler);
+    power_ended(d, sampler_stop(d->sampler));
 }
 
 static void end_if_through(struct daemon *d)
@@ -599,10 +601,12 @@ static enum rc run_loop(struct daemon *d, struct err *err)
         return err_sys(err, RC_IO, "cannot make the event loop");
     uv_loop_configure(&loop, UV_METRICS_IDLE_TIME);
     d->loop = &loop; /* cppcheck-suppress autoVariables ; taken back below */
-    const struct hw_options options = {.nvml_path = getenv("ARRIERO_NVML"),
-                                       .visible_devices = getenv("CUDA_VISIBLE_DEVICES"),
-                                       .rpc = d->config->rpc.items,
-                                       .n_rpc = d->config->rpc.n};
+    struct hw_options options = {.nvml_path = getenv("ARRIERO_NVML"),
+                                 .hwmon_path = getenv("ARRIERO_HWMON"),
+                                 .visible_devices = getenv("CUDA_VISIBLE_DEVICES"),
+                                 .rpc = d->config->rpc.items,
+                                 .n_rpc = d->config->rpc.n};
+    power_wishes(d, &options);
     enum rc rc = sampler_start(&loop, &options, d->config->sample_interval, on_fresh, d, &d->sampler, err);
     if (rc == RC_OK) {
         const struct pressure_options pressure = {.loop = &loop,
@@ -611,6 +615,7 @@ static enum rc run_loop(struct daemon *d, struct err *err)
                                                   .told = on_pressure,
                                                   .arg = d};
         d->pressure = pressure_start(&pressure);
+        power_begun(d);
         start_signals(d);
         watchdog_start(d);
         reload_begin(d, true);
@@ -630,6 +635,8 @@ static void release(struct daemon *d)
     knowledge_free(d->knowledge);
     metrics_free(d->metrics);
     preload_free(d->preload);
+    levels_free(d->levels);
+    power_ended(d, false);
     model_set_free(d->set);
     remote_set_free(d->remotes);
     catalog_free(d->catalog);
@@ -654,6 +661,7 @@ enum rc daemon_run(const struct daemon_options *opt, struct err *err)
     d->start_wall_ms = clock_wall_ms();
     d->start_mono_ms = clock_mono_ms();
     d->metrics = metrics_new();
+    d->levels = levels_new();
     signal(SIGPIPE, SIG_IGN);
     raise_file_limit();
     enum rc rc = prepare(d, err);

@@ -6,14 +6,16 @@
  *   roles.c     whether those who play the roles can be asked
  *   route.c     the proxy's abstract route over the pool
  *   routes.c    the table of paths; data.c answers those of the data plane, api.c those of the control API
- *   api_keys.c  the control API's part for keys, api_requests.c that for the request log
- *   events.c    decisions: to the log, the store, metrics and the listeners of /events
- *   router.c    llama.cpp's router: models with their states, load, unload, looks at an instance
- *   swap.c      llama-swap's endpoints: what runs, unloading, an instance under /upstream, logs
+ *   api_keys.c  the control API's part for keys, api_requests.c that for the request log, api_why.c the
+ * reasons in sentences that why.c makes events.c    decisions: to the log, the store, metrics and the
+ * listeners of /events router.c    llama.cpp's router: models with their states, load, unload, looks at an
+ * instance swap.c      llama-swap's endpoints: what runs, unloading, an instance under /upstream, logs
  *   ollama.c    Ollama's endpoints that are answered here, ollama_show.c the long one of them
  *   listeners.c clients that listen to decisions, to models' states or to logs
  *   background.c answers that the work pool makes
  *   telemetry.c metrics and the joined status
+ *   power.c     limits on the power of GPUs, and the way back to the old ones
+ *   levels.c    how hot and how full the devices are: events, and what the pool is told
  *   remote.c    servers elsewhere: leases on them; remote_set.c which there are, remote_health.c how they
  *               are, remote_views.c shows them
  *   watchdog.c  turns of the loop that take too long; the service manager's watchdog */
@@ -41,6 +43,8 @@ enum roles_state { ROLES_NONE, ROLES_HEALTHY, ROLES_DEGRADED, ROLES_DOWN };
 struct reload; /* one under way */
 struct preload;
 struct key_change;
+struct levels;
+struct power;
 
 struct daemon {
     const struct daemon_options *opt;
@@ -70,6 +74,8 @@ struct daemon {
     struct store *store;
     struct knowledge *knowledge;
     struct metrics *metrics;
+    struct levels *levels;
+    struct power *power; /* NULL = nothing is to be set */
     struct pool *pool;
     struct http_server *server;
     const struct http_route *routes; /* owned; borrowed by the server */
@@ -201,6 +207,26 @@ void telemetry_text(struct daemon *d, struct buf *out);
 yyjson_mut_val *telemetry_status(struct daemon *d, yyjson_mut_doc *doc);
 yyjson_mut_val *telemetry_health(struct daemon *d, yyjson_mut_doc *doc);
 void telemetry_warnings(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *list);
+
+/* power.c */
+/* What the handle of the devices is to be opened with; *ret is owned by the daemon until power_ended. */
+void power_wishes(struct daemon *d, struct hw_options *ret);
+void power_begun(
+    struct daemon *d); /* behind the first sample: tells what was set, and remembers what was before */
+void power_warnings(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *list);
+void power_ended(struct daemon *d,
+                 bool restored); /* behind the closing of the handle; restored: it was closed */
+
+/* levels.c */
+struct levels *levels_new(void);
+void levels_free(struct levels *l); /* NULL is fine */
+/* A newer sample is there: changes of level become events, the pool learns of the heat. */
+void levels_look(struct daemon *d);
+/* Of the machine as hw_json has it: each device gets "thermal" {level, warn_c, critical_c, step} (null where
+ * it tells no temperature), and each GPU the level of its memory's fill. */
+void levels_put(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *machine);
+void levels_warnings(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *list);
+void levels_metrics(struct daemon *d);
 
 /* watchdog.c */
 void watchdog_start(struct daemon *d);

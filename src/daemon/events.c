@@ -15,7 +15,8 @@
 
 static enum log_level level_of(const char *kind)
 {
-    static const char *const bad[] = {"fail", "crash", "refuse", "ladder", "llm_degraded"};
+    static const char *const bad[] = {"fail",         "crash",           "refuse",           "ladder",
+                                      "llm_degraded", "thermal_warning", "thermal_critical", "heat"};
     for (size_t i = 0; i < TABLE_COUNT(bad); i++)
         if (strcmp(kind, bad[i]) == 0)
             return LOG_WARN;
@@ -58,6 +59,10 @@ static void put_reasons(const struct pool_decision *p, struct buf *out)
         buf_put_json(out, str_from(p->reasons[i].code));
         buf_puts(out, ",\"text\":");
         buf_put_json(out, str_from(p->reasons[i].text));
+        if (i == 0 && p->other) {
+            buf_puts(out, ",\"model\":");
+            buf_put_json(out, str_from(p->other));
+        }
         buf_puts(out, "}");
     }
     buf_puts(out, "]");

@@ -219,10 +219,10 @@ static void on_closed(uv_handle_t *h)
     free(s);
 }
 
-void sampler_stop(struct sampler *s)
+bool sampler_stop(struct sampler *s)
 {
     if (!s)
-        return;
+        return true;
     struct worker *w = s->worker;
     struct timespec until = in_ms(s->stop_wait_ms);
     pthread_mutex_lock(&w->lock);
@@ -242,4 +242,5 @@ void sampler_stop(struct sampler *s)
         pthread_detach(s->thread);
     }
     uv_close((uv_handle_t *)&s->async, on_closed);
+    return ended;
 }

@@ -30,7 +30,7 @@ void sampler_want(struct sampler *s);
 const struct hw_inventory *sampler_latest(struct sampler *s);
 /* Ends the thread and closes the handle; the memory is freed when the loop has closed it. A sample under way
  * is waited for, but not for ever: a thread that hangs in a driver's library is left behind with what it
- * uses. NULL is fine. */
-void sampler_stop(struct sampler *s);
+ * uses, and the answer is false: the source is not closed. NULL is fine. */
+bool sampler_stop(struct sampler *s);
 
 #endif

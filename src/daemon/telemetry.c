@@ -40,6 +40,7 @@ static void collect_pool(struct daemon *d)
         {METRIC_KV_HIT_TOKENS, (double)c.kv_hit_tokens},
         {METRIC_KV_FILES, (double)c.kv_files},
         {METRIC_KV_BYTES, (double)c.kv_bytes},
+        {METRIC_HEAT_STEPS, (double)c.heat_steps},
     };
     for (size_t i = 0; i < TABLE_COUNT(rows); i++)
         metrics_set(m, rows[i].id, NULL, rows[i].value);
@@ -64,6 +65,7 @@ static void collect_instance(void *arg, const struct pool_view *v)
         return;
     metrics_set(d->metrics, METRIC_INSTANCE_BUSY, (const char *[]){v->model, v->instance}, v->busy);
     metrics_set(d->metrics, METRIC_INSTANCE_SLOTS, (const char *[]){v->model, v->instance}, v->slots);
+    metrics_set(d->metrics, METRIC_INSTANCE_AT_ONCE, (const char *[]){v->model, v->instance}, v->at_once);
     metrics_set(d->metrics, METRIC_INSTANCE_BREAKER, (const char *[]){v->model, v->instance, v->breaker}, 1);
     for (size_t i = 0; i < e->n_parts; i++)
         metrics_set(d->metrics, METRIC_INSTANCE_BYTES,
@@ -132,6 +134,7 @@ static void collect_machine(struct daemon *d)
     metrics_clear(d->metrics, METRIC_FOREIGN_BYTES);
     metrics_clear(d->metrics, METRIC_SHORT_BYTES);
     metrics_set(d->metrics, METRIC_PRESSURE, NULL, (double)pool_memory(d->pool, collect_gauge, d->metrics));
+    levels_metrics(d);
 }
 
 void telemetry_text(struct daemon *d, struct buf *out)
@@ -289,45 +292,20 @@ yyjson_mut_val *telemetry_health(struct daemon *d, yyjson_mut_doc *doc)
     return o;
 }
 
-static const char *level_of(double value, double warn_at, double critical_at)
-{
-    return value >= critical_at ? "critical" : value >= warn_at ? "warn" : "ok";
-}
-
-static void add_rule(yyjson_mut_doc *doc, yyjson_mut_val *list, const char *level, const char *fmt,
-                     const char *gpu, double value)
-{
-    char text[160];
-    if (strcmp(level, "ok") == 0)
-        return;
-    snprintf(text, sizeof text, "%s: %s: %s %.1f", level, gpu, fmt, value);
-    yyjson_mut_arr_add_strcpy(doc, list, text);
-}
-
 void telemetry_warnings(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *list)
 {
     const struct config *c = d->config;
-    const struct hw_inventory *inv = sampler_latest(d->sampler);
     if (!d->runtime_path[0]) {
         auto_free char *text = mem_printf("%s; %s", d->runtime_err.message, d->runtime_err.hint);
         yyjson_mut_arr_add_strcpy(doc, list, text);
-    }
-    for (size_t i = 0; i < inv->n_devices; i++) {
-        const struct hw_device *g = &inv->devices[i];
-        if (g->valid & HW_TEMPERATURE)
-            add_rule(doc, list, level_of(g->temperature_c, c->warn_temperature, c->critical_temperature),
-                     "degrees Celsius", g->name, g->temperature_c);
-        if ((g->valid & HW_MEMORY) && g->total_bytes) {
-            double fill = 100.0 * (double)g->used_bytes / (double)g->total_bytes;
-            add_rule(doc, list, level_of(fill, c->warn_fill, c->critical_fill), "percent of its memory used",
-                     g->name, fill);
-        }
     }
     if (pool_kv_problem(d->pool)) {
         auto_free char *text =
             mem_printf("conversations are not kept over swaps: %s", pool_kv_problem(d->pool));
         yyjson_mut_arr_add_strcpy(doc, list, text);
     }
+    levels_warnings(d, doc, list);
+    power_warnings(d, doc, list);
     for (size_t i = 0; i < d->set->n_warnings; i++)
         yyjson_mut_arr_add_strcpy(doc, list, d->set->warnings[i]);
     for (size_t i = 0; i < remote_set_n(d->remotes); i++)
@@ -379,7 +357,9 @@ yyjson_mut_val *telemetry_status(struct daemon *d, yyjson_mut_doc *doc)
     yyjson_mut_obj_add_strcpy(doc, o, "state_dir", d->state_dir);
     yyjson_mut_val *runtime = yyjson_mut_obj_add_obj(doc, o, "runtime");
     yyjson_mut_obj_add_strcpy(doc, runtime, "llama_server", d->runtime_path);
-    yyjson_mut_obj_add_val(doc, o, "machine", roles_machine_json(d->config, sampler_latest(d->sampler), doc));
+    yyjson_mut_val *machine = roles_machine_json(d->config, sampler_latest(d->sampler), doc);
+    levels_put(d, doc, machine);
+    yyjson_mut_obj_add_val(doc, o, "machine", machine);
     yyjson_mut_val *memory = pool_memory_json(d->pool, doc);
     yyjson_mut_obj_add_str(doc, memory, "pressure_source", pressure_way(d->pressure));
     yyjson_mut_obj_add_val(doc, o, "memory", memory);

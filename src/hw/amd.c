@@ -9,6 +9,7 @@
 #include "base/mem.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -53,7 +54,7 @@ static const struct {
 struct amd_card {
     struct hw_device identity;
     int fds[AMD_VALUES];
-    char device_dir[HW_PATH];
+    char device_dir[HW_PATH], hwmon_dir[HW_PATH]; /* the latter "" where there is none */
 };
 
 struct amd {
@@ -77,14 +78,16 @@ static bool find_hwmon(const char *device_dir, char ret_path[HW_PATH])
 
 static void open_files(struct amd_card *card)
 {
-    char hwmon[HW_PATH] = "", path[HW_PATH];
-    bool has_hwmon = find_hwmon(card->device_dir, hwmon);
+    char path[HW_PATH];
+    card->hwmon_dir[0] = '\0';
+    bool has_hwmon = find_hwmon(card->device_dir, card->hwmon_dir);
     for (int v = 0; v < AMD_VALUES; v++) {
         card->fds[v] = -1;
         for (int k = 0; k < 2 && card->fds[v] < 0; k++) {
             if (!files[v].names[k] || (files[v].hwmon && !has_hwmon))
                 continue;
-            if (hw_path(path, "%s/%s", files[v].hwmon ? hwmon : card->device_dir, files[v].names[k]))
+            if (hw_path(path, "%s/%s", files[v].hwmon ? card->hwmon_dir : card->device_dir,
+                        files[v].names[k]))
                 card->fds[v] = hw_text_open(path);
         }
     }
@@ -126,11 +129,65 @@ static void identify(struct amd_card *card, const struct hw_pci *pci)
     d->pcie_gen_max = link_generation(card->device_dir, "max_link_speed");
 }
 
+/* ---- power limits: µW in the files, an errno as code ---- */
+
+static int power_file(const struct amd_card *card, const char *name, unsigned *ret_mw)
+{
+    char path[HW_PATH];
+    uint64_t microwatts;
+    if (!card->hwmon_dir[0] || !hw_path(path, "%s/%s", card->hwmon_dir, name) ||
+        !hw_text_u64(path, &microwatts) || microwatts / 1000 > UINT32_MAX)
+        return ENOENT;
+    *ret_mw = (unsigned)(microwatts / 1000);
+    return 0;
+}
+
+static int power_range(void *arg, unsigned *ret_least_mw, unsigned *ret_most_mw)
+{
+    int code = power_file(arg, "power1_cap_min", ret_least_mw);
+    return code ? code : power_file(arg, "power1_cap_max", ret_most_mw);
+}
+
+static int power_get(void *arg, unsigned *ret_mw)
+{
+    return power_file(arg, "power1_cap", ret_mw);
+}
+
+static int power_set(void *arg, unsigned mw)
+{
+    const struct amd_card *card = arg;
+    char path[HW_PATH], text[32];
+    (void)snprintf(text, sizeof(text), "%u000", mw);
+    if (!hw_path(path, "%s/power1_cap", card->hwmon_dir))
+        return ENAMETOOLONG;
+    return hw_text_write(path, text) ? 0 : errno;
+}
+
+static const char *power_words(int code, char *out, size_t cap)
+{
+    (void)snprintf(out, cap, "%s", strerror(code));
+    return out;
+}
+
+static bool power_denied(int code)
+{
+    return code == EACCES || code == EPERM || code == EROFS;
+}
+
+static const struct hw_power_driver power_driver = {.range = power_range,
+                                                    .get = power_get,
+                                                    .set = power_set,
+                                                    .words = power_words,
+                                                    .is_denied = power_denied};
+
 static void amd_close(void *state)
 {
     struct amd *amd = state;
     if (!amd)
         return;
+    for (size_t i = 0; i < amd->n; i++)
+        if (amd->cards[i].identity.power_restore_mw)
+            (void)power_set(&amd->cards[i], amd->cards[i].identity.power_restore_mw);
     for (size_t i = 0; i < amd->n; i++)
         for (int v = 0; v < AMD_VALUES; v++)
             if (amd->cards[i].fds[v] >= 0)
@@ -161,6 +218,7 @@ static enum rc amd_open(const struct hw_roots *roots, void **ret_state, struct e
         identify(card, &pci[i]);
         card->identity.index = (unsigned)amd->n;
         (void)snprintf(card->identity.name, sizeof(card->identity.name), "ROCm%u", (unsigned)amd->n);
+        hw_power_apply(roots, &power_driver, card, &card->identity);
         amd->n++;
     }
     if (amd->n == 0) {

@@ -20,11 +20,14 @@ static const struct hw_adapter *const adapters[] = {
 
 struct hw {
     char proc[HW_PATH], sys[HW_PATH];
-    char *nvml, *visible;
+    char *nvml, *visible, *hwmon;
     char **rpc;
     size_t n_rpc;
+    struct hw_power_wish *power; /* copies; the names too */
+    size_t n_power;
     struct hw_roots roots; /* points into the above */
     struct hw_cpu *cpu;
+    struct hw_sensors *sensors;
     struct {
         void *state; /* NULL: did not open; then why holds the reason */
         bool open, absent;
@@ -66,6 +69,16 @@ static enum rc copy_root(char out[HW_PATH], const char *given, const char *stand
     return RC_OK;
 }
 
+static void copy_wishes(struct hw *hw, const struct hw_options *opt)
+{
+    size_t n = opt ? opt->n_power : 0;
+    hw->power = mem_calloc(n + 1, sizeof *hw->power);
+    for (; hw->n_power < n; hw->n_power++) {
+        hw->power[hw->n_power] = opt->power[hw->n_power];
+        hw->power[hw->n_power].device = mem_strdup(opt->power[hw->n_power].device);
+    }
+}
+
 enum rc hw_open(const struct hw_options *opt, struct hw **ret_hw, struct err *err)
 {
     struct hw *hw = mem_new(struct hw);
@@ -77,13 +90,24 @@ enum rc hw_open(const struct hw_options *opt, struct hw **ret_hw, struct err *er
             hw->nvml = mem_strdup(opt->nvml_path);
         if (opt && opt->visible_devices)
             hw->visible = mem_strdup(opt->visible_devices);
+        if (opt && opt->hwmon_path && opt->hwmon_path[0])
+            hw->hwmon = mem_strdup(opt->hwmon_path);
         hw->rpc = mem_calloc(opt ? opt->n_rpc + 1 : 1, sizeof *hw->rpc);
         for (size_t i = 0; opt && i < opt->n_rpc; i++)
             hw->rpc[hw->n_rpc++] = mem_strdup(opt->rpc[i]);
-        hw->roots = (struct hw_roots){
-            hw->proc, hw->sys, hw->nvml, hw->visible, opt && opt->pcie_rate, (const char *const *)hw->rpc,
-            hw->n_rpc};
+        copy_wishes(hw, opt);
+        hw->roots = (struct hw_roots){.proc = hw->proc,
+                                      .sys = hw->sys,
+                                      .hwmon = hw->hwmon,
+                                      .nvml = hw->nvml,
+                                      .visible = hw->visible,
+                                      .pcie_rate = opt && opt->pcie_rate,
+                                      .rpc = (const char *const *)hw->rpc,
+                                      .n_rpc = hw->n_rpc,
+                                      .power = hw->power,
+                                      .n_power = hw->n_power};
         rc = hw_cpu_open(&hw->roots, &hw->cpu, err);
+        hw->sensors = hw_sensors_open(&hw->roots);
     }
     if (rc != RC_OK) {
         hw_close(hw);
@@ -122,6 +146,7 @@ enum rc hw_sample(struct hw *hw, struct hw_inventory *ret_inventory, struct err 
     ret_inventory->wall_ms = clock_wall_ms();
     ret_inventory->begun_ms = begun_ms;
     ret_inventory->host = host;
+    hw_sensors_sample(hw->sensors, &ret_inventory->host);
     for (size_t i = 0; i < TABLE_COUNT(adapters); i++)
         if (hw->slots[i].open)
             adapters[i]->sample(hw->slots[i].state, ret_inventory);
@@ -138,10 +163,15 @@ void hw_close(struct hw *hw)
         if (hw->slots[i].open)
             adapters[i]->close(hw->slots[i].state);
     hw_cpu_close(hw->cpu);
+    hw_sensors_close(hw->sensors);
     free(hw->nvml);
     free(hw->visible);
+    free(hw->hwmon);
     for (size_t i = 0; i < hw->n_rpc; i++)
         free(hw->rpc[i]);
     free(hw->rpc);
+    for (size_t i = 0; i < hw->n_power; i++)
+        free((void *)(uintptr_t)hw->power[i].device);
+    free(hw->power);
     free(hw);
 }

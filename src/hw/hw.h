@@ -80,8 +80,12 @@ struct hw_device {
     unsigned power_default_mw;           /* the limit it came with */
     bool persistence;                    /* the driver stays loaded without clients */
     unsigned pcie_rx_kbps, pcie_tx_kbps; /* KB/s; only with hw_options.pcie_rate */
-    uint64_t last_xid;                   /* NVIDIA's number of the last critical error since hw_open */
-    unsigned xid_count;                  /* how many since hw_open; 0 = last_xid means nothing */
+    /* Of a wish for its limit: what the closing sets it back to, 0 = we did not change it; and why it was not
+     * fulfilled, with the remedy, "" = it was, or there is none. */
+    unsigned power_restore_mw;
+    char power_note[200];
+    uint64_t last_xid;  /* NVIDIA's number of the last critical error since hw_open */
+    unsigned xid_count; /* how many since hw_open; 0 = last_xid means nothing */
 };
 
 struct hw_host {
@@ -98,6 +102,9 @@ struct hw_host {
     uint64_t usable_total_bytes; /* min of the two worlds: what plans may use at most */
     uint64_t usable_free_bytes;
     double bandwidth_gbps; /* 0 = not measured */
+    uint32_t valid;        /* HW_TEMPERATURE, HW_TEMP_SLOWDOWN */
+    /* Of the hottest processor, and where the first one slows itself down. */
+    unsigned temperature_c, temp_slowdown_c;
 };
 
 struct hw_inventory {
@@ -114,16 +121,27 @@ struct hw_inventory {
     size_t n_notes;
 };
 
+/* A limit on a device's power, held from the opening to the closing of the handle. Needs the right to set it.
+ */
+struct hw_power_wish {
+    const char *device; /* name or UUID */
+    unsigned limit_mw;
+    unsigned restore_mw; /* what the closing sets it back to; 0 = what it was at the opening */
+};
+
 struct hw_options {
     const char *proc_root;       /* NULL = "/proc" */
     const char *sys_root;        /* NULL = "/sys" */
+    const char *hwmon_path;      /* where sensors are looked for; NULL or "" = class/hwmon of sys_root */
     const char *nvml_path;       /* NULL or "" = the usual names; a path is loaded as it is (tests) */
     const char *visible_devices; /* NULL = every GPU; else a list as in CUDA_VISIBLE_DEVICES (UUIDs or their
                                   * beginnings, or numbers in PCI order): the others are left out and the
                                   * names renumbered */
     const char *const *rpc;      /* HOST:PORT of workers of llama.cpp's RPC backend; copied */
     size_t n_rpc;
-    bool pcie_rate; /* measure PCIe traffic too: 20 ms and more a GPU and sample */
+    bool pcie_rate;                    /* measure PCIe traffic too: 20 ms and more a GPU and sample */
+    const struct hw_power_wish *power; /* copied */
+    size_t n_power;
 };
 
 struct hw;
@@ -145,5 +163,10 @@ struct yyjson_mut_val *hw_json(struct yyjson_mut_doc *doc, const struct hw_inven
 /* A word for each reason that is set, as "power_cap, hw_thermal"; "" for none. Idle and application clocks,
  * which are no throttling, are left out. */
 char *hw_throttle_words(uint64_t reasons, char *out, size_t cap);
+
+/* Whether a device says that it slows itself down for heat: by its own control (SOFT), or because a sensor of
+ * its hardware orders it (HARD), which comes later. */
+enum hw_heat { HW_HEAT_NONE, HW_HEAT_SOFT, HW_HEAT_HARD };
+enum hw_heat hw_heat_of(const struct hw_device *d);
 
 #endif

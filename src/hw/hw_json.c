@@ -62,7 +62,7 @@ static const struct member device_members[] = {
 };
 
 static const struct member host_members[] = {
-    {"cpu", KIND_TEXT, HOST(model), 1},
+    {"cpu", KIND_TEXT, HOST(model), 0},
     {"logical_cpus", KIND_U32, HOST(logical_cpus), 0},
     {"physical_cores", KIND_U32, HOST(physical_cores), 0},
     {"numa_nodes", KIND_U32, HOST(numa_nodes), 0},
@@ -72,15 +72,20 @@ static const struct member host_members[] = {
     {"swap_free_bytes", KIND_U64, HOST(swap_free_bytes), 0},
     {"usable_total_bytes", KIND_U64, HOST(usable_total_bytes), 0},
     {"usable_free_bytes", KIND_U64, HOST(usable_free_bytes), 0},
+    {"temperature_c", KIND_U32, HOST(temperature_c), HW_TEMPERATURE},
+    {"temperature_slowdown_c", KIND_U32, HOST(temp_slowdown_c), HW_TEMP_SLOWDOWN},
 };
 
 /* NVML's bits; idle (1), application clocks (2) and display clocks (0x100) slow nothing that was wanted. */
 static const struct {
     uint64_t bit;
     const char *word;
+    enum hw_heat
+        heat; /* hw_slowdown stands for the heat or the power of its hardware: told apart by others */
 } throttle_words[] = {
-    {0x4, "power_cap"},   {0x8, "hw_slowdown"}, {0x10, "sync_boost"},
-    {0x20, "sw_thermal"}, {0x40, "hw_thermal"}, {0x80, "power_brake"},
+    {0x4, "power_cap", HW_HEAT_NONE},   {0x8, "hw_slowdown", HW_HEAT_NONE},
+    {0x10, "sync_boost", HW_HEAT_NONE}, {0x20, "sw_thermal", HW_HEAT_SOFT},
+    {0x40, "hw_thermal", HW_HEAT_HARD}, {0x80, "power_brake", HW_HEAT_NONE},
 };
 
 /* Names come from firmware and files: anything but printable ASCII becomes '?', so that the text is always
@@ -194,7 +199,8 @@ static void add_host(yyjson_mut_doc *doc, yyjson_mut_val *root, const struct hw_
     static const struct member bandwidth = {"bandwidth_gbps", KIND_DOUBLE, HOST(bandwidth_gbps), 0};
     yyjson_mut_val *obj = yyjson_mut_obj_add_obj(doc, root, "host");
     for (size_t i = 0; i < TABLE_COUNT(host_members); i++)
-        add_member(doc, obj, &host_members[i], host, true);
+        add_member(doc, obj, &host_members[i], host,
+                   !host_members[i].bit || (host->valid & host_members[i].bit));
     for (size_t i = 0; i < TABLE_COUNT(limit); i++)
         add_member(doc, obj, &limit[i], host, host->cgroup_limit_bytes != UINT64_MAX);
     add_member(doc, obj, &bandwidth, host, host->bandwidth_gbps > 0);
@@ -237,4 +243,13 @@ char *hw_throttle_words(uint64_t reasons, char *out, size_t cap)
         n += wrote > 0 ? (size_t)wrote : 0;
     }
     return out;
+}
+
+enum hw_heat hw_heat_of(const struct hw_device *d)
+{
+    enum hw_heat heat = HW_HEAT_NONE;
+    for (size_t i = 0; (d->valid & HW_THROTTLE) && i < TABLE_COUNT(throttle_words); i++)
+        if ((d->throttle_reasons & throttle_words[i].bit) && throttle_words[i].heat > heat)
+            heat = throttle_words[i].heat;
+    return heat;
 }

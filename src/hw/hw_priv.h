@@ -14,11 +14,14 @@
 struct hw_roots {
     const char *proc;    /* never NULL, no trailing slash */
     const char *sys;     /* never NULL, no trailing slash */
+    const char *hwmon;   /* NULL = sys/class/hwmon */
     const char *nvml;    /* NULL = the usual names */
     const char *visible; /* NULL = all; see hw_options.visible_devices */
     bool pcie_rate;
     const char *const *rpc;
     size_t n_rpc;
+    const struct hw_power_wish *power;
+    size_t n_power;
 };
 
 /* A vendor. One const table a file, one row in hw.def. All slots are required.
@@ -67,6 +70,26 @@ struct hw_cgroup_memory {
 struct hw_cgroup_memory hw_cgroup_memory(const struct hw_cgroup *cg);
 void hw_cgroup_close(struct hw_cgroup *cg);
 
+/* ---- the processors' temperature (hwmon.c) ---- */
+struct hw_sensors;
+struct hw_sensors *hw_sensors_open(const struct hw_roots *roots); /* never fails: there may be none */
+void hw_sensors_sample(const struct hw_sensors *s, struct hw_host *host);
+void hw_sensors_close(struct hw_sensors *s);
+
+/* ---- power limits (power.c) ---- */
+/* What a device's driver can do; code 0 = done, any other one is put into words by words(). Any thread. */
+struct hw_power_driver {
+    int (*range)(void *arg, unsigned *ret_least_mw, unsigned *ret_most_mw); /* NULL = not told */
+    int (*get)(void *arg, unsigned *ret_mw);
+    int (*set)(void *arg, unsigned mw);
+    const char *(*words)(int code, char *out, size_t cap);
+    bool (*is_denied)(int code);
+    const char *tool; /* that sets it; NULL = none is known */
+};
+/* Fulfils the wish for this device, if there is one: sets power_restore_mw or power_note of d. */
+void hw_power_apply(const struct hw_roots *roots, const struct hw_power_driver *driver, void *arg,
+                    struct hw_device *d);
+
 /* ---- text of the kernel (text.c) ---- */
 #define HW_PATH 512
 /* The path from format; false when it does not fit. */
@@ -77,6 +100,7 @@ bool hw_text_pread(int fd, char *out, size_t cap);
 bool hw_text_read(const char *path, char *out, size_t cap);
 /* First line without white space at its ends. */
 bool hw_text_line(const char *path, char *out, size_t cap);
+bool hw_text_write(const char *path, const char *text); /* errno says why not */
 bool hw_text_u64(const char *path, uint64_t *ret_value);
 /* A line "key value" or "key: value"; the value is its first word as a number. */
 bool hw_text_find_u64(const char *text, const char *key, uint64_t *ret_value);

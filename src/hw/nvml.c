@@ -496,6 +496,8 @@ static void nvidia_close(void *state)
     if (nv->events)
         (void)nv->api.events_free(nv->events);
     nvml_process_release(&nv->reader);
+    for (size_t i = 0; i < nv->n_cards; i++)
+        nvml_power_restore(&nv->api, nv->cards[i].whole, &nv->cards[i].identity);
     nvml_unload(&nv->api, nv->library);
     free(nv);
 }
@@ -541,6 +543,8 @@ static enum rc nvidia_open(const struct hw_roots *roots, void **ret_state, struc
         return rc;
     }
     find_cards(nv, roots, n);
+    for (size_t i = 0; i < nv->n_cards; i++)
+        nvml_power_apply(&nv->api, roots, nv->cards[i].whole, &nv->cards[i].identity);
     watch_events(nv);
     *ret_state = nv;
     return RC_OK;

@@ -134,6 +134,10 @@ struct nvml_api {
     int (*temperature_v)(nvml_device device, struct nvml_temperature_v1 *ret);
     nvml_get_u32 *power, *power_limit, *power_default, *bus_width, *pcie_gen, *pcie_width, *pcie_gen_max,
         *pcie_width_max, *persistence, *numa_node, *mig_max;
+    nvml_get_u32
+        *power_wanted; /* the limit that was set; power_limit is the one enforced, from whatever cause */
+    int (*power_range)(nvml_device device, unsigned *ret_least_mw, unsigned *ret_most_mw);
+    int (*power_set)(nvml_device device, unsigned mw);
     int (*compute_capability)(nvml_device device, int *ret_major, int *ret_minor);
     int (*bar1)(nvml_device device, struct nvml_bar1 *ret);
     int (*throttle)(nvml_device device, unsigned long long *ret);
@@ -164,6 +168,12 @@ enum rc nvml_load(const struct hw_roots *roots, struct nvml_api *ret_api, void *
 void nvml_unload(struct nvml_api *api, void *library);
 /* "the GPU is lost" for a return code; "error 999" for one without words. out has room for cap bytes. */
 const char *nvml_words(int code, char *out, size_t cap);
+
+/* ---- power limits (nvml_power.c) ---- */
+/* At the opening, for each card: hw_power_apply. At the closing, before nvml_unload: what it was. */
+void nvml_power_apply(const struct nvml_api *api, const struct hw_roots *roots, nvml_device device,
+                      struct hw_device *d);
+void nvml_power_restore(const struct nvml_api *api, nvml_device device, const struct hw_device *d);
 
 /* ---- processes (nvml_process.c) ---- */
 /* Buffers kept between samples; zero to begin with. */

@@ -65,6 +65,19 @@ bool hw_text_line(const char *path, char *out, size_t cap)
     return true;
 }
 
+bool hw_text_write(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return false;
+    size_t n = strlen(text);
+    ssize_t wrote = write(fd, text, n); /* an attribute takes its value in one call */
+    int error = errno;
+    close(fd);
+    errno = error;
+    return wrote == (ssize_t)n;
+}
+
 bool hw_text_u64(const char *path, uint64_t *ret_value)
 {
     char line[64];

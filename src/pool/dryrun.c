@@ -35,7 +35,7 @@ enum rc pool_plan(struct pool *p, struct str model, const struct plan_policy *po
     struct admission *a = mem_new(struct admission);
     struct plan_policy wanted = policy ? *policy : e->policy;
     struct err why = {0};
-    enum admit answer = admit_try(e, &wanted, a, &why);
+    enum admit answer = heat_admit(e, &wanted, a, &why);
     enum rc rc = RC_OK;
     if (answer != ADMIT_GO && a->plan.n_reasons == 0 && why.code != RC_NO_FIT && why.code != RC_BUSY) {
         *err = why;

@@ -15,10 +15,10 @@
 
 /* ---- instances ---- */
 
-/* 0 = not known: no bound. */
+/* As many as it is sent at a time now; 0 = not known: no bound. */
 static uint32_t slots_of(const struct pool_instance *i)
 {
-    return i->plan.estimate.params.parallel;
+    return heat_slots(i);
 }
 
 static bool is_ready(const struct pool_instance *i)
@@ -28,8 +28,8 @@ static bool is_ready(const struct pool_instance *i)
 
 static bool has_room(const struct pool_instance *i)
 {
-    uint32_t slots = slots_of(i);
-    return slots == 0 || i->slots < slots + i->pool->opt.surplus;
+    uint32_t slots = slots_of(i), all = i->plan.estimate.params.parallel;
+    return slots == 0 || i->slots < (slots < all ? slots : all + i->pool->opt.surplus);
 }
 
 bool lease_is_ready(const struct entry *e)
@@ -40,10 +40,11 @@ bool lease_is_ready(const struct entry *e)
     return false;
 }
 
-/* Failures count as requests: one that fails fast would look idle and attract more. */
+/* Failures count as requests: one that fails fast would look idle and attract more. So do steps for heat. */
 static uint32_t load_of(const struct pool_instance *i)
 {
-    return i->slots + i->breaker.failures;
+    const struct heat_row *hot = heat_of(i);
+    return i->slots + i->breaker.failures + (hot ? hot->step : 0);
 }
 
 /* Of two that are equally busy the one that was idle for longer: what it still remembers of a conversation is
@@ -66,7 +67,8 @@ struct pool_instance *lease_pick(const struct entry *e, const struct prefix *pre
         holder = prefix_find(lead->prefixes, prefix, NULL);
     for (const struct entry *s = lead; s; s = s->twin) {
         struct pool_instance *i = s->current;
-        if (!is_ready(i) || !breaker_lets(&i->breaker, now) || (!light && !has_room(i)))
+        if (!is_ready(i) || !breaker_lets(&i->breaker, now) ||
+            (!light && (!has_room(i) || heat_pauses(i, now))))
             continue;
         if (!best || comes_before(i, best))
             best = i;
@@ -102,6 +104,7 @@ void lease_fill(struct pool_instance *i, bool light, struct pool_lease *l)
     i->busy++;
     i->slots += !light;
     i->leases++;
+    i->granted_ms = light ? i->granted_ms : now;
     i->last_used_ms = now;
     i->returned |= i->rested;
     breaker_sent(&i->breaker, now);

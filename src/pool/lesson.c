@@ -22,6 +22,7 @@ void lesson_teach(const struct entry *e, const struct model *facts, const struct
     if (hooks->teach && facts)
         hooks->teach(hooks->arg, facts, caps ? caps->version : "",
                      policy->base ? policy->base->flash_attn : true, machine);
+    heat_teach(e->pool, machine);
 }
 
 static void tell(struct pool_instance *i, const struct learn_sample *s)
@@ -112,8 +113,9 @@ void pool_timing(struct pool *p, const char *instance, const struct plan_timing 
     uint64_t now = p->deps.now_ms();
     while (i && strcmp(i->id, instance) != 0)
         i = i->next;
-    /* Slots share the cores: a request that had company tells of both. */
-    if (!i || !i->facts || i->ready_ms == 0 || (i->crowded_ms && i->crowded_ms + total_ms >= now) ||
+    /* Slots share the cores: a request that had company tells of both. Heat passes. */
+    if (!i || heat_of(i) || !i->facts || i->ready_ms == 0 ||
+        (i->crowded_ms && i->crowded_ms + total_ms >= now) ||
         (i->timings >= TIMINGS_AT_ONCE && now - i->timed_ms < TIMING_EVERY_MS))
         return;
     size_t n = learn_from_request(i->facts, &i->plan.estimate, &i->machine, i->version, t, samples);

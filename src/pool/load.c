@@ -118,6 +118,14 @@ static void fail_entry(struct entry *e, enum rc rc, const struct err *err)
 
 /* ---- room ---- */
 
+static uint64_t reserve_total(const struct reserve *r)
+{
+    uint64_t bytes = r->host_bytes;
+    for (size_t d = 0; d < r->n; d++)
+        bytes += r->rows[d].bytes;
+    return bytes;
+}
+
 static void tell_evictions(struct entry *e, const struct admission *a)
 {
     char size[24], room[24];
@@ -125,12 +133,7 @@ static void tell_evictions(struct entry *e, const struct admission *a)
         struct pool_instance *v = a->victims[k];
         if (v->state != POOL_READY)
             continue;
-        uint64_t bytes = v->reserve.host_bytes;
-        for (size_t d = 0; d < v->reserve.n; d++)
-            bytes += v->reserve.rows[d].bytes;
-        uint64_t need = a->reserve.host_bytes;
-        for (size_t d = 0; d < a->reserve.n; d++)
-            need += a->reserve.rows[d].bytes;
+        uint64_t bytes = reserve_total(&v->reserve), need = reserve_total(&a->reserve);
         struct plan_reason r;
         if (a->patience)
             reason_set(&r, "turn_of_another",
@@ -143,7 +146,7 @@ static void tell_evictions(struct entry *e, const struct admission *a)
                        str_human_bytes(bytes, size, sizeof size), e->id,
                        str_human_bytes(need, room, sizeof room));
         e->pool->count.evictions++;
-        decide(e->pool, "evict", NULL, v, &r, 1, NULL, 0);
+        decide_for(e->pool, "evict", v, &r, e->id);
     }
 }
 
@@ -163,6 +166,29 @@ bool load_may_start(struct pool_instance *i)
     return may;
 }
 
+/* The plan's reasons, and who leaves for it. */
+static void tell_load(struct entry *e, struct pool_instance *i, const struct admission *a)
+{
+    struct plan_reason reasons[PLAN_MAX_REASONS + PLAN_MAX_RESIDENTS];
+    char size[24];
+    size_t n = 0;
+    for (; n < i->plan.n_reasons; n++)
+        reasons[n] = i->plan.reasons[n];
+    for (size_t k = 0; k < a->n_victims; k++) {
+        const struct pool_instance *v = a->victims[k];
+        uint64_t bytes = reserve_total(&v->reserve);
+        if (v->state == POOL_READY && v->busy > 0)
+            reason_set(&reasons[n++], "displaces",
+                       "%s had to leave when its %u requests had ended: it held %s", v->model, v->busy,
+                       str_human_bytes(bytes, size, sizeof size));
+        else if (v->state == POOL_READY)
+            reason_set(&reasons[n++], "displaces", "%s, idle for %" PRIu64 " s, had to leave: it held %s",
+                       v->model, (e->pool->deps.now_ms() - v->last_used_ms) / 1000,
+                       str_human_bytes(bytes, size, sizeof size));
+    }
+    decide(e->pool, "load", e, i, reasons, n, &i->plan, 0);
+}
+
 static void place(struct entry *e, const struct admission *a)
 {
     if (e->demand == DEMAND_BLOCKED)
@@ -172,7 +198,7 @@ static void place(struct entry *e, const struct admission *a)
     struct pool_instance *i = instance_new(e, a);
     e->current = i;
     e->demand = DEMAND_PLACED;
-    decide(e->pool, "load", e, i, i->plan.reasons, i->plan.n_reasons, &i->plan, 0);
+    tell_load(e, i, a);
     tell_evictions(e, a);
     for (size_t k = 0; k < a->n_victims; k++) {
         struct pool_instance *v = a->victims[k];
@@ -296,7 +322,7 @@ void load_try_room(struct entry *e)
     policy.ladder = e->ladder;
     if (e->ctx_floor > policy.ctx_min)
         policy.ctx_min = e->ctx_floor;
-    enum admit answer = admit_try(e, &policy, a, &err);
+    enum admit answer = heat_admit(e, &policy, a, &err);
     e->modest = false;
     if (modest && answer != ADMIT_GO) {
         free(a);

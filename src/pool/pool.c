@@ -26,6 +26,7 @@ void pool_options_default(struct pool_options *o)
         .yields = true,
         .yield_after_ms = 2 * 1000,
         .oom_score_adj = 500,
+        .heat_dwell_ms = 10 * 1000,
     };
 }
 
@@ -269,7 +270,7 @@ static bool waits_for_disk(const struct pool *p)
 void pool_retime(struct pool *p)
 {
     bool wanted = p->blocked_first || waits_for_disk(p) ||
-                  (p->n_waiting > 0 && (p->opt.queue_wait_ms || has_open_breaker(p)));
+                  (p->n_waiting > 0 && (p->opt.queue_wait_ms || has_open_breaker(p) || heat_has_pauses(p)));
     if (wanted == p->timer_on || p->told_stopped)
         return;
     p->timer_on = wanted;

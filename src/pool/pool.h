@@ -10,6 +10,7 @@
 #include "hw/hw.h"
 #include "launch/launch.h"
 #include "plan/learn.h"
+#include "pool/heat.h"
 #include "pool/line.h"
 #include "pool/yield.h"
 #include "runtime/runtime.h"
@@ -77,7 +78,8 @@ struct pool_decision { /* handed to hooks; valid during the call */
     const char *kind;             /* "load", "ready", "evict", "unload", "fail", "ladder", "refuse",
                                    * "crash", "wait" (for memory that others hold), "breaker" (it answers
                                    * with errors only), "reset" (a failure is forgotten), "kv_saved", "kv_restored"
-                                   * (a conversation), "kv_failed", "kv_off" (it does not help),
+                                   * (a conversation), "kv_failed", "kv_off" (it does not help), "heat" and "cool" (a step
+                                   * down for a device that is too hot, and back),
                                    * "shrink" and "grow" (loaded again in less memory, or in more), "pressure"
                                    * (of no model: the host's memory is pressed) */
     const char *model, *instance; /* either may be "" */
@@ -85,6 +87,7 @@ struct pool_decision { /* handed to hooks; valid during the call */
     size_t n_reasons;
     const struct plan *plan; /* NULL if none */
     double seconds;          /* load time for "ready", else 0 */
+    const char *other;       /* the model that it was for: of "evict"; NULL else */
 };
 
 struct pool_transition { /* a change of an instance's state; handed to hooks, valid during the call */
@@ -148,6 +151,7 @@ struct pool_options {
     bool yields;            /* memory that others take is yielded to them; default true */
     uint64_t yield_after_ms; /* a shortage that is not deep may last so long before; default 2 s */
     int oom_score_adj;       /* of instances: the kernel takes them before the daemon; default 500 */
+    uint64_t heat_dwell_ms;  /* between two steps for a device that is too hot; default 10 s */
 };
 void pool_options_default(struct pool_options *o);
 
@@ -163,6 +167,9 @@ void pool_set_options(struct pool *p, const struct pool_options *opt);
 void pool_inventory_changed(struct pool *p);
 /* How hard the kernel says that the host's memory is pressed; YIELD_CALM where it tells nothing. */
 void pool_pressure(struct pool *p, enum yield_level level);
+/* How hot the devices are; with each reading, for steps follow each other in time. See heat.h. */
+void pool_heat(struct pool *p, const struct pool_device_heat *list, size_t n);
+unsigned pool_heat_step(const struct pool *p, const char *device); /* 0 = none, to HEAT_STEPS */
 
 /* ---- leases: what the proxy asks through its abstract route ---- */
 struct pool_lease {
@@ -284,6 +291,7 @@ struct pool_counters {
     uint64_t waits; /* acquires that were not granted at once but could wait for a load or a slot */
     uint64_t line_grants[LINE_BANDS];
     uint64_t trips;       /* breakers that opened */
+    uint64_t heat_steps;  /* down */
     uint64_t prefix_hits; /* requests sent where the beginning of their prompt was sent before */
     uint64_t kv_saved, kv_restored, kv_failures,
         kv_hit_tokens;            /* conversations; tokens that were not read anew */
@@ -301,6 +309,7 @@ struct pool_view {
     const char *instance, *model;
     enum pool_state state;
     uint32_t busy, slots; /* slots 0 = not known */
+    uint32_t at_once;     /* of them, what it is sent at a time: fewer where a device is too hot */
     const char *breaker;  /* "closed", "open", "half_open" */
     const struct plan *plan;
 };

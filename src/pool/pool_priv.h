@@ -16,6 +16,7 @@
  *   seats.c     the instances that one model may have
  *   lease.c     which instance serves a request, and who waits
  *   wait.c      callers that wait for a model
+ *   heat.c      devices that are too hot: fewer requests at a time, slower, placed elsewhere
  *   line.c, breaker.c, prefix.c, death.c   fairness, broken backends, prompts, causes of death: pure
  *   keep.c      how long an instance stays, looks that do not count as use
  *   call.c      one HTTP request on the loop (call.h, health.h); port.c free ports
@@ -41,6 +42,7 @@
 #include "plan/reuse.h"
 #include "pool/breaker.h"
 #include "pool/death.h"
+#include "pool/heat.h"
 #include "pool/health.h"
 #include "pool/pool.h"
 #include "pool/prefix.h"
@@ -311,9 +313,10 @@ struct pool_instance {
     struct runtime_measured measured;
     double load_seconds;
     /* use */
-    uint32_t busy;    /* leases that are out */
-    uint32_t slots;   /* of them, those that take a slot */
-    uint64_t leases;  /* given out so far */
+    uint32_t busy;       /* leases that are out */
+    uint32_t slots;      /* of them, those that take a slot */
+    uint64_t leases;     /* given out so far */
+    uint64_t granted_ms; /* when one that takes a slot last was; 0 = never */
     uint64_t keep_ms; /* it stays so long without use: the model's ttl, or what a client asked for; UINT64_MAX
                        * = for ever */
     bool kept;        /* keep_ms is a client's wish */
@@ -372,6 +375,7 @@ struct pool {
     uint64_t looked_ms;          /* the sample they were looked at with */
     uint64_t looked_at_ms;       /* and when that was */
     struct gone gone[POOL_GONE];
+    struct heat heat;
     struct unload_op *unloads;
     unsigned n_work; /* preparations on the work pool */
     struct probe_cache *probes;
@@ -511,6 +515,9 @@ uint64_t admit_host_reserve(const struct pool *p, const struct hw_inventory *inv
 bool admit_is_settled(const struct pool_instance *i, const struct hw_inventory *inv);
 /* Whether the sample shows memory in use that has been freed since. */
 bool admit_is_shown_still(const struct gone *g, const struct hw_inventory *inv);
+/* heat.c: admit_try, and once more with less where the answer is a device that is too hot. */
+enum admit heat_admit(struct entry *e, const struct plan_policy *policy, struct admission *ret_admission,
+                      struct err *err);
 
 const char *device_key(const struct plan_device *d); /* UUID, else the name */
 
@@ -604,5 +611,8 @@ __attribute__((format(printf, 3, 4))) void reason_set(struct plan_reason *r, con
                                                       const char *fmt, ...);
 void decide(struct pool *p, const char *kind, const struct entry *e, struct pool_instance *i,
             const struct plan_reason *reasons, size_t n, const struct plan *plan, double seconds);
+/* Of an instance, for another model. */
+void decide_for(struct pool *p, const char *kind, struct pool_instance *i, const struct plan_reason *reason,
+                const char *other);
 
 #endif

@@ -14,24 +14,39 @@ void reason_set(struct plan_reason *r, const char *code, const char *fmt, ...)
     va_end(ap);
 }
 
+static void hand_out(struct pool *p, struct pool_decision *d)
+{
+    d->wall_ms = p->deps.wall_ms();
+    if (p->opt.hooks.decision)
+        p->opt.hooks.decision(p->opt.hooks.arg, d);
+}
+
 void decide(struct pool *p, const char *kind, const struct entry *e, struct pool_instance *i,
             const struct plan_reason *reasons, size_t n, const struct plan *plan, double seconds)
 {
     if (i && n > 0)
         i->why = reasons[0];
-    if (!p->opt.hooks.decision)
-        return;
-    struct pool_decision d = {.wall_ms = p->deps.wall_ms(),
-                              .kind = kind,
-                              .model = i   ? i->model
-                                       : e ? e->id
-                                           : "",
-                              .instance = i ? i->id : "",
-                              .reasons = reasons,
-                              .n_reasons = n,
-                              .plan = plan,
-                              .seconds = seconds};
-    p->opt.hooks.decision(p->opt.hooks.arg, &d);
+    hand_out(p, &(struct pool_decision){.kind = kind,
+                                        .model = i   ? i->model
+                                                 : e ? e->id
+                                                     : "",
+                                        .instance = i ? i->id : "",
+                                        .reasons = reasons,
+                                        .n_reasons = n,
+                                        .plan = plan,
+                                        .seconds = seconds});
+}
+
+void decide_for(struct pool *p, const char *kind, struct pool_instance *i, const struct plan_reason *reason,
+                const char *other)
+{
+    i->why = *reason;
+    hand_out(p, &(struct pool_decision){.kind = kind,
+                                        .model = i->model,
+                                        .instance = i->id,
+                                        .reasons = reason,
+                                        .n_reasons = 1,
+                                        .other = other});
 }
 
 /* ---- JSON ---- */
@@ -114,6 +129,22 @@ static void add_error(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct err *
         yyjson_mut_obj_add_val(doc, o, "last_error", json_err(doc, err));
 }
 
+static void add_heat(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct pool_instance *i)
+{
+    const struct heat_row *row = heat_of(i);
+    if (!row) {
+        yyjson_mut_obj_add_null(doc, o, "heat");
+        return;
+    }
+    yyjson_mut_val *heat = yyjson_mut_obj_add_obj(doc, o, "heat");
+    yyjson_mut_obj_add_strcpy(doc, heat, "device", row->now.device);
+    yyjson_mut_obj_add_uint(doc, heat, "temperature_c", row->now.celsius);
+    yyjson_mut_obj_add_uint(doc, heat, "step", row->step);
+    yyjson_mut_obj_add_uint(doc, heat, "steps", HEAT_STEPS);
+    yyjson_mut_obj_add_uint(doc, heat, "slots_at_once", heat_slots(i));
+    yyjson_mut_obj_add_uint(doc, heat, "gap_ms", heat_gap_ms(row->step));
+}
+
 /* Use puts it off: while there is any, the whole time is left. */
 static uint64_t expires_ms(const struct pool_instance *i, uint64_t now)
 {
@@ -137,6 +168,7 @@ static yyjson_mut_val *instance_json(const struct pool_instance *i, yyjson_mut_d
     yyjson_mut_obj_add_uint(doc, o, "busy", i->busy);
     yyjson_mut_obj_add_uint(doc, o, "slots", i->plan.estimate.params.parallel);
     yyjson_mut_obj_add_uint(doc, o, "slots_in_use", i->slots);
+    add_heat(doc, o, i);
     yyjson_mut_obj_add_uint(doc, o, "waiting", i->entry ? wait_count(i->entry) : 0);
     yyjson_mut_obj_add_str(doc, o, "breaker", breaker_state_word(breaker_state(&i->breaker, now)));
     yyjson_mut_obj_add_uint(doc, o, "since_ms", now - i->since_ms);
@@ -284,6 +316,7 @@ void pool_each(const struct pool *p, void (*fn)(void *arg, const struct pool_vie
                                     .state = list[k]->state,
                                     .busy = list[k]->busy,
                                     .slots = list[k]->plan.estimate.params.parallel,
+                                    .at_once = heat_slots(list[k]),
                                     .breaker = breaker_state_word(breaker_state(&list[k]->breaker, now)),
                                     .plan = &list[k]->plan};
         fn(arg, &v);

@@ -66,7 +66,7 @@ void store_post_capture(struct store *s, const struct store_capture *c);
 struct store_decision {
     int64_t wall_ms;
     const char *kind, *model, *instance; /* copied */
-    const char *reasons_json;            /* array of {code,text} */
+    const char *reasons_json;            /* array of {code,text}, the first with the model that it was for */
     const char *plan_json;               /* or NULL */
     double seconds;
 };

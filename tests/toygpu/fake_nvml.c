@@ -14,9 +14,11 @@
  * not supported util GPU MEMORY | temperature C SLOWDOWN_C | power MW LIMIT_MW DEFAULT_MW | clocks SM MEMORY
  * MEMORY_MAX pcie GEN WIDTH GEN_MAX WIDTH_MAX | throttle HEX | bar1 TOTAL_MIB USED_MIB | persistence 0|1 |
  * traffic RX TX process PID MIB|na compute|graphics|mps [SHARE] processes N FIRST_PID MIB N compute processes
- *   xid NUMBER                                     an event, delivered once each time the file is read
- *   lost [AFTER]                                   GPU_IS_LOST from now, or after so many readings of memory
- *   fail FUNCTION CODE                             that function answers CODE for this card
+ *   power_range LEAST_MW MOST_MW                  limits that may be set; without it none may. What is set
+ * holds until the library is shut down, and each call is a line "set INDEX MW" of the file that
+ * $ARRIERO_TOY_NVML_CALLS names xid NUMBER                                     an event, delivered once each
+ * time the file is read lost [AFTER]                                   GPU_IS_LOST from now, or after so many
+ * readings of memory fail FUNCTION CODE                             that function answers CODE for this card
  *   mig                                            MIG mode; then: instance UUID TOTAL_MIB USED_MIB NAME…
  *
  * Compiled with TOY_OLD it lacks what drivers before 2021 lack; with TOY_BROKEN it lacks what every driver
@@ -74,6 +76,7 @@ struct gpu {
     unsigned long long total, reserved, used, steps[MAX_STEPS];
     unsigned n_steps, readings, lost_after, xid;
     unsigned util[2], temperature[2], power[3], clocks[3], pcie[4], bar1[2], traffic[2], persistence;
+    unsigned power_range[2], power_set;
     unsigned long long throttle;
     int unified, lost, mig, watched, has_node;
     struct process processes[MAX_PROCESSES];
@@ -152,6 +155,7 @@ static void parse_card(struct gpu *g, const char *key, const char *args)
         {"util", offsetof(struct gpu, util), 2},
         {"temperature", offsetof(struct gpu, temperature), 2},
         {"power", offsetof(struct gpu, power), 3},
+        {"power_range", offsetof(struct gpu, power_range), 2},
         {"clocks", offsetof(struct gpu, clocks), 3},
         {"pcie", offsetof(struct gpu, pcie), 4},
         {"bar1", offsetof(struct gpu, bar1), 2},
@@ -242,10 +246,11 @@ static void load_scenario(void)
     char line[1024];
     struct stat st;
     int watched[MAX_GPUS];
-    unsigned readings[MAX_GPUS];
+    unsigned readings[MAX_GPUS], power_set[MAX_GPUS];
     for (int i = 0; i < MAX_GPUS; i++) {
         watched[i] = gpus[i].watched;
         readings[i] = gpus[i].readings;
+        power_set[i] = gpus[i].power_set;
     }
     FILE *f = fopen(scenario_path, "re");
     if (!f || fstat(fileno(f), &st) != 0) {
@@ -266,6 +271,7 @@ static void load_scenario(void)
     for (int i = 0; i < MAX_GPUS; i++) {
         gpus[i].watched = watched[i];
         gpus[i].readings = readings[i];
+        gpus[i].power_set = power_set[i];
         wholes[i] = (struct device){&gpus[i], NULL};
         for (int k = 0; k < MAX_INSTANCES; k++)
             parts[i][k] = (struct device){&gpus[i], &gpus[i].instances[k]};
@@ -469,13 +475,50 @@ int nvmlDeviceGetUtilizationRates(struct device *d, unsigned out[2])
     }
 
 GET_U32(nvmlDeviceGetPowerUsage, d->gpu->power[0])
-GET_U32(nvmlDeviceGetEnforcedPowerLimit, d->gpu->power[1])
+static unsigned power_limit(const struct gpu *g)
+{
+    return g->power_set ? g->power_set : g->power[1];
+}
+
+GET_U32(nvmlDeviceGetEnforcedPowerLimit, power_limit(d->gpu))
+GET_U32(nvmlDeviceGetPowerManagementLimit, power_limit(d->gpu))
 GET_U32(nvmlDeviceGetPowerManagementDefaultLimit, d->gpu->power[2])
 GET_U32(nvmlDeviceGetCurrPcieLinkGeneration, d->gpu->pcie[0])
 GET_U32(nvmlDeviceGetCurrPcieLinkWidth, d->gpu->pcie[1])
 GET_U32(nvmlDeviceGetMaxPcieLinkGeneration, d->gpu->pcie[2])
 GET_U32(nvmlDeviceGetMaxPcieLinkWidth, d->gpu->pcie[3])
 GET_U32(nvmlDeviceGetPersistenceMode, d->gpu->persistence)
+
+int nvmlDeviceGetPowerManagementLimitConstraints(struct device *d, unsigned *least, unsigned *most)
+{
+    int code = gate_whole(d, __func__);
+    if (code == OK && d->gpu->power_range[1] == 0)
+        code = NOT_SUPPORTED;
+    if (code == OK) {
+        *least = d->gpu->power_range[0];
+        *most = d->gpu->power_range[1];
+    }
+    return code;
+}
+
+int nvmlDeviceSetPowerManagementLimit(struct device *d, unsigned mw)
+{
+    int code = gate_whole(d, __func__);
+    if (code == OK && d->gpu->power_range[1] == 0)
+        return NOT_SUPPORTED;
+    if (code == OK && (mw < d->gpu->power_range[0] || mw > d->gpu->power_range[1]))
+        return INVALID;
+    if (code != OK)
+        return code;
+    d->gpu->power_set = mw;
+    const char *path = getenv("ARRIERO_TOY_NVML_CALLS");
+    FILE *f = path ? fopen(path, "ae") : NULL;
+    if (f) {
+        (void)fprintf(f, "set %d %u\n", (int)(d->gpu - gpus), mw);
+        (void)fclose(f);
+    }
+    return OK;
+}
 
 int nvmlDeviceGetTemperature(struct device *d, int sensor, unsigned *out)
 {

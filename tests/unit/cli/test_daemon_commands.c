@@ -210,16 +210,17 @@ static void test_why(void **state)
 {
     (void)state;
     static const struct toy_answer answers[] = {
-        {"GET " API "/decisions?limit=3&model=a%2Fb ", 200,
-         "{\"decisions\":[{\"at\":\"2026-01-31T17:05:09.123Z\",\"kind\":\"ready\",\"model\":\"a/"
-         "b\",\"seconds\":1.25,"
-         "\"reasons\":[{\"code\":\"cpu_no_gpu\",\"text\":\"There is no GPU, so it runs on the CPU\"}]},"
-         "{\"at\":\"odd\",\"kind\":\"novel\",\"model\":\"a/b\"}]}"},
-        {"GET " API "/decisions?limit=10 ", 200, "{\"decisions\":[]}"},
-        {"GET " API "/decisions?limit=10&model=idle ", 200, "{\"decisions\":[]}"},
-        {"GET " API "/models?model=idle ", 200, "{\"models\":[]}"},
-        {"GET " API "/decisions?limit=10&model=smal ", 200, "{\"decisions\":[]}"},
-        {"GET " API "/models?model=smal ", 404,
+        {"GET " API "/why?limit=4&model=a%2Fb ", 200,
+         "{\"summary\":\"a/b runs on Host.\\u001b[31m It is slow.\",\"decisions\":["
+         "{\"at\":\"odd\",\"kind\":\"novel\",\"model\":\"a/b\"},"
+         "{\"at\":\"2026-01-31T17:05:11.000Z\",\"kind\":\"refuse\",\"model\":\"a/"
+         "b\",\"reasons\":[{\"text\":\"no\"}]},"
+         "{\"at\":\"2026-01-31T17:05:10.000Z\",\"kind\":\"refuse\",\"model\":\"a/"
+         "b\",\"reasons\":[{\"text\":\"no\"}]},"
+         "{\"at\":\"2026-01-31T17:05:09.123Z\",\"kind\":\"ready\",\"model\":\"a/b\",\"seconds\":1.25,"
+         "\"reasons\":[{\"code\":\"cpu_no_gpu\",\"text\":\"There is no GPU, so it runs on the CPU\"}]}]}"},
+        {"GET " API "/why?limit=10 ", 200, "{\"summary\":\"Nothing is loaded.\",\"decisions\":[]}"},
+        {"GET " API "/why?limit=10&model=smal ", 404,
          "{\"error\":{\"message\":\"no model is called smal\",\"hint\":\"did you mean "
          "smol?\",\"code\":\"not_found\"}}"},
         {0},
@@ -227,14 +228,18 @@ static void test_why(void **state)
     struct run r;
     setenv("TZ", "UTC", 1);
     start(&r, answers);
-    assert_int_equal(TOY_RUN(&r.out, &r.err, "why", "a/b", "-n3", "--socket", r.d.path), 0);
-    assert_string_equal(r.out.data, "2026-01-31 17:05:09  a/b became ready after 1.2 s\n"
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "why", "a/b", "-n4", "--socket", r.d.path), 0);
+    assert_string_equal(r.out.data, "a/b runs on Host. [31m It is slow.\n\n"
+                                    "2026-01-31 17:05:09  a/b became ready after 1.2 s\n"
                                     "    There is no GPU, so it runs on the CPU\n\n"
+                                    "2026-01-31 17:05:11  a/b was refused\n"
+                                    "    no\n"
+                                    "    (2 times in a row)\n\n"
                                     "odd  a/b novel\n");
     assert_int_equal(TOY_RUN(&r.out, &r.err, "why", "--socket", r.d.path), 0);
-    ASSERT_HAS(&r.out, "Nothing has been decided yet.");
-    assert_int_equal(TOY_RUN(&r.out, &r.err, "why", "idle", "--socket", r.d.path), 0);
-    ASSERT_HAS(&r.out, "Nothing has been decided about this model yet.");
+    assert_string_equal(r.out.data, "Nothing is loaded.\n");
+    assert_int_equal(TOY_RUN(&r.out, &r.err, "why", "--json", "--socket", r.d.path), 0);
+    ASSERT_HAS(&r.out, "\"summary\":\"Nothing is loaded.\"");
     assert_int_equal(TOY_RUN(&r.out, &r.err, "why", "smal", "--socket", r.d.path), 1);
     assert_string_equal(r.err.data, "arriero: no model is called smal\n  hint: did you mean smol?\n");
     stop(&r);
