@@ -40,6 +40,8 @@ static void add_instance(struct cli_table *t, yyjson_val *v)
         buf_printf(&cell, " %.0f%%", progress * 100);
     if (json_bool(v, "pinned", false))
         buf_puts(&cell, ", pinned");
+    if (json_bool(v, "adopted", false))
+        buf_puts(&cell, ", adopted");
     cli_table_cell(t, "%s", cell.data);
     cli_table_cell(t, pid ? "%llu" : "-", (unsigned long long)pid);
     cli_table_cell(t, port ? "%llu" : "-", (unsigned long long)port);
@@ -147,9 +149,12 @@ const struct cli_command cmd_ps = {
     .summary = "list loaded models and upstreams: state, devices, memory, use",
     .details =
         "DEVICES is the memory that was measured on each device after the load, or the prediction until "
-        "then. BUSY counts running requests and slots, as 2/4, with those that wait in line as (+N), and says "
-        "errors while an instance that answers with nothing else is left alone, and hot with what it is sent at "
-        "a time while a device of it is too hot. IDLE is the time since the last request.\n\nA second table has the servers elsewhere that the configuration names, if any: "
+        "then. adopted: an earlier daemon started it. BUSY counts running requests and slots, as 2/4, with "
+        "those that wait in line as (+N), and says "
+        "errors while an instance that answers with nothing else is left alone, and hot with what it is sent "
+        "at "
+        "a time while a device of it is too hot. IDLE is the time since the last request.\n\nA second table "
+        "has the servers elsewhere that the configuration names, if any: "
         "BUSY counts "
         "the requests under way there, of max_concurrency where that is set. What was spent there tells: "
         "arriero status.",

@@ -72,6 +72,7 @@ static enum rc set_defaults(struct config *c, struct err *err)
     for (size_t i = 0; i < config_n_model_keys && rc == RC_OK; i++)
         rc = set_default(c, &config_model_keys[i],
                          &(struct config_target){.key = &config_model_keys[i], .base = &c->defaults}, err);
+    c->plain = c->defaults;
     return rc;
 }
 
@@ -439,6 +440,20 @@ const struct config_model *config_model_for(const struct config *c, struct str i
         if (str_eq_c(id, c->models[i].id))
             return &c->models[i].m;
     return &c->defaults;
+}
+
+uint64_t config_model_hash(const struct config *c, const struct config_model *m)
+{
+    uint64_t h = 7;
+    for (size_t i = 0; i < config_n_model_keys; i++) {
+        const struct config_key *key = &config_model_keys[i];
+        uint64_t value = config_value_hash(key, m);
+        if ((key->flags & CONFIG_LIVE) || value == config_value_hash(key, &c->plain))
+            continue;
+        h = str_hash(str_from(key->path), h);
+        h = str_hash((struct str){(const char *)&value, sizeof value}, h);
+    }
+    return h;
 }
 
 size_t config_restart_keys(const struct config *a, const struct config *b, const char **out, size_t max)

@@ -15,6 +15,8 @@
 #define CONFIG_LAYERS_AUTO (-2)
 #define CONFIG_LAYERS_ALL  (-1)
 
+enum config_switch { CONFIG_SWITCH_AUTO, CONFIG_SWITCH_OFF, CONFIG_SWITCH_ON };
+
 struct config_list {
     const char *const *items;
     size_t n;
@@ -110,6 +112,7 @@ struct config {
     struct config_list listen, control_listen;
     bool insecure;
     const char *socket, *state_dir;
+    enum config_switch detach;
     struct config_list models_dirs;
     bool usual_caches;
     const char *log_level;
@@ -160,6 +163,7 @@ struct config {
     struct config_upstream *upstreams; /* in the order of the file */
     size_t n_upstreams;
     const char *default_model; /* "" = none */
+    struct config_model plain; /* what holds where neither the file nor the environment says anything */
     struct config_model defaults;
     struct config_entry *models; /* in the order of the file; behind them those made for roles */
     size_t n_models;
@@ -209,6 +213,10 @@ enum rc config_power(const char *item, struct str *ret_device, unsigned *ret_wat
 bool config_is_upstream_model(const struct config *c, struct str id);
 /* Settings of a model: its own entry's, or the defaults. Borrowed from c. */
 const struct config_model *config_model_for(const struct config *c, struct str id);
+/* Over the settings of a model that its instances are started with (all that are not LIVE in config.def), the
+ * same in every run. What is as in c->plain takes no part: a key that a newer version brings changes nothing.
+ */
+uint64_t config_model_hash(const struct config *c, const struct config_model *m);
 /* How many numbers the embeddings of a model must have, by its roles; 0 = not told. */
 uint32_t config_dimensions(const struct config *c, struct str id);
 /* The role of that name; NULL if there is none. */

@@ -254,16 +254,17 @@ static void add_type(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct config
     static const struct {
         const char *type, * or ;
     } words[CONFIG_TYPES] = {
-        [CONFIG_STRING] = {"string", "number"},  [CONFIG_PATH] = {"string", NULL},
-        [CONFIG_BOOL] = {"boolean", NULL},       [CONFIG_U32] = {"integer", NULL},
-        [CONFIG_I32] = {"integer", NULL},        [CONFIG_LAYERS] = {"integer", "string"},
-        [CONFIG_KVTYPE] = {"string", "integer"}, [CONFIG_STRATEGY] = {"string", NULL},
-        [CONFIG_BYTES] = {"string", "number"},   [CONFIG_DURATION] = {"string", "number"},
-        [CONFIG_PERCENT] = {"string", "number"}, [CONFIG_ENUM] = {"string", NULL},
-        [CONFIG_PROGRAM] = {"string", NULL},     [CONFIG_LIST] = {"array", "string"},
-        [CONFIG_TOKENS] = {"integer", "string"}, [CONFIG_NUMBER] = {"number", NULL},
-        [CONFIG_MODEL] = {"string", "number"},   [CONFIG_DEVICE] = {"string", NULL},
-        [CONFIG_PATHS] = {"array", "string"},    [CONFIG_REMOTES] = {"array", "string"},
+        [CONFIG_STRING] = {"string", "number"},   [CONFIG_PATH] = {"string", NULL},
+        [CONFIG_BOOL] = {"boolean", NULL},        [CONFIG_SWITCH] = {"boolean", "string"},
+        [CONFIG_U32] = {"integer", NULL},         [CONFIG_I32] = {"integer", NULL},
+        [CONFIG_LAYERS] = {"integer", "string"},  [CONFIG_KVTYPE] = {"string", "integer"},
+        [CONFIG_STRATEGY] = {"string", NULL},     [CONFIG_BYTES] = {"string", "number"},
+        [CONFIG_DURATION] = {"string", "number"}, [CONFIG_PERCENT] = {"string", "number"},
+        [CONFIG_ENUM] = {"string", NULL},         [CONFIG_PROGRAM] = {"string", NULL},
+        [CONFIG_LIST] = {"array", "string"},      [CONFIG_TOKENS] = {"integer", "string"},
+        [CONFIG_NUMBER] = {"number", NULL},       [CONFIG_MODEL] = {"string", "number"},
+        [CONFIG_DEVICE] = {"string", NULL},       [CONFIG_PATHS] = {"array", "string"},
+        [CONFIG_REMOTES] = {"array", "string"},
     };
     const char *first = words[key->type].type, *other = words[key->type].or ;
     if (key->type == CONFIG_U32 && (key->flags & CONFIG_AUTO))
@@ -462,17 +463,20 @@ static void put_form(struct buf *out, const struct form *f, const char *fmt, con
     buf_puts(out, at + 2);
 }
 
-/* env_prefix: NULL = the environment does not set it under its own name. */
+/* env_prefix: NULL = the environment does not set it under its own name. loads: of a model, and its instances
+ * are started with it. */
 static void put_key(struct buf *out, const struct form *f, const struct config_key *key,
-                    const char *env_prefix)
+                    const char *env_prefix, bool loads)
 {
     char line[512], env[160];
     put_form(out, f, f->key, key->path);
     put_form(out, f, f->text, key->help);
+    const char *change = key->flags & CONFIG_RESTART ? "; needs a restart"
+                         : loads                     ? "; a change loads it anew"
+                                                     : "";
     snprintf(line, sizeof line, "%s%s%s%s%s%s%s", config_type_words(key->type), key->choices ? ": " : "",
              key->choices ? key->choices : "", key->flags & CONFIG_AUTO ? ", or auto" : "",
-             key->def[0] ? "; default " : "", key->def,
-             key->flags & CONFIG_RESTART ? "; needs a restart" : "");
+             key->def[0] ? "; default " : "", key->def, change);
     put_form(out, f, f->text, line);
     if (env_prefix && key->type < CONFIG_DEFAULTS && !(key->flags & CONFIG_ONLY_MODEL)) {
         config_env_name(env_prefix, key->path, env, sizeof env);
@@ -512,20 +516,20 @@ void config_reference(enum config_reference form, struct buf *out)
     buf_puts(out, f->head);
     put_form(out, f, f->group, "KEYS");
     for (size_t i = 0; i < config_n_keys; i++)
-        put_key(out, f, &config_keys[i], "");
+        put_key(out, f, &config_keys[i], "", false);
     put_form(out, f, f->group, "KEYS OF A MODEL");
     for (size_t i = 0; i < config_n_model_keys; i++)
-        put_key(out, f, &config_model_keys[i], "defaults_");
+        put_key(out, f, &config_model_keys[i], "defaults_", !(config_model_keys[i].flags & CONFIG_LIVE));
     put_form(out, f, f->group, "KEYS OF A ROLE, BESIDE THOSE OF A MODEL");
     for (size_t i = 0; i < config_n_role_keys; i++)
-        put_key(out, f, &config_role_keys[i], NULL);
+        put_key(out, f, &config_role_keys[i], NULL, false);
     put_variables(out, f);
     put_form(out, f, f->group, "KEYS OF AN UPSTREAM");
     for (size_t i = 0; i < config_n_upstream_keys; i++)
-        put_key(out, f, &config_upstream_keys[i], NULL);
+        put_key(out, f, &config_upstream_keys[i], NULL, false);
     put_form(out, f, f->group, "KEYS OF AN UPSTREAM'S MODEL");
     for (size_t i = 0; i < config_n_remote_keys; i++)
-        put_key(out, f, &config_remote_keys[i], NULL);
+        put_key(out, f, &config_remote_keys[i], NULL, false);
     put_form(out, f, f->group, "OTHER NAMES");
     put_aliases(out, f, config_aliases, config_n_aliases, "the same as ");
     put_form(out, f, f->group, "OTHER NAMES OF A MODEL'S KEYS");

@@ -9,6 +9,7 @@ enum config_type {
     CONFIG_STRING,
     CONFIG_PATH,
     CONFIG_BOOL,
+    CONFIG_SWITCH,
     CONFIG_U32,
     CONFIG_I32,
     CONFIG_TOKENS,
@@ -34,7 +35,14 @@ enum config_type {
     CONFIG_TYPES
 };
 
-enum { CONFIG_AUTO = 1, CONFIG_RESTART = 2, CONFIG_ENV_ONLY = 4, CONFIG_ONLY_MODEL = 8, CONFIG_NAMED = 16 };
+enum {
+    CONFIG_AUTO = 1,
+    CONFIG_RESTART = 2,
+    CONFIG_ENV_ONLY = 4,
+    CONFIG_ONLY_MODEL = 8,
+    CONFIG_NAMED = 16,
+    CONFIG_LIVE = 32
+};
 
 enum config_origin { CONFIG_FROM_DEFAULT, CONFIG_FROM_FILE, CONFIG_FROM_ENV, CONFIG_FROM_FLAG };
 
@@ -126,6 +134,8 @@ void config_list_clear(const struct config_target *t);
 /* Adds the value of a key as JSON. */
 yyjson_mut_val *config_value_json(const struct config_key *key, const void *base, yyjson_mut_doc *doc);
 bool config_value_equal(const struct config_key *key, const void *a, const void *b);
+/* The same for equal values, in every run of the program; a text that is not set is the empty one. */
+uint64_t config_value_hash(const struct config_key *key, const void *base);
 void config_value_copy(const struct config_key *key, void *to, const void *from);
 /* "a size such as 600MiB" */
 const char *config_type_words(enum config_type type);

@@ -95,6 +95,18 @@ static bool from_bool(const struct context *x, struct str text, void *field)
     return true;
 }
 
+static bool from_switch(const struct context *x, struct str text, void *field)
+{
+    bool on;
+    if (str_eq_c(text, "auto"))
+        *(enum config_switch *)field = CONFIG_SWITCH_AUTO;
+    else if (from_bool(x, text, &on))
+        *(enum config_switch *)field = on ? CONFIG_SWITCH_ON : CONFIG_SWITCH_OFF;
+    else
+        return false;
+    return true;
+}
+
 static bool in_range(const struct context *x, int64_t v)
 {
     return v >= x->key->lo && (v < 0 || (uint64_t)v <= x->key->hi);
@@ -267,6 +279,14 @@ static yyjson_mut_val *json_of_bool(const struct config_key *key, const void *fi
     return yyjson_mut_bool(doc, *(const bool *)field);
 }
 
+static yyjson_mut_val *json_switch(const struct config_key *key, const void *field, yyjson_mut_doc *doc)
+{
+    enum config_switch v = *(const enum config_switch *)field;
+    (void)key;
+    return v == CONFIG_SWITCH_AUTO ? yyjson_mut_str(doc, "auto")
+                                   : yyjson_mut_bool(doc, v == CONFIG_SWITCH_ON);
+}
+
 static yyjson_mut_val *json_u32(const struct config_key *key, const void *field, yyjson_mut_doc *doc)
 {
     uint32_t v = *(const uint32_t *)field;
@@ -390,6 +410,7 @@ static const struct {
     [CONFIG_MODEL] = {from_model, json_string, sizeof(char *), "a model's id, or the path of its file"},
     [CONFIG_DEVICE] = {from_device, json_string, sizeof(char *), "a GPU's name or UUID"},
     [CONFIG_BOOL] = {from_bool, json_of_bool, sizeof(bool), "true or false"},
+    [CONFIG_SWITCH] = {from_switch, json_switch, sizeof(enum config_switch), "true, false or auto"},
     [CONFIG_U32] = {from_u32, json_u32, sizeof(uint32_t), "a whole number"},
     [CONFIG_I32] = {from_i32, json_i32, sizeof(int32_t), "a whole number"},
     [CONFIG_TOKENS] = {from_tokens, json_u32, sizeof(uint32_t), "a number of tokens such as 4096 or 4k"},
@@ -475,6 +496,20 @@ bool config_value_equal(const struct config_key *key, const void *a, const void 
         if (strcmp(la->items[i], lb->items[i]) != 0)
             return false;
     return true;
+}
+
+uint64_t config_value_hash(const struct config_key *key, const void *base)
+{
+    const void *field = (const char *)base + key->offset;
+    if (types[key->type].json == json_string)
+        return str_hash(str_from(*(const char *const *)field), 1);
+    if (types[key->type].json != json_list)
+        return str_hash((struct str){field, types[key->type].size}, 1);
+    const struct config_list *list = field;
+    uint64_t h = 1;
+    for (size_t i = 0; i < list->n; i++)
+        h = str_hash(str_from(list->items[i]), h); /* mixed at each end: [a, b] is not [ab] */
+    return h;
 }
 
 void config_value_copy(const struct config_key *key, void *to, const void *from)

@@ -119,7 +119,8 @@ static bool is_null(const yaml_node_t *n)
 /* Types that a quoted scalar may not stand for: "8080" in quotes is a text, not a number. */
 static bool wants_plain(enum config_type type)
 {
-    return type == CONFIG_BOOL || type == CONFIG_U32 || type == CONFIG_I32 || type == CONFIG_NUMBER;
+    return type == CONFIG_BOOL || type == CONFIG_SWITCH || type == CONFIG_U32 || type == CONFIG_I32 ||
+           type == CONFIG_NUMBER;
 }
 
 static enum rc wrong_kind(struct reader *r, const yaml_node_t *n, const char *path, enum config_type type)

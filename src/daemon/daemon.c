@@ -33,6 +33,7 @@ void daemon_pool_options(struct daemon *d, struct pool_options *ret)
     ret->loop = d->loop;
     ret->runtime_binary = c->llama_server[0] ? c->llama_server : NULL;
     ret->log_dir = d->log_dir[0] ? d->log_dir : NULL;
+    ret->roster_dir = d->detaches ? d->roster_dir : NULL;
     ret->host_reserve_bytes = c->reserve_host;
     ret->n_budgets = 0;
     for (size_t i = 0; i < c->n_budgets && i < TABLE_COUNT(ret->budgets); i++) {
@@ -250,6 +251,13 @@ static enum rc lock_state_dir(struct daemon *d, struct err *err)
         err_hint(err, "stop the other daemon, or choose another directory with --state-dir");
         return rc;
     }
+    struct stat locked, named;
+    if (fstat(fd, &locked) != 0 || stat(path, &named) != 0 || locked.st_ino != named.st_ino ||
+        locked.st_dev !=
+            named.st_dev) { /* somebody took it away meanwhile: whoever comes next gets another */
+        close(fd);
+        return err_set(err, RC_BUSY, "%s was replaced while it was locked: start the daemon again", path);
+    }
     char text[32];
     int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
     if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n)
@@ -291,6 +299,26 @@ static void find_log_dir(struct daemon *d)
     if (d->lock_fd >= 0)
         log_err(LOG_WARN, "instances' logs are kept in memory only", &err);
     d->log_dir[0] = '\0';
+}
+
+/* Instances outlive the daemon only where the next one finds them, and can see their end. */
+static void find_roster_dir(struct daemon *d)
+{
+    struct err err;
+    enum config_switch wanted = d->config->detach;
+    bool wish = wanted == CONFIG_SWITCH_ON || (wanted == CONFIG_SWITCH_AUTO && notify_unit_spares_children());
+    if (d->lock_fd < 0)
+        (void)err_set(&err, RC_DENIED, "the state directory %s cannot be used", d->state_dir);
+    else if (!process_can_hold())
+        (void)err_set(&err, RC_UNSUPPORTED, "this kernel has no pidfd_open (Linux 5.3)");
+    else if (!d->log_dir[0])
+        (void)err_set(&err, RC_DENIED, "there is no directory for their logs");
+    else
+        snprintf(d->roster_dir, sizeof d->roster_dir, "%s/instances", d->state_dir);
+    if (d->roster_dir[0] && wish && file_mkdirs(d->roster_dir, 0700, &err) == RC_OK)
+        d->detaches = true;
+    else if (wish)
+        log_err(LOG_WARN, "instances will end with the daemon, though detach is wanted", &err);
 }
 
 /* The fallback lies in /tmp, where anybody may have made the directory first: a socket in another's directory
@@ -418,6 +446,7 @@ enum rc daemon_begin_serving(struct daemon *d, struct err *err)
     if (rc != RC_OK)
         return rc;
     pool_set_models(d->pool, d->set->models, d->set->n);
+    pool_adopt(d->pool, take_ptr(d->roster));
     daemon_http_options(d, &http_opt);
     http_opt.routes = d->routes = routes_make(d, &http_opt.n_routes);
     rc = http_server_new(&http_opt, &d->server, err);
@@ -515,6 +544,8 @@ static void on_signal(uv_signal_t *s, int signo)
     }
     log_info(d->stopping ? "%s again: ending at once" : "%s: ending when running requests have ended",
              signo == SIGINT ? "SIGINT" : "SIGTERM");
+    if (signo == SIGINT && !d->stopping && d->pool) /* a person at a terminal, or a unit that is stopped */
+        pool_keep_none(d->pool);
     daemon_stop(d, d->stopping);
 }
 
@@ -591,6 +622,7 @@ static enum rc prepare(struct daemon *d, struct err *err)
     if (rc != RC_OK)
         return rc;
     find_log_dir(d);
+    find_roster_dir(d);
     return open_store(d, err);
 }
 
@@ -639,6 +671,7 @@ static void release(struct daemon *d)
     power_ended(d, false);
     model_set_free(d->set);
     remote_set_free(d->remotes);
+    roster_free(d->roster);
     catalog_free(d->catalog);
     buf_release(&d->models_json);
     buf_release(&d->host_names);

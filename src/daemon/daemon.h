@@ -13,7 +13,8 @@ struct daemon_options {
     void *arg;
 };
 
-/* Runs until SIGTERM, SIGINT or a fatal error; RC_OK after an orderly end. No child is left then.
+/* Runs until SIGTERM, SIGINT or a fatal error; RC_OK after an orderly end. No child is left then, but for
+ * instances that outlive the daemon (detach in the configuration; not after SIGINT).
  * Errors at start: the configuration's, RC_BUSY (port, socket or state directory in use), RC_DENIED
  * (listening beyond loopback without keys). */
 enum rc daemon_run(const struct daemon_options *opt, struct err *err);

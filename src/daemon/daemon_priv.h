@@ -29,6 +29,7 @@
 #include "daemon/remote.h"
 #include "daemon/sampler.h"
 #include "pool/pool.h"
+#include "pool/roster.h"
 #include "proxy/http.h"
 #include "store/store.h"
 #include "watch/metrics.h"
@@ -51,9 +52,11 @@ struct daemon {
     uv_loop_t *loop;
     int64_t start_wall_ms;
     uint64_t start_mono_ms;
-    char socket[512], state_dir[4096], history_path[4200], log_dir[4200], kv_dir[4200];
-    int lock_fd;     /* -1 = none */
-    enum rc failure; /* what ended the loop early */
+    char socket[512], state_dir[4096], history_path[4200], log_dir[4200], kv_dir[4200], roster_dir[4200];
+    bool detaches;         /* instances outlive this process */
+    struct roster *roster; /* what an earlier daemon left, until the pool has it */
+    int lock_fd;           /* -1 = none */
+    enum rc failure;       /* what ended the loop early */
     struct err failure_err;
 
     /* replaced as a whole by a reload */

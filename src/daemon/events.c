@@ -16,7 +16,8 @@
 static enum log_level level_of(const char *kind)
 {
     static const char *const bad[] = {"fail",         "crash",           "refuse",           "ladder",
-                                      "llm_degraded", "thermal_warning", "thermal_critical", "heat"};
+                                      "llm_degraded", "thermal_warning", "thermal_critical", "heat",
+                                      "attach"};
     for (size_t i = 0; i < TABLE_COUNT(bad); i++)
         if (strcmp(kind, bad[i]) == 0)
             return LOG_WARN;

@@ -96,50 +96,16 @@ static uint64_t hash_files(const struct pool_files *f, uint64_t h)
     return hash_bytes(numbers, sizeof numbers, h);
 }
 
-static uint64_t hash_settings(const struct pool_model *p, const struct catalog_entry *e)
+/* What an instance is started with: the settings as config.def tells, and what they came to here. */
+static uint64_t hash_settings(const struct model_set *s, const struct config_model *m,
+                              const struct pool_model *p, const struct catalog_entry *e)
 {
-    const struct plan_policy *y = &p->policy;
-    uint64_t h = hash_text(p->id, 7);
+    uint64_t h = config_model_hash(s->config, m);
+    h = hash_text(p->id, h);
     h = hash_text(p->path, h);
     h = hash_files(&p->files, h);
-    h = hash_text(p->runtime_binary, h);
-    h = hash_text(y->device, h);
-    h = hash_bytes(&y->least_bpw, sizeof y->least_bpw, h);
-    for (size_t i = 0; i < p->n_extra_args; i++)
-        h = hash_text(p->extra_args[i], h);
-    for (size_t i = 0; i < p->n_aliases; i++)
-        h = hash_text(p->aliases[i], h);
-    /* Numbers one by one: a struct's padding has no value. */
-    const uint64_t numbers[] = {
-        (uint64_t)y->strategy,
-        y->vram_limit_bytes,
-        y->ctx,
-        y->ctx_min,
-        y->parallel,
-        y->batch,
-        y->ubatch,
-        y->kv_type_fixed,
-        y->type_k,
-        y->type_v,
-        y->kv_floor,
-        (uint64_t)(int64_t)y->gpu_layers,
-        y->gpu_layers_fixed,
-        y->allow_cpu,
-        y->embedding,
-        y->max_gpus,
-        y->margin_bytes,
-        (uint64_t)(int64_t)p->priority,
-        p->pin,
-        p->embedding,
-        p->ttl_ms,
-        (uint64_t)p->kv_keep,
-        p->instances_min,
-        p->instances_max,
-        p->n_extra_args,
-        p->n_aliases,
-        e ? (uint64_t)e->mtime_ns : 0,
-        e ? e->file_bytes : 0,
-    };
+    h = hash_text(p->runtime_binary ? p->runtime_binary : s->config->llama_server, h);
+    const uint64_t numbers[] = {p->embedding, e ? (uint64_t)e->mtime_ns : 0, e ? e->file_bytes : 0};
     return hash_bytes(numbers, sizeof numbers, h);
 }
 
@@ -214,7 +180,7 @@ static void fill(struct model_set *s, const char *id, const struct catalog_entry
     model_set_policy(m, &p->policy);
     if (e && is_embedder(e->model) && strcmp(p->path, e->path) == 0)
         p->embedding = p->policy.embedding = true;
-    p->settings_hash = hash_settings(p, e);
+    p->settings_hash = hash_settings(s, m, p, e);
 }
 
 static int by_id(const void *a, const void *b)

@@ -1,5 +1,5 @@
 /* Talking to the service manager: see notify.h. Protocol: sd_notify(3), sd_watchdog_enabled(3), and
- * $JOURNAL_STREAM in systemd.exec(5). */
+ * $JOURNAL_STREAM, $INVOCATION_ID and $SYSTEMD_EXEC_PID in systemd.exec(5). */
 #include "daemon/notify.h"
 
 #include "base/clock.h"
@@ -56,6 +56,16 @@ uint64_t notify_watchdog_ms(void)
     if (pid && (!str_u64(str_from(pid), &wanted) || wanted != (uint64_t)getpid()))
         return 0;
     return us / 2000; /* half of it */
+}
+
+/* $SYSTEMD_EXEC_PID is set since systemd 248; before that a shell below the unit cannot be told apart. */
+bool notify_unit_spares_children(void)
+{
+    const char *mode = getenv("ARRIERO_KILL_MODE"), *pid = getenv("SYSTEMD_EXEC_PID");
+    uint64_t started = 0;
+    if (!mode || strcmp(mode, "process") != 0 || !getenv("INVOCATION_ID"))
+        return false;
+    return !pid || (str_u64(str_from(pid), &started) && started == (uint64_t)getpid());
 }
 
 bool notify_stderr_is_journal(void)

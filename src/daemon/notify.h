@@ -12,6 +12,9 @@ __attribute__((format(printf, 1, 2))) bool notify_send(const char *fmt, ...);
 bool notify_reloading(void);
 /* Interval in which WATCHDOG=1 must be sent, from $WATCHDOG_USEC and $WATCHDOG_PID; 0 = no watchdog. */
 uint64_t notify_watchdog_ms(void);
+/* True if systemd started this very process and leaves its children alone when it ends: the unit tells its
+ * KillMode in $ARRIERO_KILL_MODE. */
+bool notify_unit_spares_children(void);
 /* True if stderr is the journal ($JOURNAL_STREAM). */
 bool notify_stderr_is_journal(void);
 

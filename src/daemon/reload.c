@@ -29,6 +29,7 @@ struct reload {
     struct catalog *catalog;
     struct model_set *set;
     struct remote_set *remotes;
+    struct roster *roster;         /* of the first one */
     struct spent spent[SPENT_MAX]; /* of an earlier run, for the first set */
     size_t n_spent;
     struct buf models_json;
@@ -75,6 +76,8 @@ static enum rc read_world(struct reload *r)
     rc = catalog_scan(&options, &r->catalog, &r->err);
     if (rc == RC_OK)
         rc = model_set_build(c, r->catalog, &r->set, &r->err);
+    if (r->first && r->d->roster_dir[0])
+        r->roster = roster_scan(r->d->roster_dir);
     if (r->first) /* a history that cannot be read is told elsewhere */
         (void)!store_read_spending(r->d->history_path, on_spent, r, &(struct err){0});
     if (rc == RC_OK)
@@ -98,6 +101,7 @@ static void discard(struct reload *r)
 {
     model_set_free(r->set);
     remote_set_free(r->remotes);
+    roster_free(r->roster);
     catalog_free(r->catalog);
     config_free(r->config);
     tls_context_free(r->tls);
@@ -132,6 +136,8 @@ static void apply(struct reload *r)
     struct config *old_config = r->config ? d->config : NULL;
     struct remote_set *old_remotes = d->remotes;
     d->set = take_ptr(r->set);
+    if (r->roster)
+        d->roster = take_ptr(r->roster);
     d->remotes = take_ptr(r->remotes);
     remote_set_start(d->remotes, d->loop, old_remotes);
     d->roles_stale = true;
@@ -175,6 +181,8 @@ static void log_result(struct daemon *d, bool first)
 {
     for (size_t i = 0; i < d->config->n_notes; i++)
         log_warn("%s", d->config->notes[i]);
+    for (size_t i = 0; d->roster && i < d->roster->n_notes; i++)
+        log_warn("%s", d->roster->notes[i]);
     for (size_t i = 0; i < d->set->n_warnings; i++)
         log_warn("%s", d->set->warnings[i]);
     for (size_t i = 0; i < remote_set_n(d->remotes); i++)

@@ -25,6 +25,7 @@ static void collect_pool(struct daemon *d)
     } rows[] = {
         {METRIC_LOADS, (double)c.loads},
         {METRIC_LOAD_FAILURES, (double)c.load_failures},
+        {METRIC_ADOPTIONS, (double)c.adoptions},
         {METRIC_EVICTIONS, (double)c.evictions},
         {METRIC_CRASHES, (double)c.crashes},
         {METRIC_REFUSALS, (double)c.refused},
@@ -323,6 +324,7 @@ static void add_counters(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *
     http_server_counters(d->server, &h);
     yyjson_mut_obj_add_uint(doc, o, "loads", p.loads);
     yyjson_mut_obj_add_uint(doc, o, "load_failures", p.load_failures);
+    yyjson_mut_obj_add_uint(doc, o, "adoptions", p.adoptions);
     yyjson_mut_obj_add_uint(doc, o, "evictions", p.evictions);
     yyjson_mut_obj_add_uint(doc, o, "crashes", p.crashes);
     yyjson_mut_obj_add_uint(doc, o, "refused", p.refused);

@@ -9,12 +9,17 @@
 #include <string.h>
 #include <unistd.h>
 
+int output_file_new(const char *path)
+{
+    auto_free char *old = mem_printf("%s.1", path);
+    if (rename(path, old) < 0 && errno != ENOENT)
+        return -1;
+    return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+}
+
 static void file_open(struct output *o)
 {
-    auto_free char *old = mem_printf("%s.1", o->path);
-    if (rename(o->path, old) < 0 && errno != ENOENT)
-        return;
-    o->fd = open(o->path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    o->fd = output_file_new(o->path);
     o->file_n = 0;
 }
 

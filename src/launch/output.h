@@ -19,6 +19,9 @@ struct output {
     size_t file_n;
 };
 
+/* A new file for a job's output, open for appending; that of an earlier run is kept as PATH.1. -1: errno
+ * tells why not. */
+int output_file_new(const char *path);
 /* tail_max 0 = 64 KiB. path may be NULL; a file of an earlier run is kept as PATH.1. */
 void output_init(struct output *o, const char *path, size_t tail_max);
 void output_release(struct output *o);

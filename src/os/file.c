@@ -62,7 +62,8 @@ static bool write_all(int fd, struct str s)
     return true;
 }
 
-enum rc file_write_atomic(const char *path, struct str content, unsigned mode, struct err *err)
+static enum rc write_renamed(const char *path, struct str content, unsigned mode, bool to_disk,
+                             struct err *err)
 {
     char tmp[PATH_MAX];
     if (snprintf(tmp, sizeof tmp, "%s.XXXXXX", path) >= (int)sizeof tmp)
@@ -70,7 +71,7 @@ enum rc file_write_atomic(const char *path, struct str content, unsigned mode, s
     int fd = mkostemp(tmp, O_CLOEXEC);
     if (fd < 0)
         return err_sys(err, RC_IO, "cannot write %s", path);
-    bool ok = fchmod(fd, (mode_t)mode) == 0 && write_all(fd, content) && fsync(fd) == 0;
+    bool ok = fchmod(fd, (mode_t)mode) == 0 && write_all(fd, content) && (!to_disk || fsync(fd) == 0);
     int saved = errno;
     close(fd);
     if (ok && rename(tmp, path) == 0)
@@ -79,6 +80,16 @@ enum rc file_write_atomic(const char *path, struct str content, unsigned mode, s
     enum rc rc = err_sys(err, RC_IO, "cannot write %s", path);
     unlink(tmp);
     return rc;
+}
+
+enum rc file_write_atomic(const char *path, struct str content, unsigned mode, struct err *err)
+{
+    return write_renamed(path, content, mode, true, err);
+}
+
+enum rc file_replace(const char *path, struct str content, unsigned mode, struct err *err)
+{
+    return write_renamed(path, content, mode, false, err);
 }
 
 enum rc file_mkdirs(const char *path, unsigned mode, struct err *err)

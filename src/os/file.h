@@ -9,6 +9,8 @@
 enum rc file_read(const char *path, size_t max, struct buf *out, struct err *err);
 /* Writes through a temporary file and rename; mode e.g. 0600. */
 enum rc file_write_atomic(const char *path, struct str content, unsigned mode, struct err *err);
+/* The same without waiting for the disk: it outlives this program, and not a power cut. */
+enum rc file_replace(const char *path, struct str content, unsigned mode, struct err *err);
 /* mkdir -p; existing directories are fine. */
 enum rc file_mkdirs(const char *path, unsigned mode, struct err *err);
 bool file_exists(const char *path);

@@ -18,16 +18,31 @@ bool instance_holds_memory(const struct pool_instance *i)
 
 /* ---- birth ---- */
 
-struct pool_instance *instance_new(struct entry *e, const struct admission *a)
+struct pool_instance *instance_blank(struct pool *p, const char *id, const char *model)
 {
-    struct pool *p = e->pool;
     struct pool_instance *i = mem_new(struct pool_instance), **at = &p->instances;
     i->pool = p;
-    i->entry = e;
     i->serial = ++p->next_serial;
-    snprintf(i->id, sizeof i->id, "%.80s#%u", e->id, ++e->lead->serial);
-    snprintf(i->model, sizeof i->model, "%s", e->id);
+    snprintf(i->id, sizeof i->id, "%s", id);
+    snprintf(i->model, sizeof i->model, "%s", model);
     i->last_used_ms = p->deps.now_ms();
+    i->keep_ms = UINT64_MAX;
+    uv_timer_init(p->loop, &i->timer);
+    i->timer.data = i;
+    i->timer_open = true;
+    while (*at)
+        at = &(*at)->next;
+    *at = i;
+    return i;
+}
+
+struct pool_instance *instance_new(struct entry *e, const struct admission *a)
+{
+    char id[POOL_ID_MAX];
+    struct pool *p = e->pool;
+    snprintf(id, sizeof id, "%.80s#%u", e->id, ++e->lead->serial);
+    struct pool_instance *i = instance_blank(p, id, e->id);
+    i->entry = e;
     i->keep_ms = e->ttl_ms ? e->ttl_ms : UINT64_MAX;
     /* the next load reads them anew: the files may have changed */
     i->facts = a->plan.smaller >= 0 ? take_ptr(e->smaller.list[a->plan.smaller]) : take_ptr(e->facts);
@@ -43,12 +58,6 @@ struct pool_instance *instance_new(struct entry *e, const struct admission *a)
     i->plan.estimate.params.extras = beside_extras(e->files, &i->beside, &i->extras) ? &i->extras : NULL;
     i->machine = a->machine;
     i->reserve = a->reserve;
-    uv_timer_init(p->loop, &i->timer);
-    i->timer.data = i;
-    i->timer_open = true;
-    while (*at)
-        at = &(*at)->next;
-    *at = i;
     instance_because(i, "placed", "a place was found for it");
     instance_born(i);
     return i;
@@ -123,6 +132,7 @@ static void end_job(struct pool_instance *i, bool over)
     i->jobs_closing++;
     i->jobs_dying += !over;
     i->pool->deps.launch->close(take_ptr(i->job), over ? on_job_closed : on_killed_closed, i);
+    adopt_forget(i);
 }
 
 /* The child has names of its own for some devices; the plan knows them by their names here. */
@@ -148,6 +158,13 @@ static void on_load_health(void *arg, int status)
     i->health = NULL;
     if (i->state != POOL_STARTING)
         return;
+    if (status != 200 && i->was_ready) {
+        if (adopt_is_patient(i, status))
+            set_timer(i, TIMER_PROBE, POOL_CHECK_MS);
+        else
+            adopt_failed(i);
+        return;
+    }
     if (status != 200) {
         /* No event tells that it is ready but its log, which another build may word otherwise. */
         i->probe_ms = i->probe_ms * 2 < POOL_PROBE_MAX_MS ? i->probe_ms * 2 : POOL_PROBE_MAX_MS;
@@ -156,12 +173,17 @@ static void on_load_health(void *arg, int status)
     }
     set_timer(i, TIMER_NONE, 0);
     i->progress = 1;
-    i->ready_ms = i->pool->deps.now_ms();
-    i->load_seconds = (double)(i->pool->deps.now_ms() - i->start_ms) / 1000;
     i->last_used_ms = i->pool->deps.now_ms();
-    name_measured(i);
-    instance_because(i, "healthy", "it answers its health check, %.2f s after its start", i->load_seconds);
+    if (!i->was_ready) {
+        i->ready_ms = i->last_used_ms;
+        i->load_seconds = (double)(i->last_used_ms - i->start_ms) / 1000;
+        name_measured(i);
+    }
+    instance_because(i, "healthy", "it answers its health check, %.2f s after %s",
+                     (double)(i->last_used_ms - i->start_ms) / 1000,
+                     i->was_ready ? "it was found" : "its start");
     instance_set_state(i, POOL_READY);
+    adopt_rewrite(i);
     load_ready(i);
 }
 
@@ -268,6 +290,23 @@ static char *log_path_for(const struct pool *p, const struct entry *e)
     return path;
 }
 
+static const struct launch_events events = {.line = on_line, .exited = on_exited};
+
+/* One that cannot be written down is started all the same, and dies with us. */
+static enum rc start_job(struct pool_instance *i, struct launch_spec *spec, struct err *err)
+{
+    struct pool *p = i->pool;
+    struct plan_reason r;
+    enum rc rc = p->deps.launch->start(p->loop, spec, &events, i, &i->job, err);
+    if (rc != RC_IO || !spec->detach)
+        return rc;
+    adopt_forget(i);
+    reason_set(&r, "not_written", "%.200s", err->message);
+    decide(p, "attach", i->entry, i, &r, 1, NULL, 0);
+    spec->detach = false;
+    return p->deps.launch->start(p->loop, spec, &events, i, &i->job, err);
+}
+
 static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct err *err)
 {
     struct entry *e = i->entry;
@@ -301,13 +340,33 @@ static enum rc launch_with(struct pool_instance *i, struct arena *arena, struct 
         i->argv[k] = runtime_shown_arg(command.argv, k); /* only ever shown */
     free(i->log_path);
     i->log_path = log_path_for(p, e);
-    static const struct launch_events events = {.line = on_line, .exited = on_exited};
     struct launch_spec spec = {.argv = command.argv,
                                .env = command.env,
                                .log_path = i->log_path,
+                               .detach = adopt_detaches(p) && i->log_path,
+                               .known = adopt_write,
                                .oom_score_adj = p->opt.oom_score_adj};
     i->port = job.port;
-    return p->deps.launch->start(p->loop, &spec, &events, i, &i->job, err);
+    return start_job(i, &spec, err);
+}
+
+enum rc instance_take_over(struct pool_instance *i, const struct launch_found *found, struct err *err)
+{
+    struct pool *p = i->pool;
+    enum rc rc = p->deps.launch->adopt(p->loop, found, &events, i, &i->job, err);
+    if (rc != RC_OK)
+        return rc;
+    i->pid = found->pid;
+    instance_because(i, "found", "process %ld of an earlier daemon runs", (long)found->pid);
+    instance_set_state(i, POOL_STARTING);
+    i->start_ms = i->progress_ms = p->deps.now_ms();
+    i->probe_ms = POOL_PROBE_MIN_MS;
+    return RC_OK;
+}
+
+void instance_probe(struct pool_instance *i)
+{
+    set_timer(i, TIMER_PROBE, 0);
 }
 
 enum rc instance_launch(struct pool_instance *i, struct err *err)
@@ -349,8 +408,25 @@ void instance_detach(struct pool_instance *i)
     e->demand = DEMAND_NONE;
 }
 
+/* It goes on without us. */
+static void let_go(struct pool_instance *i)
+{
+    call_cancel(take_ptr(i->health));
+    kv_stop(i);
+    set_timer(i, TIMER_NONE, 0);
+    i->jobs_closing++;
+    i->pool->deps.launch->leave(take_ptr(i->job), on_job_closed, i);
+    instance_because(i, "left_running", "process %ld goes on without this daemon", (long)i->written_pid);
+    instance_set_state(i, POOL_STOPPED);
+    pool_kick(i->pool);
+}
+
 static void terminate(struct pool_instance *i, int signo)
 {
+    if (i->leaving && i->job) {
+        let_go(i);
+        return;
+    }
     uint64_t anon;
     pid_t pid = i->job ? i->pool->deps.launch->pid(i->job) : 0;
     if (pid > 0 && i->pool->deps.anon_bytes(pid, &anon))
@@ -379,7 +455,7 @@ static void leave(struct pool_instance *i)
 {
     if (i->term_sent)
         return;
-    if (kv_leave(i))
+    if (!i->leaving && kv_leave(i))  /* one that goes on keeps its conversations itself */
         set_timer(i, TIMER_NONE, 0); /* what it waits for has an end of its own */
     else
         terminate(i, SIGTERM);

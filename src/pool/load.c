@@ -389,10 +389,15 @@ void load_ready(struct pool_instance *i)
     e->retry_at_ms = 0;
     e->short_of.taken_back = 0;
     e->cause = (struct err){0};
-    e->loads++;
-    p->count.loads++;
-    decide(p, "ready", e, i, reasons, n, &i->plan, i->load_seconds);
-    lesson_ready(i);
+    if (i->was_ready) {
+        p->count.adoptions++;
+        decide(p, "adopt", e, i, i->plan.reasons, i->plan.n_reasons, &i->plan, 0);
+    } else {
+        e->loads++;
+        p->count.loads++;
+        decide(p, "ready", e, i, reasons, n, &i->plan, i->load_seconds);
+        lesson_ready(i);
+    }
     if (p->opt.hooks.want_sample)
         p->opt.hooks.want_sample(p->opt.hooks.arg);
     wait_serve(e);
@@ -424,7 +429,7 @@ void load_failed(struct pool_instance *i, enum runtime_failure failure, const st
     struct entry *e = i->entry;
     struct pool *p = i->pool;
     struct err err = *cause;
-    if (e && failure == RUNTIME_FAIL_PORT && ++i->port_tries < POOL_PORT_TRIES &&
+    if (e && failure == RUNTIME_FAIL_PORT && !i->adopted && ++i->port_tries < POOL_PORT_TRIES &&
         instance_launch(i, &err) == RC_OK)
         return; /* the same load goes on */
     p->count.load_failures++;

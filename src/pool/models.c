@@ -1,5 +1,6 @@
-/* The set of models and their names: see pool_priv.h. A model whose settings_hash is unchanged is not touched
- * when the set is replaced; one that changed or vanished loses its instance, which drains. */
+/* The set of models and their names: see pool_priv.h. A model whose settings_hash is unchanged keeps its
+ * instances when the set is replaced, and follows the settings that need no other ones; one that changed or
+ * vanished loses its instances, which drain. */
 #include "pool/tenant.h"
 
 #include <stdio.h>
@@ -30,17 +31,46 @@ static void settings_release(struct entry *e)
     free(e->path);
     free(e->files);
     free(e->binary);
-    free(e->device);
-    strings_free(e->aliases, e->n_aliases);
     strings_free(e->extra_args, e->n_extra_args);
 }
 
-/* What lies on disk beside a model changes nothing of what runs. */
-static void smaller_take(struct entry *e, const struct pool_model *m)
+static void live_release(struct entry *e)
 {
+    free(e->device);
+    strings_free(e->aliases, e->n_aliases);
     strings_free(e->smaller_paths, e->n_smaller_paths);
+}
+
+/* An instance that nobody uses begins to count anew; what a client wished of it stands. */
+static void ttl_take(struct entry *e, uint64_t ms)
+{
+    struct pool_instance *i = e->current;
+    if (e->ttl_ms == ms)
+        return;
+    e->ttl_ms = ms;
+    if (!i || i->kept)
+        return;
+    i->keep_ms = ms ? ms : UINT64_MAX;
+    instance_idle(i);
+}
+
+/* Settings that an instance follows as it runs, and those that only the next load heeds. */
+static void live_take(struct entry *e, const struct pool_model *m)
+{
+    live_release(e);
+    e->device = copy(m->policy.device);
+    e->policy = m->policy;
+    e->policy.device = e->device;
+    e->aliases = strings_copy(m->aliases, m->n_aliases);
+    e->n_aliases = m->n_aliases;
     e->n_smaller_paths = m->n_smaller < PLAN_MAX_ALTERNATIVES ? m->n_smaller : PLAN_MAX_ALTERNATIVES;
     e->smaller_paths = strings_copy(m->smaller, e->n_smaller_paths);
+    e->priority = m->priority;
+    if (e->pin !=
+        m->pin) /* else an operator's word holds: a reload that says nothing new does not take it back */
+        e->pinned = m->pin;
+    e->pin = m->pin;
+    ttl_take(e, m->ttl_ms);
 }
 
 static void settings_take(struct entry *e, const struct pool_model *m)
@@ -49,21 +79,10 @@ static void settings_take(struct entry *e, const struct pool_model *m)
     e->path = mem_strdup(m->path);
     e->files = files_copy(&m->files);
     e->binary = copy(m->runtime_binary);
-    e->device = copy(m->policy.device);
-    e->aliases = strings_copy(m->aliases, m->n_aliases);
-    e->n_aliases = m->n_aliases;
     e->extra_args = strings_copy(m->extra_args, m->n_extra_args);
     e->n_extra_args = m->n_extra_args;
-    e->policy = m->policy;
-    e->policy.device = e->device;
-    e->priority = m->priority;
-    if (e->pin !=
-        m->pin) /* else an operator's word holds: a reload that says nothing new does not take it back */
-        e->pinned = m->pin;
-    e->pin = m->pin;
     e->embedding = m->embedding;
     e->kv_keep = m->kv_keep;
-    e->ttl_ms = m->ttl_ms;
     e->settings_hash = m->settings_hash;
     /* what was learned under the old settings no longer holds */
     e->ctx_floor = 0;
@@ -77,11 +96,11 @@ void entry_free_seat(struct entry *e)
         load_drop(e);
     tenants_forget(e);
     settings_release(e);
+    live_release(e);
     if (e->facts)
         e->pool->deps.facts_unref(e->facts);
     beside_release(e->pool, &e->beside);
     smaller_release(e->pool, &e->smaller);
-    strings_free(e->smaller_paths, e->n_smaller_paths);
     free(e->caps);
     free(e->last_log);
     free(e->id);
@@ -260,8 +279,7 @@ enum rc entry_unknown(const struct pool *p, struct str name, struct err *err)
     return rc;
 }
 
-/* Takes the instance and the demand away from a seat; the callers that wait are left to the caller. */
-static void seat_uproot(struct entry *e, const char *code, const char *why)
+void seat_uproot(struct entry *e, const char *code, const char *why)
 {
     struct pool_instance *i = e->current, *record = e->record;
     load_drop(e);
@@ -327,11 +345,14 @@ static void facts_forget(struct entry *e)
     free(take_ptr(e->caps));
 }
 
-/* New settings, for every seat that they ask for. */
-static void entry_settle(struct entry *lead, const struct pool_model *m)
+/* New settings, for every seat that they ask for; of a model that keeps its own only for seats that are new.
+ */
+static void entry_settle(struct entry *lead, const struct pool_model *m, bool all)
 {
     seats_set(lead, m);
     for (struct entry *s = lead; s; s = s->twin) {
+        if (!all && s->path)
+            continue;
         facts_forget(s);
         settings_take(s, m);
     }
@@ -360,22 +381,25 @@ void pool_set_models(struct pool *p, const struct pool_model *models, size_t n)
             continue;
         if (!e) {
             e = entry_new(p, &models[i]);
-            entry_settle(e, &models[i]);
+            entry_settle(e, &models[i], true);
         } else if (e->settings_hash != models[i].settings_hash) {
             entry_uproot(e, "settings_changed", "its settings changed");
-            entry_settle(e, &models[i]);
+            entry_settle(e, &models[i], true);
             changed[n_changed++] = e;
+        } else {
+            entry_settle(e, &models[i], false);
         }
-        for (struct entry *s = e; s; s = s->twin)
-            smaller_take(s, &models[i]);
-        e->keep = true;
+        e->keep = &models[i];
         entries[n_new++] = e;
     }
     for (size_t i = 0; i < n_old; i++)
         if (!old[i]->keep)
             vanished[n_vanished++] = old[i];
-    for (size_t i = 0; i < n_new; i++)
-        entries[i]->keep = false;
+    for (size_t i = 0; i < n_new; i++) { /* together with the names: nobody looks a name up in between */
+        for (struct entry *s = entries[i]; s; s = s->twin)
+            live_take(s, entries[i]->keep);
+        entries[i]->keep = NULL;
+    }
     qsort(entries, n_new, sizeof *entries, by_id);
     free(old);
     p->entries = entries;

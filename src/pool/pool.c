@@ -34,17 +34,21 @@ static void take_options(struct pool *p, const struct pool_options *opt)
 {
     char *binary = opt->runtime_binary ? mem_strdup(opt->runtime_binary) : NULL;
     char *dir = opt->log_dir ? mem_strdup(opt->log_dir) : NULL;
+    char *roster = opt->roster_dir ? mem_strdup(opt->roster_dir) : NULL;
     bool same =
         binary && p->runtime_binary ? strcmp(binary, p->runtime_binary) == 0 : binary == p->runtime_binary;
     if (!same)
         free(take_ptr(p->default_caps));
     free(p->runtime_binary);
     free(p->log_dir);
+    free(p->roster_dir);
     p->runtime_binary = binary;
     p->log_dir = dir;
+    p->roster_dir = roster;
     p->opt = *opt;
     p->opt.runtime_binary = binary;
     p->opt.log_dir = dir;
+    p->opt.roster_dir = roster;
 }
 
 static void on_recheck(uv_timer_t *t)
@@ -99,6 +103,7 @@ void pool_free(struct pool *p)
     free(p->default_caps);
     free(p->runtime_binary);
     free(p->log_dir);
+    free(p->roster_dir);
     free(p);
 }
 
@@ -437,6 +442,25 @@ enum rc pool_pin(struct pool *p, struct str model, bool on, struct err *err)
 
 /* ---- stopping ---- */
 
+void pool_keep_none(struct pool *p)
+{
+    p->keep_none = true;
+}
+
+static void tell_stop(struct pool_instance *i)
+{
+    struct plan_reason r;
+    if (i->state == POOL_FAILED || i->state == POOL_STOPPED || i->state == POOL_DRAINING)
+        return;
+    i->leaving = adopt_may_leave(i);
+    if (i->leaving)
+        reason_set(&r, "left_running", "the daemon stops, process %ld goes on: the next daemon takes it over",
+                   (long)i->written_pid);
+    else
+        reason_set(&r, "daemon_stops", "the daemon stops");
+    decide(i->pool, i->leaving ? "detach" : "unload", i->entry, i, &r, 1, NULL, 0);
+}
+
 void pool_stop(struct pool *p, bool hurry, void (*stopped)(void *arg), void *arg)
 {
     bool first = !p->stopping;
@@ -455,11 +479,8 @@ void pool_stop(struct pool *p, bool hurry, void (*stopped)(void *arg), void *arg
     }
     probe_cache_close(p->probes); /* behind the answers: to a load it would be a failure of its model */
     for (struct pool_instance *i = p->instances; i; i = i->next) {
-        if (first && i->state != POOL_FAILED && i->state != POOL_STOPPED && i->state != POOL_DRAINING) {
-            struct plan_reason r;
-            reason_set(&r, "daemon_stops", "the daemon stops");
-            decide(p, "unload", i->entry, i, &r, 1, NULL, 0);
-        }
+        if (first)
+            tell_stop(i);
         i->room_for = NULL;
         instance_detach(i);
         instance_stop(i, p->hurry ? STOP_KILL : STOP_DRAIN);

@@ -70,7 +70,8 @@ struct pool_model {
     uint64_t ttl_ms;                       /* idle unload; 0 = never */
     uint32_t instances_min, instances_max; /* of it at a time; 0 = 1. More than the first run where there is
                                             * room and as many requests wait as run */
-    uint64_t settings_hash; /* over everything above: a reload touches only models whose hash changed */
+    uint64_t settings_hash; /* over what instances are started with: only a change of it ends them; all else
+                             * is taken over as it is */
 };
 
 struct pool_decision { /* handed to hooks; valid during the call */
@@ -78,7 +79,9 @@ struct pool_decision { /* handed to hooks; valid during the call */
     const char *kind;             /* "load", "ready", "evict", "unload", "fail", "ladder", "refuse",
                                    * "crash", "wait" (for memory that others hold), "breaker" (it answers
                                    * with errors only), "reset" (a failure is forgotten), "kv_saved", "kv_restored"
-                                   * (a conversation), "kv_failed", "kv_off" (it does not help), "heat" and "cool" (a step
+                                   * (a conversation), "kv_failed", "kv_off" (it does not help), "adopt"
+                                   * (taken over from an earlier daemon), "detach" (left to the next one), "attach"
+                                   * (it cannot be), "heat" and "cool" (a step
                                    * down for a device that is too hot, and back),
                                    * "shrink" and "grow" (loaded again in less memory, or in more), "pressure"
                                    * (of no model: the host's memory is pressed) */
@@ -124,6 +127,8 @@ struct pool_options {
     struct pool_hooks hooks;
     const char *runtime_binary;  /* llama-server's path, or NULL: looked for at the first load */
     const char *log_dir;         /* where instances' logs go; NULL = none */
+    const char *roster_dir;      /* where instances are written down, which then outlive the pool; NULL = none
+                                  * does. It needs log_dir */
     uint64_t host_reserve_bytes; /* RAM kept free; UINT64_MAX = the default of DESIGN (8 GB, scaled down) */
     struct {
         char device[24];
@@ -170,6 +175,11 @@ void pool_pressure(struct pool *p, enum yield_level level);
 /* How hot the devices are; with each reading, for steps follow each other in time. See heat.h. */
 void pool_heat(struct pool *p, const struct pool_device_heat *list, size_t n);
 unsigned pool_heat_step(const struct pool *p, const char *device); /* 0 = none, to HEAT_STEPS */
+
+/* Takes over what an earlier pool left running, as far as it is well and its model has the same settings;
+ * what cannot be is stopped, and a decision tells why. Behind the first pool_set_models; takes roster. */
+struct roster;
+void pool_adopt(struct pool *p, struct roster *roster);
 
 /* ---- leases: what the proxy asks through its abstract route ---- */
 struct pool_lease {
@@ -292,6 +302,7 @@ struct pool_counters {
     uint64_t line_grants[LINE_BANDS];
     uint64_t trips;       /* breakers that opened */
     uint64_t heat_steps;  /* down */
+    uint64_t adoptions;   /* instances of an earlier pool that were taken over */
     uint64_t prefix_hits; /* requests sent where the beginning of their prompt was sent before */
     uint64_t kv_saved, kv_restored, kv_failures,
         kv_hit_tokens;            /* conversations; tokens that were not read anew */
@@ -325,9 +336,11 @@ const char *pool_resolve(const struct pool *p, struct str model);
 /* Whether this is a model's id or alias, letter by letter, or that with Ollama's tag or without it. */
 bool pool_is_name(const struct pool *p, struct str text);
 
-/* Refuses new work, drains, stops every instance, then calls stopped(arg). A second call with hurry = true
- * kills at once. */
+/* Refuses new work, drains, stops every instance (or leaves it running, where it may outlive the pool), then
+ * calls stopped(arg). A second call with hurry = true kills, or leaves, at once. */
 void pool_stop(struct pool *p, bool hurry, void (*stopped)(void *arg), void *arg);
+/* Before that: nothing is left running. */
+void pool_keep_none(struct pool *p);
 void pool_free(struct pool *p); /* after stopped; NULL is fine */
 
 #endif

@@ -18,6 +18,8 @@
  *   wait.c      callers that wait for a model
  *   heat.c      devices that are too hot: fewer requests at a time, slower, placed elsewhere
  *   line.c, breaker.c, prefix.c, death.c   fairness, broken backends, prompts, causes of death: pure
+ *   roster.c    what is written down of instances that may outlive the daemon (roster.h)
+ *   adopt.c     leaving them to the next daemon, taking them over from the last one
  *   keep.c      how long an instance stays, looks that do not count as use
  *   call.c      one HTTP request on the loop (call.h, health.h); port.c free ports
  *   views.c     JSON, counters, decisions
@@ -46,6 +48,8 @@
 #include "pool/health.h"
 #include "pool/pool.h"
 #include "pool/prefix.h"
+#include "pool/reserve.h"
+#include "pool/roster.h"
 
 #define POOL_MAX_LADDER   16    /* every rung once, and again with a smaller file */
 #define POOL_SAMPLE_MS    2000u /* a load waits so long for a sample of after it ran out of memory */
@@ -139,20 +143,6 @@ struct prep {
 
 /* ---- reservations ---- */
 
-struct reserve_row {
-    char key[96]; /* UUID, else the device's name */
-    char name[24];
-    uint64_t bytes;
-};
-struct reserve { /* what an instance takes, by device */
-    struct reserve_row rows[PLAN_MAX_DEVICES];
-    size_t n;
-    uint64_t host_bytes;
-    uint64_t host_mapped_bytes; /* part of host_bytes: weights in the page cache, which the kernel calls
-                                   available */
-};
-uint64_t reserve_on(const struct reserve *r, const char *key);
-
 struct gone { /* an instance that ended after the latest sample: its memory is free though the sample says not
                */
     uint64_t ready_ms, ended_ms; /* a sample between the two shows its memory in use; 0 = no row */
@@ -208,9 +198,9 @@ struct entry {
     bool embedding;
     enum pool_kv kv_keep;
     uint64_t ttl_ms, settings_hash;
-    bool keep;          /* while the set is replaced */
-    uint32_t ctx_floor; /* that clients asked for; 0 = none */
-    struct {            /* so many tokens did not fit when the pool had seen so many launches and ends */
+    const struct pool_model *keep; /* while the set is replaced: its new settings; borrowed */
+    uint32_t ctx_floor;            /* that clients asked for; 0 = none */
+    struct { /* so many tokens did not fit when the pool had seen so many launches and ends */
         uint32_t tokens;
         uint64_t launches;
     } ctx_denied;
@@ -304,6 +294,10 @@ struct pool_instance {
     char *log_path, *log_tail; /* tail: of one that has ended */
     bool term_sent, kill_sent;
     enum runtime_failure failure; /* how its process ended, if nobody here ended it */
+    bool adopted;                 /* an earlier daemon started it */
+    bool was_ready;               /* and had seen it ready */
+    bool leaving;                 /* its end here is not its process's */
+    pid_t written_pid;            /* it is on the roster under this number; 0 = it dies with us */
     struct call *health;
     uint64_t anon_bytes; /* as last read */
     /* load */
@@ -355,7 +349,7 @@ struct probe_cache;
 struct pool {
     struct pool_deps deps;
     struct pool_options opt;
-    char *runtime_binary, *log_dir;
+    char *runtime_binary, *log_dir, *roster_dir;
     uv_loop_t *loop;
     uv_idle_t idle;
     uv_timer_t timer;
@@ -385,6 +379,7 @@ struct pool {
     struct pool_counters count;        /* gauges are filled by pool_counters */
     struct oom_count oom;              /* at the latest sample */
     bool stopping, hurry, told_stopped;
+    bool keep_none; /* nothing outlives this pool */
     void (*stopped)(void *arg);
     void *stopped_arg;
 };
@@ -400,6 +395,8 @@ enum rc entry_unknown(const struct pool *p, struct str name,
                       struct err *err);                              /* RC_NOT_FOUND with near names */
 bool entry_is_known(const struct pool *p, const struct entry *lead); /* it was not taken away */
 struct entry *entry_new_seat(struct entry *lead, uint32_t seat);
+/* Takes the instance and the demand away from a seat; the callers that wait are left to the caller. */
+void seat_uproot(struct entry *s, const char *code, const char *why);
 void entry_free_seat(struct entry *s);
 void models_release(struct pool *p);
 
@@ -556,7 +553,23 @@ __attribute__((format(printf, 3, 4))) void instance_because(struct pool_instance
 void instance_born(struct pool_instance *i); /* it is planned */
 void instance_set_state(struct pool_instance *i, enum pool_state s);
 
+/* adopt.c */
+/* Whether instances that start now outlive the pool. */
+bool adopt_detaches(const struct pool *p);
+enum rc adopt_write(void *instance, pid_t pid, struct err *err); /* launch_spec.known */
+void adopt_rewrite(struct pool_instance *i);                     /* once it is ready: what a load has told */
+void adopt_forget(struct pool_instance *i);                      /* its process is over: off the roster */
+bool adopt_may_leave(const struct pool_instance *i);
+/* A server that was left answers with that status: true if another question is worth it. */
+bool adopt_is_patient(struct pool_instance *i, int status);
+void adopt_failed(struct pool_instance *i);
+
 /* instance.c */
+struct pool_instance *instance_blank(struct pool *p, const char *id, const char *model);
+/* In place of instance_launch: PLANNED → STARTING with a process that runs. It is asked for its health by
+ * instance_probe. */
+enum rc instance_take_over(struct pool_instance *i, const struct launch_found *found, struct err *err);
+void instance_probe(struct pool_instance *i);
 struct pool_instance *instance_new(struct entry *e, const struct admission *a);
 enum rc instance_launch(struct pool_instance *i,
                         struct err *err); /* PLANNED or STARTING: (re)starts the process */

@@ -88,11 +88,12 @@ void seats_set(struct entry *lead, const struct pool_model *m)
         *at = entry_new_seat(lead, n);
         at = &(*at)->twin;
     }
-    struct entry *spare = *at; /* settings_hash covers their number: they were uprooted */
+    struct entry *spare = *at;
     *at = NULL;
     while (spare) {
         struct entry *next = spare->twin;
         spare->twin = NULL;
+        seat_uproot(spare, "settings_changed", "fewer instances of it are wanted");
         entry_free_seat(spare);
         spare = next;
     }

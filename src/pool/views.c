@@ -178,6 +178,8 @@ static yyjson_mut_val *instance_json(const struct pool_instance *i, yyjson_mut_d
     else
         yyjson_mut_obj_add_uint(doc, o, "expires_ms", expires_ms(i, now));
     yyjson_mut_obj_add_bool(doc, o, "pinned", i->entry && i->entry->lead->pinned);
+    yyjson_mut_obj_add_bool(doc, o, "adopted", i->adopted);
+    yyjson_mut_obj_add_bool(doc, o, "detached", i->written_pid > 0);
     yyjson_mut_obj_add_real(doc, o, "progress", i->progress);
     yyjson_mut_obj_add_real(doc, o, "load_seconds", i->load_seconds);
     yyjson_mut_obj_add_uint(doc, o, "cache_ram_bytes", plan_host_part(&i->plan.estimate)->prompt_cache_bytes);

@@ -255,9 +255,10 @@ enum runtime_failure llamacpp_classify(int wait_status, struct str log_tail, str
     if (killed)
         snprintf(how, sizeof how, "was ended by %s",
                  sigabbrev_np(WTERMSIG(wait_status)) ? sigabbrev_np(WTERMSIG(wait_status)) : "a signal");
-    else
-        snprintf(how, sizeof how, "ended with status %d",
-                 WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1);
+    else if (WIFEXITED(wait_status))
+        snprintf(how, sizeof how, "ended with status %d", WEXITSTATUS(wait_status));
+    else /* of one that is not our child */
+        snprintf(how, sizeof how, "ended, and its status is not ours to see");
     struct str line = {0};
     if (!killed || WTERMSIG(wait_status) != SIGKILL)
         for (size_t i = 0; i < TABLE_COUNT(causes); i++)

@@ -224,9 +224,31 @@ static void only_what_changed_has_another_hash(void **state)
     assert_true(plain == hash_of("listen: '127.0.0.1:1'", &s, "alpha"));
     static const char *const changes[] = {
         "ctx: 512",      "kv_type: q4_0", "extra_args: [-x]", "extra_args: [a, b]", "extra_args: [ab]",
-        "device: CUDA0", "aliases: [z]",  "mmproj: /p",       "runtime: /bin/x",    "gpu_layers: 0",
+        "device: CUDA0", "mmproj: /p",    "runtime: /bin/x",  "gpu_layers: 0",      "embedding: true",
         "margin: 0",     "path: /other",  "adapters: [/a]",   "adapters: ['/a:2']", "draft: /d.gguf",
-        "draft_max: 9",  "draft_min: 1",  "draft_device: X",  "bpw_floor: 4.5"};
+        "draft_max: 9",  "draft_min: 1",  "draft_device: X"};
+    /* an instance follows these as it runs, or they are the door's alone */
+    static const char *const live[] = {"aliases: [z]",
+                                       "members: [org/beta:Q4]",
+                                       "fallback: [org/beta:Q4]",
+                                       "preload: true",
+                                       "pin: true",
+                                       "priority: 3",
+                                       "ttl: 5s",
+                                       "timeout: 5s",
+                                       "instances: 3",
+                                       "instances_min: 1",
+                                       "bpw_floor: 4.5",
+                                       "on_disconnect: drain",
+                                       "allow_smaller: false"};
+    for (size_t i = 0; i < TABLE_COUNT(live); i++) {
+        char text[128];
+        snprintf(text, sizeof text, "models: {alpha: {%s}}", live[i]);
+        if (plain != hash_of(text, &s, "alpha"))
+            fail_msg("%s changes the hash", live[i]);
+    }
+    /* the runtime of all models is one of its settings too */
+    assert_true(plain != hash_of("llama_server: /bin/other", &s, "alpha"));
     uint64_t seen[TABLE_COUNT(changes)];
     for (size_t i = 0; i < TABLE_COUNT(changes); i++) {
         char text[128];

@@ -55,6 +55,30 @@ static void messages_reach_the_socket(void **state)
     rmdir(dir);
 }
 
+static void a_unit_that_spares_children_is_known(void **state)
+{
+    (void)state;
+    char pid[32];
+    snprintf(pid, sizeof pid, "%ld", (long)getpid());
+    unsetenv("ARRIERO_KILL_MODE");
+    setenv("INVOCATION_ID", "0123", 1);
+    setenv("SYSTEMD_EXEC_PID", pid, 1);
+    assert_false(notify_unit_spares_children());
+    setenv("ARRIERO_KILL_MODE", "mixed", 1);
+    assert_false(notify_unit_spares_children());
+    setenv("ARRIERO_KILL_MODE", "process", 1);
+    assert_true(notify_unit_spares_children());
+    setenv("SYSTEMD_EXEC_PID", "1", 1); /* somebody's shell below the unit */
+    assert_false(notify_unit_spares_children());
+    setenv("SYSTEMD_EXEC_PID", "x", 1);
+    assert_false(notify_unit_spares_children());
+    unsetenv("SYSTEMD_EXEC_PID"); /* before systemd 248 */
+    assert_true(notify_unit_spares_children());
+    unsetenv("INVOCATION_ID");
+    assert_false(notify_unit_spares_children());
+    unsetenv("ARRIERO_KILL_MODE");
+}
+
 static void without_a_manager_nothing_happens(void **state)
 {
     (void)state;
@@ -117,6 +141,7 @@ int main(void)
         cmocka_unit_test(without_a_manager_nothing_happens),
         cmocka_unit_test(the_watchdog_is_half_of_what_is_asked),
         cmocka_unit_test(the_journal_is_recognised),
+        cmocka_unit_test(a_unit_that_spares_children_is_known),
     };
     return cmocka_run_group_tests_name("daemon_notify", tests, NULL, NULL);
 }

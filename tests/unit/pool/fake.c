@@ -373,21 +373,16 @@ static void on_job_timer(uv_timer_t *t)
     }
 }
 
-static enum rc job_start(uv_loop_t *loop, const struct launch_spec *spec, const struct launch_events *events,
-                         void *arg, struct launch_job **ret_job, struct err *err)
+static struct launch_job *job_new(uv_loop_t *loop, struct fake_model *m, uint16_t port,
+                                  const struct launch_events *events, void *arg, enum behaviour behaviour)
 {
-    (void)err;
     struct launch_job *j = mem_new(struct launch_job);
-    struct fake_model *m = fake_model(world, spec->argv[1]);
-    uint64_t port = 0;
     struct sockaddr_in at;
-    assert_true(str_u64(str_from(spec->argv[2]), &port) && port > 0 && port < 65536);
-    m->ports[m->started++ % 16] = (uint16_t)port;
     j->fake = world;
     j->model = m;
     j->events = *events;
     j->arg = arg;
-    j->behaviour = m->at < m->n_script ? m->script[m->at++] : world->slow ? CHILD_HANG : CHILD_READY;
+    j->behaviour = behaviour;
     snprintf(j->tail, sizeof j->tail, "%s",
              j->behaviour == CHILD_DIES_MEMORY ? "out of memory"
              : j->behaviour == CHILD_DIES_PORT ? "port taken"
@@ -396,7 +391,7 @@ static enum rc job_start(uv_loop_t *loop, const struct launch_spec *spec, const 
     uv_timer_init(loop, &j->timer);
     j->listener.data = j->timer.data = j;
     j->handles = 2;
-    uv_ip4_addr("127.0.0.1", (int)port, &at);
+    uv_ip4_addr("127.0.0.1", port, &at);
     assert_int_equal(uv_tcp_bind(&j->listener, (struct sockaddr *)&at, 0), 0);
     assert_int_equal(uv_listen((uv_stream_t *)&j->listener, 16, on_connection), 0);
     uv_timer_start(&j->timer, on_job_timer, 0, 0);
@@ -405,7 +400,40 @@ static enum rc job_start(uv_loop_t *loop, const struct launch_spec *spec, const 
     world->n_jobs++;
     world->n_alive++;
     world->max_alive = world->n_alive > world->max_alive ? world->n_alive : world->max_alive;
-    *ret_job = j;
+    return j;
+}
+
+/* A detached one is this very process to whoever writes it down. */
+static enum rc job_start(uv_loop_t *loop, const struct launch_spec *spec, const struct launch_events *events,
+                         void *arg, struct launch_job **ret_job, struct err *err)
+{
+    struct fake_model *m = fake_model(world, spec->argv[1]);
+    uint64_t port = 0;
+    assert_true(str_u64(str_from(spec->argv[2]), &port) && port > 0 && port < 65536);
+    assert_true(!spec->detach || (spec->log_path && spec->known));
+    enum rc rc = spec->detach ? spec->known(arg, getpid(), err) : RC_OK;
+    if (rc != RC_OK)
+        return rc;
+    m->ports[m->started++ % 16] = (uint16_t)port;
+    *ret_job = job_new(loop, m, (uint16_t)port, events, arg,
+                       m->at < m->n_script ? m->script[m->at++]
+                       : world->slow       ? CHILD_HANG
+                                           : CHILD_READY);
+    return RC_OK;
+}
+
+static enum rc job_adopt(uv_loop_t *loop, const struct launch_found *found,
+                         const struct launch_events *events, void *arg, struct launch_job **ret_job,
+                         struct err *err)
+{
+    struct fake_model *m = world->left.model ? fake_model(world, world->left.model) : NULL;
+    assert_int_equal(found->pid, getpid());
+    assert_true(found->start_ticks > 0);
+    if (world->left.gone)
+        return err_set(err, RC_NOT_FOUND, "it is gone");
+    assert_non_null(m);
+    world->n_adopted++;
+    *ret_job = job_new(loop, m, world->left.port, events, arg, world->left.behaviour);
     return RC_OK;
 }
 
@@ -446,8 +474,19 @@ static void job_close(struct launch_job *j, void (*closed)(void *arg), void *arg
     uv_close((uv_handle_t *)&j->timer, on_job_handle_closed);
 }
 
+static void job_leave(struct launch_job *j, void (*closed)(void *arg), void *arg)
+{
+    assert_false(j->over);
+    world->n_left++;
+    world->left.model = j->model->id;
+    world->left.port = j->model->ports[(j->model->started - 1) % 16];
+    job_close(j, closed, arg);
+}
+
 static const struct launch_ops launcher = {.name = "fake",
                                            .start = job_start,
+                                           .adopt = job_adopt,
+                                           .leave = job_leave,
                                            .signal = job_signal,
                                            .pid = job_pid,
                                            .log_tail = job_tail,
@@ -595,7 +634,7 @@ static void on_guard(uv_timer_t *t)
     (void)t;
 }
 
-static void make_pool(struct fake *f)
+void fake_new_pool(struct fake *f)
 {
     struct err err;
     struct pool_deps deps = {.launch = &launcher,
@@ -616,6 +655,7 @@ static void make_pool(struct fake *f)
                              .wall_ms = fake_wall};
     f->opt.kv_dir = f->kv_dir[0] ? f->kv_dir : NULL;
     assert_int_equal(pool_new_with(&f->opt, &deps, &f->pool, &err), RC_OK);
+    f->stopped = false;
     fake_set_models(f, f->n_models);
 }
 
@@ -645,7 +685,7 @@ static int setup(void **state, bool kv)
                                        .transition = on_transition,
                                        .inventory = on_inventory,
                                        .want_sample = on_want_sample};
-    make_pool(f);
+    fake_new_pool(f);
     *state = f;
     return 0;
 }
@@ -720,18 +760,23 @@ static bool is_stopped(struct fake *f, void *arg)
 
 static void end_pool(struct fake *f, bool hurry)
 {
-    if (!f->stopped) {
+    if (f->pool && !f->stopped) {
         pool_stop(f->pool, hurry, on_stopped, f);
         fake_run_until(f, is_stopped, NULL);
     }
-    pool_free(f->pool);
+    pool_free(take_ptr(f->pool));
     f->stopped = false;
 }
 
 void fake_restart(struct fake *f)
 {
     end_pool(f, false);
-    make_pool(f);
+    fake_new_pool(f);
+}
+
+void fake_stop(struct fake *f)
+{
+    end_pool(f, false);
 }
 
 static void remove_folder(const char *dir)

@@ -49,7 +49,13 @@ struct fake {
     size_t n_models;
     struct pool_model settings[8];
     struct launch_job *jobs; /* alive */
-    unsigned n_jobs, n_alive, max_alive, samples_wanted, probes;
+    unsigned n_jobs, n_alive, max_alive, samples_wanted, probes, n_left, n_adopted;
+    struct { /* what an earlier pool left: the model and port of the job that is taken over next */
+        const char *model;
+        uint16_t port;
+        enum behaviour behaviour;
+        bool gone;
+    } left;
     struct runtime_caps caps;
     bool no_runtime, bad_facts, bad_probe, bad_command;
     bool seen[POOL_STATES + 1][POOL_STATES]; /* changes of state; POOL_STATES is before the first */
@@ -92,6 +98,8 @@ void fake_restart(struct fake *f); /* another pool takes the place of the one th
 int fake_teardown(void **state);   /* stops the pool; checks that nothing is left */
 struct fake_model *fake_model(struct fake *f, const char *id);
 void fake_script(struct fake *f, const char *id, const enum behaviour *script, size_t n);
+void fake_stop(struct fake *f);                 /* stops the pool, as the daemon does at its end */
+void fake_new_pool(struct fake *f);             /* another one, with f->opt; the models are set */
 void fake_set_models(struct fake *f, size_t n); /* the first n, with their settings */
 void fake_options(struct fake *f);              /* f->opt to the pool */
 void fake_run_until(struct fake *f, bool (*condition)(struct fake *f, void *arg), void *arg);

@@ -55,6 +55,71 @@ static void test_names(void **state)
     assert_string_equal(a.lease.model, "a");
 }
 
+/* Settings without another hash: they apply to what runs. */
+static void test_live_settings_reach_a_running_instance(void **state)
+{
+    struct fake *f = *state;
+    struct answer a;
+    const char *aliases[] = {"fresh"};
+    load(f, "a", &a);
+    struct pool_instance *i = instance_of(f, "a");
+    f->settings[0].aliases = aliases;
+    f->settings[0].n_aliases = 1;
+    f->settings[0].priority = 9;
+    f->settings[0].pin = true;
+    f->settings[0].ttl_ms = 5000;
+    f->settings[0].instances_max = 3;
+    fake_set_models(f, f->n_models);
+    assert_ptr_equal(instance_of(f, "a"), i);
+    assert_int_equal(i->state, POOL_READY);
+    assert_string_equal(pool_resolve(f->pool, STR("fresh")), "a");
+    assert_int_equal(i->entry->priority, 9);
+    assert_true(i->entry->lead->pinned);
+    assert_int_equal(i->keep_ms, 5000);
+    assert_non_null(i->entry->twin);
+    assert_string_equal(i->entry->twin->path, "/m/a");
+    give_back(&a, false);
+    assert_int_equal(i->timer_for, TIMER_TTL);
+    f->settings[0].ttl_ms = 0;
+    fake_set_models(f, f->n_models);
+    assert_int_equal(i->timer_for, TIMER_NONE);
+    i->kept = true; /* a client's wish stands */
+    i->keep_ms = 60000;
+    f->settings[0].ttl_ms = 7000;
+    fake_set_models(f, f->n_models);
+    assert_int_equal(i->keep_ms, 60000);
+    assert_string_equal(f->decisions.data, "load a\nready a\n");
+}
+
+static bool are_two_ready(struct fake *f, void *arg)
+{
+    struct pool_counters c;
+    (void)arg;
+    pool_counters(f->pool, &c);
+    return c.instances[POOL_READY] == 2;
+}
+
+static void test_fewer_instances_end_the_spare_ones(void **state)
+{
+    struct fake *f = *state;
+    struct answer a;
+    f->settings[0].instances_min = f->settings[0].instances_max = 2;
+    f->settings[0].settings_hash = 2;
+    fake_set_models(f, f->n_models);
+    ask(f, "a", &a);
+    must_get(&a);
+    give_back(&a, false); /* else the one that serves it would wait for its end */
+    fake_run_until(f, are_two_ready, NULL);
+    struct pool_instance *first = f->pool->entries[0]->current;
+    f->settings[0].instances_min = f->settings[0].instances_max = 1;
+    fake_set_models(f, f->n_models);
+    fake_settle(f);
+    assert_int_equal(f->n_alive, 1);
+    assert_ptr_equal(f->pool->entries[0]->current, first);
+    assert_int_equal(first->state, POOL_READY);
+    assert_int_equal(times_decided(f, "unload a"), 1);
+}
+
 static void test_quantisations_that_are_not_told(void **state)
 {
     struct fake *f = *state;
@@ -310,6 +375,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         MODELS(test_names),
+        MODELS(test_live_settings_reach_a_running_instance),
+        MODELS(test_fewer_instances_end_the_spare_ones),
         MODELS(test_quantisations_that_are_not_told),
         MODELS(test_no_models),
         MODELS(test_unchanged_models_are_not_touched),
