@@ -79,7 +79,7 @@ const struct cli_command cmd_why = {
     .name = "why",
     .group = "Look",
     .synopsis = "[MODEL] [-n N]",
-    .summary = "explain where a model is, and why: what was decided, from the latest situation back",
+    .summary = "explain where a model is, and why, and what was decided before",
     .details = "First a paragraph on how things stand: where the model is or why it is not loaded, what it "
                "displaced or "
                "what displaced it, what failed and what was tried. Then the latest decisions with their "
