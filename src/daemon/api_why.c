@@ -113,7 +113,7 @@ static struct question *question_new(struct daemon *d, const char *model, unsign
     const char *known = model[0] ? pool_resolve(d->pool, str_from(model)) : NULL;
     q->store = d->store;
     q->limit = limit;
-    q->known = known || !model[0];
+    q->known = known || !model[0] || levels_knows(d, model);
     snprintf(q->model, sizeof q->model, "%s", known ? known : model);
     yyjson_mut_arr_foreach(models, i, n, m) if (!model[0] || strcmp(text_of(m, "id"), q->model) == 0)
         fill(m, instances, &q->rows[q->n++]);

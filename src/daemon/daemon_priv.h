@@ -230,6 +230,7 @@ void levels_look(struct daemon *d);
 void levels_put(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *machine);
 void levels_warnings(struct daemon *d, yyjson_mut_doc *doc, yyjson_mut_val *list);
 void levels_metrics(struct daemon *d);
+bool levels_knows(const struct daemon *d, const char *device); /* it was read once, at least */
 
 /* watchdog.c */
 void watchdog_start(struct daemon *d);

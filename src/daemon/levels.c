@@ -46,6 +46,11 @@ static struct device_levels *row_of(struct levels *l, const char *name)
     return NULL;
 }
 
+bool levels_knows(const struct daemon *d, const char *device)
+{
+    return row_of(d->levels, device) != NULL;
+}
+
 static struct device_levels *row_made(struct levels *l, const char *name)
 {
     struct device_levels *row = row_of(l, name);

@@ -394,7 +394,7 @@ static void unknown(yyjson_val *decisions, int64_t wall_ms, struct buf *out)
 {
     yyjson_val *d = yyjson_arr_get_first(decisions);
     buf_puts(out, " ");
-    buf_put_str(out, d ? why_verb(json_str(d, "kind", STR("?"))) : STR("is not known"));
+    buf_put_str(out, d ? why_verb(json_str(d, "kind", STR("?"))) : STR("has no decisions yet"));
     if (d) {
         buf_puts(out, ", ");
         put_ago(d, wall_ms, out);

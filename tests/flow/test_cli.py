@@ -131,7 +131,7 @@ def test_config_print_and_check(offline, tmp_path):
 def test_commands_against_a_daemon(make_daemon, folder, tiny):
     d = make_daemon([folder(tiny)]).start()
     assert d.cli("status", check=0).stdout.strip()
-    assert d.cli_json("ps") == {"instances": []}
+    assert d.cli_json("ps") == {"instances": [], "upstreams": []}
     d.cli("load", "tiny-a", check=0)
     i = d.instance("tiny-a")
     assert {"id", "model", "state", "pid", "port"} <= set(i)

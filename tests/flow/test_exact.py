@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from lib import tinygguf
-from test_oom import Toy, bundle, shim  # noqa: F401
+from test_oom import Toy, shim  # noqa: F401
 
 MIB = 1 << 20
 LINE = re.compile(r"(RPC\d+\[\S+\]|\S+) +(model|KV|compute) buffer size = +([\d.]+) MiB")

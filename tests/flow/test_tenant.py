@@ -136,6 +136,7 @@ def test_a_stream_is_not_cut(start, host, tmp_path):
     t.take(0)
     wait_for(lambda: memory(d)["pressure"] == "calm", 30, 0.05, "calm again")
     assert pressures(d)[0] == "calm"
+    wait_for(lambda: on_host(d)["foreign_bytes"] < 960 << 20, 30, 0.05, "a reading of after it")
     for model in ("a", "b"):
         assert d.chat(model)[0] == 200
     d.stop()

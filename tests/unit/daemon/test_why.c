@@ -191,7 +191,7 @@ static void test_no_model(void **state)
     (void)state;
     struct why_now now = is("");
     now.model = "CUDA0";
-    says(&now, "[]", "CUDA0 is not known.");
+    says(&now, "[]", "CUDA0 has no decisions yet.");
     says(&now,
          "[{\"kind\":\"thermal_critical\"," AT(1799999970000) ",\"reasons\":" REASON(
              "x", "CUDA0 is at 91 °C.") "}]",
