@@ -49,8 +49,9 @@ class Daemon:
     def write_config(self, config):
         """A dictionary (JSON is YAML) or text."""
         self.config_path = self.dir + "/arriero.yaml"
-        with open(self.config_path, "w", encoding="utf-8") as f:
+        with open(self.config_path + ".part", "w", encoding="utf-8") as f:
             f.write(config if isinstance(config, str) else json.dumps(config, indent=2))
+        os.replace(f.name, self.config_path)  # a reload on its way finds all of it, old or new
 
     @property
     def env(self):
